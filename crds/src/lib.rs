@@ -1,1 +1,39 @@
-//! Stub.
+//! The Shoal API: what a Kubernetes user writes and reads.
+//!
+//! One file per kind; the names, conditions and reasons that kinds share; and the admission policies that go with
+//! them. This crate holds data types only, so any Rust program can depend on it: no client, no runtime.
+
+// Each printer column is an attribute of the same shape.
+#![allow(clippy::duplicated_attributes)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod condition;
+mod generate;
+pub mod names;
+pub mod policy;
+mod quantity;
+mod share;
+mod share_access_rule;
+mod share_backend;
+mod share_type;
+
+pub use generate::{custom_resource_definitions, generated_files};
+pub use quantity::{ParseSizeError, Size};
+pub use share::{
+    AccessSummary, Capabilities, ExportLocation, ExportLocationMetadata, Protocol, RootDirectory, Share, SharePhase,
+    ShareSpec, ShareStatus, SizeLimits,
+};
+pub use share_access_rule::{
+    AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,
+    ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, Squash,
+};
+pub use share_backend::{
+    BackendPhase, Capacity, CephBackend, CephStatus, NfsBackend, NfsStatus, SecretReference, ShareBackend,
+    ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
+};
+pub use share_type::{LabelSelector, ShareType, ShareTypePhase, ShareTypeSpec, ShareTypeStatus};
+
+/// API group of every kind.
+pub const GROUP: &str = "shoal.storage";
+/// API version of every kind.
+pub const VERSION: &str = "v1alpha1";

@@ -1,1 +1,5 @@
-//! Stub.
+//! What the end-to-end suites, the demo and the benchmarks run against.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod lab;

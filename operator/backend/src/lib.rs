@@ -1,1 +1,64 @@
-//! Stub.
+//! What Shoal asks of a storage backend, the ways it can fail, the suite that every backend passes, and a simulated one.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod error;
+
+use std::{fmt::Debug, time::Duration};
+
+use async_trait::async_trait;
+pub use error::{Error, Result};
+use shoal_domain::{
+    grant::{Access, Applied, Grant, Key},
+    identity::{Description, Identity},
+    volume::{NewVolume, Sight, VolumeRef},
+};
+
+/// One file system behind one driver.
+///
+/// Every method may be called again after any outcome, a crash or a time-out included: repeating it is harmless and
+/// leads to the same state. Calls for one share are never made at the same time; calls for several are, and the backend
+/// serialises what its storage can't take at once (export writes of one NFS cluster, for example).
+///
+/// An effect checks before it touches anything that what it finds is the share's own (see [`shoal_domain::owner`]); what
+/// is another's is left alone, with an error of class `Conflict`.
+///
+/// Time: every method answers within [`Backend::deadline`]. A command that was not answered in time may still take
+/// effect ([`Error::TimedOut`]); the backend then sends nothing more of that kind until a harmless command has been
+/// answered, and says [`Error::Silent`] meanwhile.
+#[async_trait]
+pub trait Backend: Send + Sync + Debug {
+    /// The longest any method takes, success or not. The caller's lease has to outlive it.
+    fn deadline(&self) -> Duration;
+
+    /// What the backend is and what room it has. Harmless.
+    async fn describe(&self) -> Result<Description>;
+
+    /// What is there for the share now. Harmless. `Absent` is only said of the storage `on`; of any other the answer is
+    /// [`Error::Replaced`].
+    async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight>;
+
+    /// Makes the share's subvolume and tags it, and finishes one that an earlier call left unfinished.
+    async fn create(&self, on: &Identity, volume: &VolumeRef, new: &NewVolume) -> Result<()>;
+
+    /// Sets the quota to exactly this many bytes. Never below what is used ([`Error::BelowUsed`]).
+    async fn resize(&self, on: &Identity, volume: &VolumeRef, size_bytes: u64) -> Result<()>;
+
+    /// Exports the share to exactly these clients, as one set: default deny, in the order given (most specific first,
+    /// [`shoal_domain::grant::sort`]). A client that can't be let in is told in its own outcome and does not hinder the
+    /// others; a client that loses access, or falls from read-write to read-only, is cut off now and not when it next
+    /// mounts. With no clients the share stays exported and nobody may mount it. Writes nothing when nothing differs.
+    ///
+    /// The answer has one entry for each grant, read back from the backend; a CephX client that was let in by this very
+    /// call comes with its key.
+    async fn export(&self, on: &Identity, volume: &VolumeRef, access: &Access) -> Result<Vec<Applied>>;
+
+    /// The key of a CephX client that is let in already, with this level: for a Secret that was lost.
+    async fn key(&self, on: &Identity, volume: &VolumeRef, grant: &Grant) -> Result<Key>;
+
+    /// Takes all access away and ends the export; clients are cut off.
+    async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
+
+    /// Removes the subvolume with its data. [`Error::HasSnapshots`] if snapshots stand in the way.
+    async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
+}

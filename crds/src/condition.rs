@@ -1,0 +1,122 @@
+//! Condition types and reasons.
+//!
+//! `Ready` is the summary; `Reconciling` and `Stalled` are present only while true (kstatus). A reason is the condition
+//! reason, the event reason and the metric label alike.
+
+/// Condition types.
+pub mod types {
+    /// The summary: the object is as its spec asks.
+    pub const READY: &str = "Ready";
+    /// Shoal is working on it. Present only while true.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Nothing will change before the spec or the world does. Present only while true.
+    pub const STALLED: &str = "Stalled";
+    /// A backend was chosen for the share.
+    pub const SCHEDULED: &str = "Scheduled";
+    /// The subvolume exists with the size asked for.
+    pub const PROVISIONED: &str = "Provisioned";
+    /// The share can be reached at its export locations.
+    pub const EXPORTED: &str = "Exported";
+    /// The backend lets in exactly the clients of the access rules.
+    pub const ACCESS_APPLIED: &str = "AccessApplied";
+    /// The object is being deleted and something is in the way. Present only while true.
+    pub const DELETION_BLOCKED: &str = "DeletionBlocked";
+}
+
+/// Reasons.
+pub mod reasons {
+    /// All is as asked.
+    pub const AVAILABLE: &str = "Available";
+    /// Shoal is creating it.
+    pub const CREATING: &str = "Creating";
+    /// Shoal is changing its size.
+    pub const RESIZING: &str = "Resizing";
+    /// Shoal is deleting it.
+    pub const DELETING: &str = "Deleting";
+    /// Shoal is changing who has access.
+    pub const APPLYING_ACCESS: &str = "ApplyingAccess";
+    /// A rule is in force.
+    pub const ACTIVE: &str = "Active";
+    /// A backend was chosen.
+    pub const SCHEDULED: &str = "Scheduled";
+
+    /// The share type does not exist.
+    pub const SHARE_TYPE_NOT_FOUND: &str = "ShareTypeNotFound";
+    /// No type was named and none is marked as default.
+    pub const NO_DEFAULT_SHARE_TYPE: &str = "NoDefaultShareType";
+    /// The namespace may not use the share type.
+    pub const SHARE_TYPE_NOT_ALLOWED: &str = "ShareTypeNotAllowed";
+    /// The type does not offer the protocol.
+    pub const PROTOCOL_NOT_OFFERED: &str = "ProtocolNotOffered";
+    /// The size is outside the type's limits.
+    pub const SIZE_OUT_OF_RANGE: &str = "SizeOutOfRange";
+    /// No backend fits.
+    pub const NO_BACKEND_FITS: &str = "NoBackendFits";
+    /// The type does not let shares shrink.
+    pub const SHRINK_NOT_ALLOWED: &str = "ShrinkNotAllowed";
+    /// The new size is below what is used.
+    pub const SHRINK_BELOW_USED: &str = "ShrinkBelowUsed";
+
+    /// The chosen ShareBackend does not exist.
+    pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
+    /// The chosen ShareBackend is not Ready; its own conditions say why.
+    pub const BACKEND_NOT_READY: &str = "BackendNotReady";
+    /// The backend now is another Ceph cluster or file system than the one recorded.
+    pub const BACKEND_REPLACED: &str = "BackendReplaced";
+    /// The subvolume was there and is gone. It is never re-created empty.
+    pub const VOLUME_MISSING: &str = "VolumeMissing";
+    /// What is there under our name carries another owner's tag.
+    pub const OWNED_BY_ANOTHER: &str = "OwnedByAnother";
+    /// Another export has our pseudo path.
+    pub const EXPORT_PATH_TAKEN: &str = "ExportPathTaken";
+    /// The subvolume has snapshots and can't be removed.
+    pub const HAS_SNAPSHOTS: &str = "HasSnapshots";
+    /// The share that the object refers to does not exist.
+    pub const SHARE_NOT_FOUND: &str = "ShareNotFound";
+    /// The share exists and is not there yet.
+    pub const SHARE_NOT_READY: &str = "ShareNotReady";
+    /// The share is being deleted.
+    pub const SHARE_DELETING: &str = "ShareDeleting";
+
+    /// The access type does not fit the share's protocol.
+    pub const ACCESS_TYPE_NOT_SUPPORTED: &str = "AccessTypeNotSupported";
+    /// An older rule of the share names the same client.
+    pub const DUPLICATE_RULE: &str = "DuplicateRule";
+    /// `accessTo`, or the value its Secret holds, is not a client.
+    pub const INVALID_ACCESS_TO: &str = "InvalidAccessTo";
+    /// The identity is reserved.
+    pub const IDENTITY_RESERVED: &str = "IdentityReserved";
+    /// The identity belongs to another namespace, file system or tool.
+    pub const IDENTITY_NOT_AVAILABLE: &str = "IdentityNotAvailable";
+    /// The Secret, or its key, does not exist.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// The Secret lacks the label `shoal.storage/access`.
+    pub const SECRET_NOT_LABELLED: &str = "SecretNotLabelled";
+    /// A Secret of that name exists and Shoal did not make it.
+    pub const SECRET_NOT_OURS: &str = "SecretNotOurs";
+
+    /// The backend can't be reached.
+    pub const BACKEND_UNREACHABLE: &str = "BackendUnreachable";
+    /// The backend refused the credentials.
+    pub const BACKEND_CREDENTIALS_REFUSED: &str = "BackendCredentialsRefused";
+    /// A command was not answered in time; whether it took effect is not known yet.
+    pub const COMMAND_TIMED_OUT: &str = "CommandTimedOut";
+    /// The backend's commands are held until it has answered a harmless one.
+    pub const BACKEND_SILENT: &str = "BackendSilent";
+    /// The file system does not exist.
+    pub const FILE_SYSTEM_NOT_FOUND: &str = "FileSystemNotFound";
+    /// The NFS cluster does not exist.
+    pub const NFS_CLUSTER_NOT_FOUND: &str = "NFSClusterNotFound";
+    /// The NFS cluster's address is not known and none is given in `spec.ceph.nfs.endpoints`.
+    pub const NFS_ENDPOINTS_UNKNOWN: &str = "NFSEndpointsUnknown";
+    /// The backend failed the command; the message holds its words.
+    pub const BACKEND_ERROR: &str = "BackendError";
+    /// The API server refused or did not answer.
+    pub const API_ERROR: &str = "ApiError";
+    /// The object can't be understood.
+    pub const INVALID_OBJECT: &str = "InvalidObject";
+    /// A defect of Shoal.
+    pub const INTERNAL_ERROR: &str = "InternalError";
+    /// For evaluation only: nothing is stored anywhere.
+    pub const SIMULATED: &str = "Simulated";
+}

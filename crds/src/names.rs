@@ -1,0 +1,65 @@
+//! Names that Shoal writes on objects: finalizer, annotations, labels, field managers, Secret type.
+
+/// Keeps an object until what it stands for is gone from the backend.
+pub const FINALIZER: &str = "shoal.storage/cleanup";
+
+/// Marks the ShareType that Shares without `spec.shareTypeName` get, when its value is `"true"`.
+pub const DEFAULT_SHARE_TYPE: &str = "shoal.storage/is-default-share-type";
+
+/// Annotations on a Share that CSI plugins and scripts read: mirrors of status, never secrets.
+pub mod annotations {
+    /// The preferred export location, as `host:path` (Manila's form).
+    pub const EXPORT_LOCATION: &str = "shoal.storage/export-location";
+    /// All export locations with their metadata, as JSON.
+    pub const EXPORT_LOCATIONS: &str = "shoal.storage/export-locations";
+    /// `NFS` or `CephFS`.
+    pub const PROTOCOL: &str = "shoal.storage/protocol";
+    /// The Ceph file system that holds the share.
+    pub const FS_NAME: &str = "shoal.storage/fs-name";
+    /// Options a client must mount with, as `fs=<name>` (Manila's `__mount_options`).
+    pub const MOUNT_OPTIONS: &str = "shoal.storage/mount-options";
+    /// Changes whenever an export location does.
+    pub const EXPORT_REVISION: &str = "shoal.storage/export-revision";
+}
+
+/// Labels.
+pub mod labels {
+    /// A Secret that access rules may read must carry this label (any value).
+    pub const ACCESS: &str = "shoal.storage/access";
+}
+
+/// Field managers of server-side apply: one per writer, so that every field has one.
+pub mod field_managers {
+    /// Adds and removes the finalizer.
+    pub const FINALIZER: &str = "shoal/finalizer";
+    /// Writes the annotations of [`super::annotations`].
+    pub const ANNOTATIONS: &str = "shoal/annotations";
+    /// Writes the Secrets that hold CephX keys.
+    pub const SECRETS: &str = "shoal/secrets";
+}
+
+/// A Secret that holds a CephX key made by Shoal, and its keys.
+pub mod cephx_secret {
+    /// The Secret's type.
+    pub const TYPE: &str = "shoal.storage/cephx";
+    /// Identity without the `client.` prefix.
+    pub const USER_ID: &str = "userID";
+    /// The key, base64 as Ceph prints it.
+    pub const USER_KEY: &str = "userKey";
+    /// Both as a keyring file.
+    pub const KEYRING: &str = "keyring";
+}
+
+/// Keys of the Secret that a ShareBackend's `connectionSecretRef` names.
+pub mod connection_secret {
+    /// Monitor addresses, as ceph.conf's `mon_host`.
+    pub const MON_HOST: &str = "monHost";
+    /// Identity without the `client.` prefix.
+    pub const USER_ID: &str = "userID";
+    /// The key, base64 as Ceph prints it.
+    pub const USER_KEY: &str = "userKey";
+}
+
+/// CephX identities that no access rule may name, on any backend.
+pub const RESERVED_IDENTITIES: [&str; 8] =
+    ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"];

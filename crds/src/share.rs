@@ -1,0 +1,272 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Size, Squash};
+
+/// A shared file system, for as long as the object exists.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "shoal.storage",
+    version = "v1alpha1",
+    kind = "Share",
+    plural = "shares",
+    shortname = "shr",
+    category = "shoal",
+    namespaced,
+    status = "ShareStatus",
+    derive = "PartialEq",
+    doc = "A shared file system. Who may mount it is said by ShareAccessRules; with none, nobody may.",
+    selectable = ".spec.shareTypeName",
+    selectable = ".status.backendName",
+    selectable = ".status.phase",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
+    printcolumn(name = "Protocol", type_ = "string", json_path = ".spec.protocol"),
+    printcolumn(name = "Type", type_ = "string", json_path = ".status.shareTypeName"),
+    printcolumn(name = "Backend", type_ = "string", json_path = ".status.backendName"),
+    printcolumn(
+        name = "Export",
+        type_ = "string",
+        json_path = ".metadata.annotations.shoal\\.storage/export-location",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.shareTypeName) == has(oldSelf.shareTypeName)")
+        .message("shareTypeName is immutable: it can't be set or taken away later; create another Share")
+        .field_path(".shareTypeName")
+)]
+pub struct ShareSpec {
+    /// The ShareType to make it from. Left out: the one marked as default, as recorded in status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("shareTypeName is immutable; create another Share"))]
+    pub share_type_name: Option<String>,
+    /// How clients mount it.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("protocol is immutable; create another Share"))]
+    pub protocol: Protocol,
+    /// Size in whole bytes, enforced by the backend as a quota. May grow; may shrink where the type allows it.
+    pub size: Size,
+}
+
+/// How clients mount a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// NFS, through a clustered NFS service.
+    NFS,
+    /// Native CephFS.
+    CephFS,
+}
+
+impl Protocol {
+    /// As written in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NFS => "NFS",
+            Self::CephFS => "CephFS",
+        }
+    }
+}
+
+/// What Shoal knows of a share.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShareStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The story in one word, for people. Machines read conditions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<SharePhase>,
+    /// Ready, Reconciling, Stalled, Scheduled, Provisioned, Exported, AccessApplied, DeletionBlocked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The ShareType it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub share_type_name: Option<String>,
+    /// The ShareBackend that holds it; chosen once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub backend_name: Option<String>,
+    /// The storage cluster's own id at that time: a backend that answers with another one is not touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub fsid: Option<String>,
+    /// The file system's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub fs_name: Option<String>,
+    /// The file system's id in its cluster: a file system re-made under the same name has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "fsID")]
+    pub fs_id: Option<i64>,
+    /// The share's name on the backend, as `group/subvolume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub handle: Option<String>,
+    /// The quota in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Where to mount it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub export_locations: Vec<ExportLocation>,
+    /// Changes whenever an export location does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub export_revision: Option<String>,
+    /// How many access rules there are, and how many are in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<AccessSummary>,
+    /// What the type allowed when the share was made; later edits of the type don't change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    /// Failed attempts in a row at what is being done now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i32>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry_time: Option<Time>,
+}
+
+/// A share's story in one word, in Manila's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SharePhase {
+    /// It has no backend, or is waiting for one.
+    Pending,
+    /// Its subvolume or export is being made.
+    Creating,
+    /// It can be used.
+    Available,
+    /// Its quota is being raised.
+    Extending,
+    /// Its quota is being lowered.
+    Shrinking,
+    /// It is being deleted.
+    Deleting,
+    /// Deletion failed and is being retried.
+    ErrorDeleting,
+    /// Something is wrong; the conditions say what.
+    Error,
+}
+
+/// One way to mount a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportLocation {
+    /// Stable for as long as the path is.
+    #[schemars(length(max = 64))]
+    pub id: String,
+    /// `host:path` for NFS, `mon,mon,…:path` for CephFS.
+    #[schemars(length(max = 2000))]
+    pub path: String,
+    /// How to mount it.
+    pub protocol: Protocol,
+    /// The one to take when there are several.
+    pub preferred: bool,
+    /// What a client or a CSI driver needs beside the path.
+    pub metadata: ExportLocationMetadata,
+}
+
+/// What a client or a CSI driver needs beside the path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportLocationMetadata {
+    /// The file system's name.
+    #[schemars(length(max = 253))]
+    pub fs_name: String,
+    /// The Ceph cluster's id.
+    #[serde(rename = "cephFSID")]
+    #[schemars(length(max = 64))]
+    pub ceph_fsid: String,
+    /// The subvolume's path in the file system.
+    #[schemars(length(max = 1024))]
+    pub subvolume_path: String,
+}
+
+/// How many access rules there are, and how they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccessSummary {
+    /// Rules that name the share.
+    pub total: i32,
+    /// Rules in force.
+    pub applied: i32,
+    /// Rules that are not, and why is in their conditions.
+    pub failed: i32,
+}
+
+/// What a ShareType gave a share at its creation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capabilities {
+    /// Whether the share may shrink.
+    #[serde(default)]
+    pub shrink: bool,
+    /// How small and how large it may be.
+    #[serde(default, skip_serializing_if = "SizeLimits::is_unlimited")]
+    pub size: SizeLimits,
+    /// Owner, group and mode that its root was made with.
+    #[serde(default)]
+    pub root: RootDirectory,
+    /// Squash of rules that name none.
+    #[serde(default)]
+    pub squash: Squash,
+}
+
+/// How small and how large a share may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SizeLimits {
+    /// Smallest size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<Size>,
+    /// Largest size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<Size>,
+}
+
+impl SizeLimits {
+    /// Whether neither limit is set.
+    pub fn is_unlimited(&self) -> bool {
+        self.min.is_none() && self.max.is_none()
+    }
+}
+
+/// Owner, group and mode of a share's root directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RootDirectory {
+    /// Owner.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 4_294_967_294_i64))]
+    pub uid: i64,
+    /// Group.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 4_294_967_294_i64))]
+    pub gid: i64,
+    /// Mode, in octal.
+    #[serde(default = "default_mode")]
+    #[schemars(length(max = 4), regex(pattern = "^[0-7]{3,4}$"))]
+    pub mode: String,
+}
+
+fn default_mode() -> String {
+    "0755".into()
+}
+
+impl Default for RootDirectory {
+    fn default() -> Self {
+        Self { uid: 0, gid: 0, mode: default_mode() }
+    }
+}

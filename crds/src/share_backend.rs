@@ -1,0 +1,212 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Protocol, Size};
+
+/// One file system behind one driver.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "shoal.storage",
+    version = "v1alpha1",
+    kind = "ShareBackend",
+    plural = "sharebackends",
+    shortname = "shbe",
+    category = "shoal",
+    status = "ShareBackendStatus",
+    derive = "PartialEq",
+    doc = "One file system that holds shares, and how to reach it.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "FS", type_ = "string", json_path = ".spec.ceph.filesystem"),
+    printcolumn(name = "NFS", type_ = "string", json_path = ".spec.ceph.nfs.clusterID"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.ceph.version"),
+    printcolumn(name = "Free", type_ = "string", json_path = ".status.capacity.free"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.ceph) != has(self.simulated)").message("set exactly one of ceph and simulated"),
+    validation = Rule::new("has(self.ceph) == has(oldSelf.ceph)").message("the driver is immutable; create another ShareBackend")
+)]
+pub struct ShareBackendSpec {
+    /// A CephFS file system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceph: Option<CephBackend>,
+    /// Nothing but a pretence, for evaluation, scale tests and examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<SimulatedBackend>,
+    /// Commands in flight at once. Of all backends of one Ceph cluster the least counts.
+    #[serde(default = "default_max_concurrent_operations")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_concurrent_operations: i32,
+}
+
+fn default_max_concurrent_operations() -> i32 {
+    4
+}
+
+/// A CephFS file system.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CephBackend {
+    /// The Secret with keys `monHost`, `userID` and `userKey`.
+    pub connection_secret_ref: SecretReference,
+    /// The file system's name.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("filesystem is immutable; create another ShareBackend"))]
+    pub filesystem: String,
+    /// The subvolume group that holds the shares; made when absent.
+    #[serde(default = "default_subvolume_group")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("subvolumeGroup is immutable; create another ShareBackend"))]
+    pub subvolume_group: String,
+    /// The data pool of new shares. Left out: the file system's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub data_pool: Option<String>,
+    /// Whether each share's objects live in a RADOS namespace of its own, so that no key reads another share's.
+    #[serde(default = "default_true")]
+    pub namespace_isolated: bool,
+    /// The NFS service; without it the backend offers CephFS alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<NfsBackend>,
+}
+
+fn default_subvolume_group() -> String {
+    "shoal".into()
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// A clustered NFS service (`ceph nfs cluster`).
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NfsBackend {
+    /// The NFS cluster's id. A cluster that serves nothing but Shoal is best.
+    #[serde(rename = "clusterID")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("clusterID is immutable; create another ShareBackend"))]
+    pub cluster_id: String,
+    /// Where clients reach it, as `host` or `host:port`, `[v6]:port` for IPv6; the first is preferred. Left out: as
+    /// `ceph nfs cluster info` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    pub endpoints: Vec<String>,
+}
+
+/// A Secret, by name and namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretReference {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A pretence of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SimulatedBackend {
+    /// How much it says it holds. Left out: 1Pi.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Size>,
+    /// How long each command takes.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub latency_milliseconds: i32,
+    /// How many commands of a hundred fail.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub failure_percent: i32,
+}
+
+/// What Shoal knows of a backend.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShareBackendStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The story in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<BackendPhase>,
+    /// Ready, Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// The storage cluster, as recorded at first contact (its ids) and seen last (the rest). A simulated backend says
+    /// here what it pretends to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceph: Option<CephStatus>,
+    /// The NFS service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nfs: Option<NfsStatus>,
+    /// Room, as the backend says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// The protocols it serves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub protocols: Vec<Protocol>,
+}
+
+/// A backend's story in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BackendPhase {
+    /// It works.
+    Available,
+    /// It can't be reached, or not used as it is.
+    Unavailable,
+}
+
+/// A storage cluster and file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CephStatus {
+    /// The cluster's id; recorded at first contact.
+    #[schemars(length(max = 64))]
+    pub fsid: String,
+    /// The file system's name.
+    #[schemars(length(max = 253))]
+    pub fs_name: String,
+    /// The file system's id in its cluster; recorded at first contact.
+    #[serde(rename = "fsID")]
+    pub fs_id: i64,
+    /// The cluster's version.
+    #[schemars(length(max = 64))]
+    pub version: String,
+    /// Monitor addresses that clients mount with, as `host:port`.
+    #[schemars(length(max = 32), inner(length(max = 128)))]
+    pub monitors: Vec<String>,
+}
+
+/// An NFS service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NfsStatus {
+    /// Where clients reach it; the first is preferred.
+    #[schemars(length(max = 32), inner(length(max = 253)))]
+    pub endpoints: Vec<String>,
+}
+
+/// Room on a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Capacity {
+    /// Bytes in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<Size>,
+    /// Bytes free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<Size>,
+}

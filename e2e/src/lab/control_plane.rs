@@ -1,0 +1,303 @@
+//! A real control plane: etcd, kube-apiserver and kube-controller-manager on loopback ports of their own.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::process::{Process, Started, output, start, wait_until};
+use super::programs::{KubernetesRelease, Programs};
+use super::steps::Steps;
+
+const WHO: &str = "control plane";
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    facts: Facts,
+    /// Held only to end them on drop.
+    _started: Vec<Started>,
+}
+
+/// What is written down about a control plane, so that another process can use it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Facts {
+    folder: PathBuf,
+    port: u16,
+    kubectl: PathBuf,
+    processes: Vec<Process>,
+}
+
+impl ControlPlane {
+    /// Starts it in an empty folder, and returns when `/readyz` says ok and, with a controller manager, namespace
+    /// `default` has its ServiceAccount.
+    pub(super) fn start(
+        folder: &Path,
+        release: KubernetesRelease,
+        controller_manager: bool,
+        detached: bool,
+        steps: &Steps,
+    ) -> Result<Self> {
+        let programs = Programs::get(release, controller_manager, steps)?;
+        let log = folder.join("log");
+        fs::create_dir_all(&log)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+
+        let [etcd_port, peer_port, port] = free_ports()?;
+        let tokens = write_identities(folder, port)?;
+        let etcd = start(
+            "etcd",
+            &etcd(&programs.etcd, folder, etcd_port, peer_port),
+            &log.join("etcd.log"),
+            Stdio::null(),
+            detached,
+        )?;
+        let api_log = log.join("kube-apiserver.log");
+        let api_server = start(
+            "kube-apiserver",
+            &api_server(&programs.api_server, folder, port, etcd_port),
+            &api_log,
+            Stdio::null(),
+            detached,
+        )?;
+        let mut started = vec![etcd, api_server];
+        let certificate = folder.join("certs/apiserver.crt");
+        let ready = |started: &mut Vec<Started>| -> Result<bool> {
+            started[0].check(&log.join("etcd.log"))?;
+            started[1].check(&api_log)?;
+            if !certificate.exists() || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+                return Ok(false);
+            }
+            let mut kubectl = Command::new(&programs.kubectl);
+            kubectl.arg("--kubeconfig").arg(folder.join("kubeconfig")).args(["get", "--raw", "/readyz"]);
+            Ok(kubectl.output()?.status.success())
+        };
+        wait_until("the API server's /readyz", Duration::from_secs(60), || ready(&mut started))?;
+        steps.say(WHO, &format!("kube-apiserver {release} is ready on 127.0.0.1:{port}"));
+
+        if let Some(program) = &programs.controller_manager {
+            let kubeconfig = folder.join("controller-manager.kubeconfig");
+            write_kubeconfig(&kubeconfig, port, &certificate, "controller-manager", &tokens.controller_manager)?;
+            // Only now: it ends at once when there is no API server yet.
+            let log = log.join("kube-controller-manager.log");
+            let mut manager = start(
+                "kube-controller-manager",
+                &self::controller_manager(program, folder, &kubeconfig),
+                &log,
+                Stdio::null(),
+                detached,
+            )?;
+            let mut account = Command::new(&programs.kubectl);
+            account.arg("--kubeconfig").arg(folder.join("kubeconfig"));
+            account.args(["get", "serviceaccount", "default", "--namespace", "default"]);
+            wait_until("the controller manager's first ServiceAccount", Duration::from_secs(60), || {
+                manager.check(&log)?;
+                Ok(account.output()?.status.success())
+            })?;
+            started.push(manager);
+            steps.say(WHO, "kube-controller-manager works");
+        }
+        let processes = started.iter().map(|s| s.process.clone()).collect();
+        let facts = Facts { folder: folder.to_owned(), port, kubectl: programs.kubectl, processes };
+        Ok(Self { facts, _started: started })
+    }
+
+    pub(super) fn attach(facts: Facts) -> Result<Self> {
+        if let Some(dead) = facts.processes.iter().find(|p| !p.is_alive()) {
+            bail!("the lab's {} (pid {}) no longer runs", dead.name, dead.pid);
+        }
+        Ok(Self { facts, _started: Vec::new() })
+    }
+
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// `https://127.0.0.1:<port>`
+    pub fn server(&self) -> String {
+        format!("https://127.0.0.1:{}", self.facts.port)
+    }
+
+    /// A kubeconfig for user `admin` of group `system:masters`; mode 0600.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.facts.folder.join("kubeconfig")
+    }
+
+    /// The API server's certificate authority, PEM.
+    pub fn certificate_authority(&self) -> PathBuf {
+        self.facts.folder.join("certs/apiserver.crt")
+    }
+
+    /// One JSON object per answered request (audit.k8s.io/v1 Event, level Metadata), never rotated.
+    pub fn audit_log(&self) -> PathBuf {
+        self.facts.folder.join("log/audit.log")
+    }
+
+    /// The kubectl program.
+    pub fn kubectl_program(&self) -> &Path {
+        &self.facts.kubectl
+    }
+
+    /// kubectl as the admin.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.facts.kubectl);
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command
+    }
+
+    /// Writes a kubeconfig (mode 0600) for somebody else, e.g. with a ServiceAccount's token from
+    /// `kubectl create token`.
+    pub fn write_kubeconfig(&self, path: &Path, user: &str, token: &str) -> Result<()> {
+        write_kubeconfig(path, self.facts.port, &self.certificate_authority(), user, token)
+    }
+
+    /// etcd, kube-apiserver and kube-controller-manager.
+    pub fn processes(&self) -> &[Process] {
+        &self.facts.processes
+    }
+}
+
+impl Facts {
+    pub(super) fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+}
+
+struct Tokens {
+    controller_manager: String,
+}
+
+/// Keys, tokens and the admin's kubeconfig.
+fn write_identities(folder: &Path, port: u16) -> Result<Tokens> {
+    let key = folder.join("service-account.key");
+    output(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
+    let admin = token()?;
+    let controller_manager = token()?;
+    private(
+        &folder.join("tokens.csv"),
+        &format!(
+            "{admin},admin,admin,\"system:masters\"\n\
+             {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\n"
+        ),
+    )?;
+    private(&folder.join("audit-policy.yaml"), include_str!("../../lab/kubernetes/audit-policy.yaml"))?;
+    write_kubeconfig(&folder.join("kubeconfig"), port, &folder.join("certs/apiserver.crt"), "admin", &admin)?;
+    Ok(Tokens { controller_manager })
+}
+
+fn etcd(program: &Path, folder: &Path, port: u16, peer_port: u16) -> Command {
+    let client = format!("http://127.0.0.1:{port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    let mut command = Command::new(program);
+    command.arg("--data-dir").arg(folder.join("etcd")).args([
+        "--listen-client-urls",
+        &client,
+        "--advertise-client-urls",
+        &client,
+        "--listen-peer-urls",
+        &peer,
+        "--initial-advertise-peer-urls",
+        &peer,
+        "--initial-cluster",
+        &format!("default={peer}"),
+        "--unsafe-no-fsync",
+        "--log-level",
+        "warn",
+    ]);
+    command
+}
+
+fn api_server(program: &Path, folder: &Path, port: u16, etcd_port: u16) -> Command {
+    let mut command = Command::new(program);
+    let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
+    command.args([
+        "--bind-address=127.0.0.1".into(),
+        format!("--secure-port={port}"),
+        file("cert-dir", "certs"),
+        format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
+        file("token-auth-file", "tokens.csv"),
+        "--service-account-issuer=https://kubernetes.default.svc".into(),
+        file("service-account-key-file", "service-account.key"),
+        file("service-account-signing-key-file", "service-account.key"),
+        "--authorization-mode=Node,RBAC".into(),
+        "--service-cluster-ip-range=10.96.0.0/16".into(),
+        "--endpoint-reconciler-type=none".into(),
+        file("audit-policy-file", "audit-policy.yaml"),
+        file("audit-log-path", "log/audit.log"),
+        // Megabytes; a rotated log would lose what is counted.
+        "--audit-log-maxsize=100000".into(),
+    ]);
+    command
+}
+
+fn controller_manager(program: &Path, folder: &Path, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(program);
+    let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
+    command.args([
+        file("kubeconfig", kubeconfig),
+        file("service-account-private-key-file", &folder.join("service-account.key")),
+        file("root-ca-file", &folder.join("certs/apiserver.crt")),
+        "--use-service-account-credentials=true".into(),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
+        // At the defaults its many informers throttle one another, and the first ServiceAccount takes 6 s.
+        "--kube-api-qps=200".into(),
+        "--kube-api-burst=400".into(),
+    ]);
+    command
+}
+
+fn write_kubeconfig(path: &Path, port: u16, authority: &Path, user: &str, token: &str) -> Result<()> {
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{
+            "name": "lab",
+            "cluster": {
+                "server": format!("https://127.0.0.1:{port}"),
+                "certificate-authority": authority,
+            },
+        }],
+        "users": [{ "name": user, "user": { "token": token } }],
+        "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": user } }],
+        "current-context": "lab",
+    });
+    private(path, &serde_json::to_string_pretty(&config)?)
+}
+
+/// Writes a file that only its owner can read.
+pub(super) fn private(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// 128 random bits in hexadecimal.
+pub(super) fn token() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', ""))
+}
+
+/// Loopback TCP ports that were free a moment ago.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let listeners = (0..N)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<Vec<_>, _>>()
+        .context("no free port on 127.0.0.1")?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}

@@ -1,0 +1,197 @@
+//! The control plane's programs: taken from `KUBEBUILDER_ASSETS`, or built once from pinned Go modules.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+
+use super::cache::{self, Artifact};
+use super::host;
+use super::process::output;
+use super::steps::Steps;
+
+/// The Kubernetes releases that the lab can run: the oldest and the newest that Shoal supports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KubernetesRelease {
+    /// Without MutatingAdmissionPolicy.
+    V1_34,
+    /// The default.
+    #[default]
+    V1_37,
+}
+
+impl KubernetesRelease {
+    /// Major and minor, as on the command line.
+    pub const fn minor(self) -> &'static str {
+        match self {
+            Self::V1_34 => "1.34",
+            Self::V1_37 => "1.37",
+        }
+    }
+
+    /// The exact version that is built.
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::V1_34 => "1.34.4",
+            Self::V1_37 => "1.37.2",
+        }
+    }
+}
+
+impl Display for KubernetesRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.minor())
+    }
+}
+
+impl FromStr for KubernetesRelease {
+    type Err = anyhow::Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        [Self::V1_34, Self::V1_37]
+            .into_iter()
+            .find(|r| r.minor() == s)
+            .with_context(|| format!("Kubernetes {s} is not one of 1.34, 1.37"))
+    }
+}
+
+/// A Go module of the lab: what `go build` needs, kept in this program.
+struct Module {
+    go_mod: &'static str,
+    go_sum: &'static str,
+}
+
+macro_rules! module {
+    ($folder:literal) => {
+        Module {
+            go_mod: include_str!(concat!("../../lab/go/", $folder, "/go.mod")),
+            go_sum: include_str!(concat!("../../lab/go/", $folder, "/go.sum")),
+        }
+    };
+}
+
+/// A program that is built from one package of one module.
+struct Program {
+    name: &'static str,
+    version: &'static str,
+    package: String,
+    module: Module,
+    ldflags: String,
+    takes: &'static str,
+}
+
+impl Program {
+    fn etcd() -> Self {
+        Self {
+            name: "etcd",
+            version: "3.6.16",
+            package: "go.etcd.io/etcd/server/v3".into(),
+            module: module!("etcd"),
+            ldflags: "-s -w".into(),
+            takes: "about 30 s",
+        }
+    }
+
+    fn kubernetes(release: KubernetesRelease, name: &'static str, takes: &'static str) -> Self {
+        let version = release.version();
+        let minor = release.minor().trim_start_matches("1.");
+        let set = "-X k8s.io/component-base/version.git";
+        Self {
+            name,
+            version,
+            package: format!("k8s.io/kubernetes/cmd/{name}"),
+            module: match release {
+                KubernetesRelease::V1_34 => module!("kubernetes-1.34"),
+                KubernetesRelease::V1_37 => module!("kubernetes-1.37"),
+            },
+            ldflags: format!("-s -w {set}Version=v{version} {set}Major=1 {set}Minor={minor}"),
+            takes,
+        }
+    }
+
+    fn artifact(&self) -> Artifact {
+        let Self { name, version, package, module, ldflags, takes } = self;
+        Artifact {
+            kind: "programs",
+            name: format!("{name}-{version}"),
+            content: [package, ldflags, module.go_mod, module.go_sum].join("\n"),
+            takes,
+        }
+    }
+
+    /// The path of the program, after building it if need be.
+    fn get(&self, steps: &Steps) -> Result<PathBuf> {
+        let folder = self.artifact().get(steps, |out| self.build(out))?;
+        Ok(folder.join(self.name))
+    }
+
+    fn build(&self, out: &Path) -> Result<()> {
+        let source = tempfile::tempdir()?;
+        fs::write(source.path().join("go.mod"), self.module.go_mod)?;
+        fs::write(source.path().join("go.sum"), self.module.go_sum)?;
+        let go = cache::root()?.join("go");
+        output(
+            Command::new(host::go()?)
+                .current_dir(source.path())
+                .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &self.ldflags, "-o"])
+                .arg(out.join(self.name))
+                .arg(&self.package)
+                .env("CGO_ENABLED", "0")
+                .env("GOTOOLCHAIN", "local")
+                .env("GOWORK", "off")
+                .env("GOFLAGS", "-modcacherw -mod=readonly")
+                .env("GOMODCACHE", go.join("mod"))
+                .env("GOCACHE", go.join("build")),
+        )?;
+        Ok(())
+    }
+}
+
+/// The programs of one control plane.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// kube-apiserver.
+    pub api_server: PathBuf,
+    /// etcd.
+    pub etcd: PathBuf,
+    /// kubectl.
+    pub kubectl: PathBuf,
+    /// kube-controller-manager, where one is wanted.
+    pub controller_manager: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Finds or builds them. From `KUBEBUILDER_ASSETS` where it is set, whatever release is there.
+    pub fn get(release: KubernetesRelease, controller_manager: bool, steps: &Steps) -> Result<Self> {
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let from_assets = |name: &str| assets.as_ref().map(|folder| folder.join(name)).filter(|p| p.is_file());
+        if let Some(folder) = &assets {
+            let absent: Vec<_> = ["kube-apiserver", "etcd", "kubectl"]
+                .into_iter()
+                .filter(|name| !folder.join(name).is_file())
+                .collect();
+            if !absent.is_empty() {
+                bail!("KUBEBUILDER_ASSETS is {}, which has no {}", folder.display(), absent.join(", no "));
+            }
+            steps.say("control plane", &format!("programs of {} (KUBEBUILDER_ASSETS)", folder.display()));
+        }
+        let get = |program: &Program| match from_assets(program.name) {
+            Some(path) => Ok(path),
+            None => program.get(steps),
+        };
+        // One kubectl for both: it only has to speak to the lab, and is the longest of the small builds.
+        Ok(Self {
+            etcd: get(&Program::etcd())?,
+            api_server: get(&Program::kubernetes(release, "kube-apiserver", "about 5 min"))?,
+            kubectl: get(&Program::kubernetes(KubernetesRelease::V1_37, "kubectl", "about 40 s"))?,
+            controller_manager: if controller_manager {
+                Some(get(&Program::kubernetes(release, "kube-controller-manager", "about 90 s"))?)
+            } else {
+                None
+            },
+        })
+    }
+}

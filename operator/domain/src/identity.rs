@@ -1,0 +1,36 @@
+//! Which storage a backend is, and what it can do.
+
+use shoal_crds::Protocol;
+
+/// Which storage it is. What was recorded at first contact must be answered for ever: another cluster or file system
+/// under the same address holds none of our shares, whatever it says is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The Ceph cluster's id.
+    pub fsid: String,
+    /// The file system's name.
+    pub fs_name: String,
+    /// The file system's id in its cluster; one re-made under the same name has another.
+    pub fs_id: i64,
+}
+
+/// What a backend says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Which storage it is.
+    pub identity: Identity,
+    /// Its software's version.
+    pub version: String,
+    /// Monitor addresses that native clients mount with, as `host:port`.
+    pub monitors: Vec<String>,
+    /// Where NFS clients reach it, as `host` or `host:port`; empty if it serves no NFS. The first is preferred.
+    pub nfs_endpoints: Vec<String>,
+    /// The protocols it serves.
+    pub protocols: Vec<Protocol>,
+    /// Bytes in all, if known.
+    pub total_bytes: Option<u64>,
+    /// Bytes free, if known.
+    pub free_bytes: Option<u64>,
+    /// The CephX identity it speaks as, which no rule may name.
+    pub own_identity: Option<String>,
+}

@@ -1,0 +1,58 @@
+//! Names come from the uid, ownership from the tag.
+
+use serde::{Deserialize, Serialize};
+
+/// The tag on a subvolume, in its metadata under [`Owner::METADATA_KEY`]: whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The Kubernetes cluster: uid of the namespace kube-system.
+    pub cluster: String,
+    /// The Share's namespace.
+    pub namespace: String,
+    /// The Share's name.
+    pub name: String,
+    /// The Share's uid.
+    pub uid: String,
+}
+
+impl Owner {
+    /// Where the tag is kept.
+    pub const METADATA_KEY: &str = "shoal.storage/owner";
+
+    /// The tag's text. Kubernetes names and uids are ASCII letters, digits, `-` and `.`, which Ceph's metadata (an INI
+    /// file: `%` is refused) keeps as they are.
+    pub fn to_tag(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whether a tag names the same object of the same cluster. Its namespace and name are for people.
+    pub fn is_same(&self, other: &Owner) -> bool {
+        self.cluster == other.cluster && self.uid == other.uid
+    }
+}
+
+/// What the tag on a subvolume says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tag {
+    /// None there: on `shoal-<own uid>` it is ours, unfinished.
+    Absent,
+    /// Some owner's.
+    Owner(Owner),
+    /// Not a tag of ours at all.
+    Unreadable,
+}
+
+/// Name of the subvolume of the share with this uid.
+pub fn subvolume_name(uid: &str) -> String {
+    format!("shoal-{uid}")
+}
+
+/// NFS pseudo path of the share with this uid.
+pub fn pseudo_path(uid: &str) -> String {
+    format!("/shoal-{uid}")
+}
+
+/// CephX identity that Shoal makes for the access rule with this uid.
+pub fn generated_identity(rule_uid: &str) -> String {
+    format!("shoal-{rule_uid}")
+}

@@ -1,0 +1,75 @@
+//! What the backend really has for one share.
+
+use shoal_crds::{Protocol, RootDirectory};
+
+use crate::{
+    grant::Access,
+    owner::{Owner, Tag},
+};
+
+/// Everything a backend needs to know of a share to work on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRef {
+    /// Its owner; the subvolume's and the export's names come from the uid.
+    pub owner: Owner,
+    /// How clients mount it.
+    pub protocol: Protocol,
+    /// The uid of the share's namespace: Ceph's tenant id, which binds a CephX identity to the namespace for ever.
+    pub tenant: String,
+}
+
+/// How a volume is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewVolume {
+    /// Quota in bytes.
+    pub size_bytes: u64,
+    /// Owner, group and mode of its root.
+    pub root: RootDirectory,
+}
+
+/// What one look at the backend showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// No such subvolume, on the storage that was recorded.
+    Absent {
+        /// An export or an access entry is still there although the subvolume is gone.
+        leftovers: bool,
+    },
+    /// The subvolume is there.
+    Present(Volume),
+}
+
+/// A subvolume and how it is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Whose it is.
+    pub tag: Tag,
+    /// `group/subvolume`.
+    pub handle: String,
+    /// The path of its data in the file system.
+    pub path: String,
+    /// Quota in bytes; none if unlimited.
+    pub size_bytes: Option<u64>,
+    /// Bytes used.
+    pub used_bytes: u64,
+    /// Whether its access can be made exactly what the rules say.
+    pub export: Export,
+}
+
+/// How a share is exported now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// Not at all.
+    Absent,
+    /// The pseudo path is another's. Holds the other's file system and path.
+    Taken(String),
+    /// Ours.
+    Ours {
+        /// NFS pseudo path; none for native CephFS.
+        pseudo_path: Option<String>,
+        /// Who is let in, and how.
+        access: Access,
+        /// Everything beside the clients is as Shoal makes it: default deny, squash explicit, protocols.
+        intact: bool,
+    },
+}
