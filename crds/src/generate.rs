@@ -6,7 +6,14 @@ use crate::{Share, ShareAccessRule, ShareBackend, ShareType, policy};
 
 /// The definitions of every kind, ready to apply.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
-    [ShareBackend::crd(), ShareType::crd(), Share::crd(), ShareAccessRule::crd()].map(with_status_default).into()
+    [
+        ShareBackend::crd(),
+        ShareType::crd(),
+        Share::crd(),
+        ShareAccessRule::crd(),
+    ]
+    .map(with_status_default)
+    .into()
 }
 
 /// What goes into `crds/generated/`: file name, and the documents in it.
@@ -15,7 +22,10 @@ pub fn generated_files() -> Vec<(String, Vec<Value>)> {
         .into_iter()
         .map(|crd| {
             let name = format!("{}.yaml", crd.spec.names.plural);
-            (name, vec![serde_json::to_value(crd).expect("a definition is JSON")])
+            (
+                name,
+                vec![serde_json::to_value(crd).expect("a definition is JSON")],
+            )
         })
         .collect();
     files.push(("finalizer-policy.yaml".into(), policy::finalizer_policy()));

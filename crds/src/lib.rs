@@ -20,8 +20,8 @@ mod share_type;
 pub use generate::{custom_resource_definitions, generated_files};
 pub use quantity::{ParseSizeError, Size};
 pub use share::{
-    AccessSummary, Capabilities, ExportLocation, ExportLocationMetadata, Protocol, RootDirectory, Share, SharePhase,
-    ShareSpec, ShareStatus, SizeLimits,
+    AccessSummary, Capabilities, ExportLocation, ExportLocationMetadata, Protocol, RootDirectory, Share,
+    SharePhase, ShareSpec, ShareStatus, SizeLimits,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,

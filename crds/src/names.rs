@@ -61,5 +61,4 @@ pub mod connection_secret {
 }
 
 /// CephX identities that no access rule may name, on any backend.
-pub const RESERVED_IDENTITIES: [&str; 8] =
-    ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"];
+pub const RESERVED_IDENTITIES: [&str; 8] = ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"];

@@ -62,7 +62,8 @@ impl FromStr for Size {
             .iter()
             .find_map(|(suffix, factor)| text.strip_suffix(suffix).map(|digits| (digits, *factor)))
             .unwrap_or((text, 1));
-        let well_formed = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let well_formed =
+            !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         well_formed
             .then(|| digits.parse::<u64>().ok()?.checked_mul(factor))
             .flatten()
@@ -168,7 +169,20 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_whole_bytes() {
-        for text in ["", "0", "-1", "1.5Gi", "1e3", "Gi", "1025Pi", "01", "1 Gi", "1gi", "99999999999999999999", "+1"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "1.5Gi",
+            "1e3",
+            "Gi",
+            "1025Pi",
+            "01",
+            "1 Gi",
+            "1gi",
+            "99999999999999999999",
+            "+1",
+        ] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
     }

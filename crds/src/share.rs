@@ -22,7 +22,11 @@ use crate::{Size, Squash};
     selectable = ".status.backendName",
     selectable = ".status.phase",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Protocol", type_ = "string", json_path = ".spec.protocol"),
     printcolumn(name = "Type", type_ = "string", json_path = ".status.shareTypeName"),
@@ -267,6 +271,10 @@ fn default_mode() -> String {
 
 impl Default for RootDirectory {
     fn default() -> Self {
-        Self { uid: 0, gid: 0, mode: default_mode() }
+        Self {
+            uid: 0,
+            gid: 0,
+            mode: default_mode(),
+        }
     }
 }

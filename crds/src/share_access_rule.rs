@@ -78,7 +78,10 @@ pub struct ShareAccessRuleSpec {
     pub squash: Option<Squash>,
     /// Where the CephX key is put. Left out: `<rule>-cephx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("credentialsSecretName is immutable; create another rule"))]
     pub credentials_secret_name: Option<String>,
 }
@@ -120,7 +123,9 @@ pub enum AccessType {
 }
 
 /// What a client may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum AccessLevel {
     /// Read and write.
     #[default]

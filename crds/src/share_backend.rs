@@ -18,7 +18,11 @@ use crate::{Protocol, Size};
     derive = "PartialEq",
     doc = "One file system that holds shares, and how to reach it.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "FS", type_ = "string", json_path = ".spec.ceph.filesystem"),
     printcolumn(name = "NFS", type_ = "string", json_path = ".spec.ceph.nfs.clusterID"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.ceph.version"),

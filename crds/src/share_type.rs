@@ -24,7 +24,11 @@ use crate::{Protocol, RootDirectory, SizeLimits, Squash};
         type_ = "string",
         json_path = ".metadata.annotations.shoal\\.storage/is-default-share-type"
     ),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Backends", type_ = "string", json_path = ".status.backendNames"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -73,7 +77,10 @@ pub struct LabelSelector {
 }
 
 fn bound_label_values(schema: &mut schemars::Schema) {
-    if let Some(values) = schema.get_mut("additionalProperties").and_then(serde_json::Value::as_object_mut) {
+    if let Some(values) = schema
+        .get_mut("additionalProperties")
+        .and_then(serde_json::Value::as_object_mut)
+    {
         values.insert("maxLength".into(), 63.into());
     }
 }
@@ -81,7 +88,9 @@ fn bound_label_values(schema: &mut schemars::Schema) {
 impl LabelSelector {
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        self.match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
     }
 }
 

@@ -11,7 +11,11 @@ use super::steps::Steps;
 
 /// `$SHOAL_CACHE`, else `$XDG_CACHE_HOME/shoal`, else `~/.cache/shoal`. Removing it only costs time.
 pub fn root() -> Result<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
     let path = if let Some(path) = set("SHOAL_CACHE") {
         path
     } else if let Some(path) = set("XDG_CACHE_HOME") {
@@ -22,7 +26,8 @@ pub fn root() -> Result<PathBuf> {
         bail!("no place for the cache: set SHOAL_CACHE, XDG_CACHE_HOME or HOME");
     };
     fs::create_dir_all(&path).with_context(|| format!("cannot make the cache folder {}", path.display()))?;
-    path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))
+    path.canonicalize()
+        .with_context(|| format!("cannot resolve {}", path.display()))
 }
 
 /// Something that is made once and then only used.
@@ -76,13 +81,20 @@ impl Artifact {
         remove(&partial)?;
         make(&partial).with_context(|| format!("cannot make {}", self.name))?;
         fs::rename(&partial, &path)?;
-        steps.say(&self.name, &format!("made in {:.0} s", start.elapsed().as_secs_f64()));
+        steps.say(
+            &self.name,
+            &format!("made in {:.0} s", start.elapsed().as_secs_f64()),
+        );
         Ok(path)
     }
 }
 
 fn remove(path: &Path) -> Result<()> {
-    let gone = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let gone = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
     match gone {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("cannot remove {}", path.display()))

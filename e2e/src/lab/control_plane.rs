@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::process::{Process, Started, output, start, wait_until};
+use super::process::{Launcher, Process, Started, output, wait_until};
 use super::programs::{KubernetesRelease, Programs};
 use super::steps::Steps;
 
@@ -41,7 +41,7 @@ impl ControlPlane {
         folder: &Path,
         release: KubernetesRelease,
         controller_manager: bool,
-        detached: bool,
+        launcher: &Launcher,
         steps: &Steps,
     ) -> Result<Self> {
         let programs = Programs::get(release, controller_manager, steps)?;
@@ -50,69 +50,99 @@ impl ControlPlane {
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
 
         let [etcd_port, peer_port, port] = free_ports()?;
-        let tokens = write_identities(folder, port)?;
-        let etcd = start(
+        let tokens = write_identities(folder)?;
+        let etcd = launcher.start(
             "etcd",
             &etcd(&programs.etcd, folder, etcd_port, peer_port),
             &log.join("etcd.log"),
             Stdio::null(),
-            detached,
         )?;
         let api_log = log.join("kube-apiserver.log");
-        let api_server = start(
+        let api_server = launcher.start(
             "kube-apiserver",
             &api_server(&programs.api_server, folder, port, etcd_port),
             &api_log,
             Stdio::null(),
-            detached,
         )?;
         let mut started = vec![etcd, api_server];
         let certificate = folder.join("certs/apiserver.crt");
+        let kubeconfig = folder.join("kubeconfig");
         let ready = |started: &mut Vec<Started>| -> Result<bool> {
             started[0].check(&log.join("etcd.log"))?;
             started[1].check(&api_log)?;
-            if !certificate.exists() || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
                 return Ok(false);
             }
+            if !kubeconfig.exists() {
+                write_kubeconfig(&kubeconfig, port, &certificate, "admin", &tokens.admin)?;
+            }
             let mut kubectl = Command::new(&programs.kubectl);
-            kubectl.arg("--kubeconfig").arg(folder.join("kubeconfig")).args(["get", "--raw", "/readyz"]);
+            kubectl
+                .arg("--kubeconfig")
+                .arg(&kubeconfig)
+                .args(["get", "--raw", "/readyz"]);
             Ok(kubectl.output()?.status.success())
         };
-        wait_until("the API server's /readyz", Duration::from_secs(60), || ready(&mut started))?;
-        steps.say(WHO, &format!("kube-apiserver {release} is ready on 127.0.0.1:{port}"));
+        wait_until("the API server's /readyz", Duration::from_secs(60), || {
+            ready(&mut started)
+        })?;
+        steps.say(
+            WHO,
+            &format!("kube-apiserver {release} is ready on 127.0.0.1:{port}"),
+        );
 
         if let Some(program) = &programs.controller_manager {
-            let kubeconfig = folder.join("controller-manager.kubeconfig");
-            write_kubeconfig(&kubeconfig, port, &certificate, "controller-manager", &tokens.controller_manager)?;
+            let own = folder.join("controller-manager.kubeconfig");
+            write_kubeconfig(
+                &own,
+                port,
+                &certificate,
+                "controller-manager",
+                &tokens.controller_manager,
+            )?;
             // Only now: it ends at once when there is no API server yet.
             let log = log.join("kube-controller-manager.log");
-            let mut manager = start(
+            let mut manager = launcher.start(
                 "kube-controller-manager",
-                &self::controller_manager(program, folder, &kubeconfig),
+                &self::controller_manager(program, folder, &own),
                 &log,
                 Stdio::null(),
-                detached,
             )?;
             let mut account = Command::new(&programs.kubectl);
-            account.arg("--kubeconfig").arg(folder.join("kubeconfig"));
+            account.arg("--kubeconfig").arg(&kubeconfig);
             account.args(["get", "serviceaccount", "default", "--namespace", "default"]);
-            wait_until("the controller manager's first ServiceAccount", Duration::from_secs(60), || {
-                manager.check(&log)?;
-                Ok(account.output()?.status.success())
-            })?;
+            wait_until(
+                "the controller manager's first ServiceAccount",
+                Duration::from_secs(60),
+                || {
+                    manager.check(&log)?;
+                    Ok(account.output()?.status.success())
+                },
+            )?;
             started.push(manager);
             steps.say(WHO, "kube-controller-manager works");
         }
         let processes = started.iter().map(|s| s.process.clone()).collect();
-        let facts = Facts { folder: folder.to_owned(), port, kubectl: programs.kubectl, processes };
-        Ok(Self { facts, _started: started })
+        let facts = Facts {
+            folder: folder.to_owned(),
+            port,
+            kubectl: programs.kubectl,
+            processes,
+        };
+        Ok(Self {
+            facts,
+            _started: started,
+        })
     }
 
     pub(super) fn attach(facts: Facts) -> Result<Self> {
         if let Some(dead) = facts.processes.iter().find(|p| !p.is_alive()) {
             bail!("the lab's {} (pid {}) no longer runs", dead.name, dead.pid);
         }
-        Ok(Self { facts, _started: Vec::new() })
+        Ok(Self {
+            facts,
+            _started: Vec::new(),
+        })
     }
 
     pub(super) fn facts(&self) -> &Facts {
@@ -163,20 +193,20 @@ impl ControlPlane {
     }
 }
 
-impl Facts {
-    pub(super) fn processes(&self) -> &[Process] {
-        &self.processes
-    }
-}
-
 struct Tokens {
+    admin: String,
     controller_manager: String,
 }
 
-/// Keys, tokens and the admin's kubeconfig.
-fn write_identities(folder: &Path, port: u16) -> Result<Tokens> {
+/// Keys, tokens and the audit policy.
+fn write_identities(folder: &Path) -> Result<Tokens> {
     let key = folder.join("service-account.key");
-    output(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"))?;
+    output(
+        Command::new("openssl")
+            .args(["genrsa", "-out"])
+            .arg(&key)
+            .arg("2048"),
+    )?;
     let admin = token()?;
     let controller_manager = token()?;
     private(
@@ -186,9 +216,14 @@ fn write_identities(folder: &Path, port: u16) -> Result<Tokens> {
              {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\n"
         ),
     )?;
-    private(&folder.join("audit-policy.yaml"), include_str!("../../lab/kubernetes/audit-policy.yaml"))?;
-    write_kubeconfig(&folder.join("kubeconfig"), port, &folder.join("certs/apiserver.crt"), "admin", &admin)?;
-    Ok(Tokens { controller_manager })
+    private(
+        &folder.join("audit-policy.yaml"),
+        include_str!("../../lab/kubernetes/audit-policy.yaml"),
+    )?;
+    Ok(Tokens {
+        admin,
+        controller_manager,
+    })
 }
 
 fn etcd(program: &Path, folder: &Path, port: u16, peer_port: u16) -> Command {
@@ -241,7 +276,10 @@ fn controller_manager(program: &Path, folder: &Path, kubeconfig: &Path) -> Comma
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     command.args([
         file("kubeconfig", kubeconfig),
-        file("service-account-private-key-file", &folder.join("service-account.key")),
+        file(
+            "service-account-private-key-file",
+            &folder.join("service-account.key"),
+        ),
         file("root-ca-file", &folder.join("certs/apiserver.crt")),
         "--use-service-account-credentials=true".into(),
         "--leader-elect=false".into(),
@@ -254,6 +292,12 @@ fn controller_manager(program: &Path, folder: &Path, kubeconfig: &Path) -> Comma
 }
 
 fn write_kubeconfig(path: &Path, port: u16, authority: &Path, user: &str, token: &str) -> Result<()> {
+    // The certificate itself and not its path: the file is also used beside Ceph, where paths differ.
+    let authority = output(
+        Command::new("openssl")
+            .args(["base64", "-A", "-in"])
+            .arg(authority),
+    )?;
     let config = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Config",
@@ -261,7 +305,7 @@ fn write_kubeconfig(path: &Path, port: u16, authority: &Path, user: &str, token:
             "name": "lab",
             "cluster": {
                 "server": format!("https://127.0.0.1:{port}"),
-                "certificate-authority": authority,
+                "certificate-authority-data": authority.trim(),
             },
         }],
         "users": [{ "name": user, "user": { "token": token } }],
@@ -285,12 +329,14 @@ pub(super) fn private(path: &Path, text: &str) -> Result<()> {
 }
 
 /// 128 random bits in hexadecimal.
-pub(super) fn token() -> Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', ""))
+fn token() -> Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?
+        .trim()
+        .replace('-', ""))
 }
 
 /// Loopback TCP ports that were free a moment ago.
-pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let listeners = (0..N)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .collect::<Result<Vec<_>, _>>()

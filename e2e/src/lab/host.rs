@@ -22,8 +22,11 @@ const fn needed(what: &'static str, package: &'static str) -> Needed {
 }
 
 /// For starting and ending processes, and for the API server's signing key.
-pub const ALWAYS: &[Needed] =
-    &[needed("setpriv", "util-linux"), needed("setsid", "util-linux"), needed("openssl", "openssl")];
+pub const ALWAYS: &[Needed] = &[
+    needed("setpriv", "util-linux"),
+    needed("setsid", "util-linux"),
+    needed("openssl", "openssl"),
+];
 
 /// For Ceph in namespaces of its own, and for clients with chosen source addresses.
 pub const FOR_CEPH: &[Needed] = &[
@@ -36,7 +39,10 @@ pub const FOR_CEPH: &[Needed] = &[
 /// For making a Ceph root file system.
 pub const FOR_ROOTFS: &[Needed] = &[
     needed("mmdebstrap", "mmdebstrap"),
-    needed("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    needed(
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "debian-archive-keyring",
+    ),
 ];
 
 /// Whether this process is root.
@@ -53,12 +59,21 @@ pub fn require(needs: &[Needed], steps: &Steps) -> Result<()> {
     }
     let packages: Vec<_> = missing.iter().map(|n| n.package).collect();
     if is_root() && find("apt-get").is_some() {
-        steps.say("host", &format!("installing the Debian packages {}", packages.join(" ")));
+        steps.say(
+            "host",
+            &format!("installing the Debian packages {}", packages.join(" ")),
+        );
         let apt = |args: &[&str]| {
-            output(Command::new("apt-get").args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+            output(
+                Command::new("apt-get")
+                    .args(args)
+                    .env("DEBIAN_FRONTEND", "noninteractive"),
+            )
         };
-        let install: Vec<&str> =
-            ["install", "-y", "-qq", "--no-install-recommends"].into_iter().chain(packages).collect();
+        let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"]
+            .into_iter()
+            .chain(packages)
+            .collect();
         if apt(&install).is_err() {
             apt(&["update", "-qq"])?;
             apt(&install)?;
@@ -66,9 +81,14 @@ pub fn require(needs: &[Needed], steps: &Steps) -> Result<()> {
         missing = lacking(needs);
     }
     if !missing.is_empty() {
-        let lines: Vec<_> =
-            missing.iter().map(|n| format!("  {}  (Debian package {})", n.what, n.package)).collect();
-        bail!("the host lacks:\n{}\nInstall them and try again.", lines.join("\n"));
+        let lines: Vec<_> = missing
+            .iter()
+            .map(|n| format!("  {}  (Debian package {})", n.what, n.package))
+            .collect();
+        bail!(
+            "the host lacks:\n{}\nInstall them and try again.",
+            lines.join("\n")
+        );
     }
     Ok(())
 }
@@ -90,7 +110,10 @@ pub fn find(program: &str) -> Option<PathBuf> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(sbin).map(|folder| folder.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(sbin)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Go, which builds the control plane's programs.

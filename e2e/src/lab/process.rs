@@ -1,8 +1,8 @@
 //! Starting, finding and ending processes. By pid, and only while the pid is still the same process.
 
 use std::fs::{self, File};
-use std::io;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Sender};
@@ -28,7 +28,11 @@ impl Process {
     /// The process that has this pid now; `None` when there is none, or only its zombie.
     pub fn find(name: &str, pid: u32) -> Option<Self> {
         let start_time = start_time(pid)?;
-        Some(Self { name: name.to_owned(), pid, start_time })
+        Some(Self {
+            name: name.to_owned(),
+            pid,
+            start_time,
+        })
     }
 
     /// Whether it still runs (a zombie does not).
@@ -41,7 +45,10 @@ impl Process {
         if !self.is_alive() {
             return Ok(false);
         }
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("not a pid")?;
+        let pid = i32::try_from(self.pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("not a pid")?;
         match kill_process(pid, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
@@ -52,7 +59,9 @@ impl Process {
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
-        wait_until(&format!("{} to end", self.name), Duration::from_secs(20), || Ok(!self.is_alive()))
+        wait_until(&format!("{} to end", self.name), Duration::from_secs(20), || {
+            Ok(!self.is_alive())
+        })
     }
 }
 
@@ -68,7 +77,66 @@ fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// A process that this one started.
+/// How long-running processes are started: to end with this process, or to outlive it.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// Where a process that is to outlive this one is written down, before anything else can go wrong.
+    list: Option<PathBuf>,
+}
+
+impl Launcher {
+    /// What it starts dies with this process, also when this process is killed.
+    pub const fn attached() -> Self {
+        Self { list: None }
+    }
+
+    /// What it starts gets a session of its own, and a line in `list`.
+    pub const fn detached(list: PathBuf) -> Self {
+        Self { list: Some(list) }
+    }
+
+    /// Starts a process with both outputs going to `log`.
+    pub fn start(&self, name: &str, command: &Command, log: &Path, stdin: Stdio) -> Result<Started> {
+        let mut outer = Command::new(if self.list.is_some() { "setsid" } else { "setpriv" });
+        if self.list.is_none() {
+            outer.args(["--pdeathsig", "KILL", "--"]);
+        }
+        outer.arg(command.get_program()).args(command.get_args());
+        let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        outer.stdin(stdin).stdout(out.try_clone()?).stderr(out);
+        let child = spawn(outer).with_context(|| format!("cannot start {name}"))?;
+        let process = Process::find(name, child.id()).with_context(|| {
+            format!(
+                "{name} ended at once; its log {} ends:\n{}",
+                log.display(),
+                tail(log)
+            )
+        })?;
+        if let Some(list) = &self.list {
+            let mut list = File::options().append(true).create(true).open(list)?;
+            writeln!(list, "{}", serde_json::to_string(&process)?)?;
+        }
+        Ok(Started {
+            process,
+            child,
+            detached: self.list.is_some(),
+        })
+    }
+}
+
+/// The processes that [`Launcher::detached`] wrote down; none when there is no such file.
+pub fn listed(list: &Path) -> Result<Vec<Process>> {
+    match fs::read_to_string(list) {
+        Ok(text) => text
+            .lines()
+            .map(|line| serde_json::from_str(line).map_err(Into::into))
+            .collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", list.display())),
+    }
+}
+
+/// A process that this one started; ended on drop, unless it is detached.
 #[derive(Debug)]
 pub struct Started {
     /// Which process.
@@ -81,7 +149,12 @@ impl Started {
     /// An error with the log's last lines once the process has ended.
     pub fn check(&mut self, log: &Path) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended with {status}; its log {} ends:\n{}", self.process.name, log.display(), tail(log));
+            bail!(
+                "{} ended with {status}; its log {} ends:\n{}",
+                self.process.name,
+                log.display(),
+                tail(log)
+            );
         }
         Ok(())
     }
@@ -94,33 +167,6 @@ impl Drop for Started {
             let _ = self.child.wait();
         }
     }
-}
-
-/// Starts a long-running process with both outputs going to `log`.
-///
-/// A detached one gets a session of its own and outlives this process. Any other dies with this process, also when
-/// this process is killed.
-pub fn start(name: &str, command: &Command, log: &Path, stdin: Stdio, detached: bool) -> Result<Started> {
-    let mut outer = Command::new(if detached { "setsid" } else { "setpriv" });
-    if !detached {
-        outer.args(["--pdeathsig", "KILL", "--"]);
-    }
-    outer.arg(command.get_program()).args(command.get_args());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(key, value),
-            None => outer.env_remove(key),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        outer.current_dir(folder);
-    }
-    let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    outer.stdin(stdin).stdout(out.try_clone()?).stderr(out);
-    let child = spawn(outer).with_context(|| format!("cannot start {name}"))?;
-    let process = Process::find(name, child.id())
-        .with_context(|| format!("{name} ended at once; its log {} ends:\n{}", log.display(), tail(log)))?;
-    Ok(Started { process, child, detached })
 }
 
 /// Spawns from one thread that never ends: the parent-death signal is sent when the *thread* that forked ends.
@@ -139,7 +185,9 @@ pub fn spawn(command: Command) -> io::Result<Child> {
     });
     let (send, receive) = mpsc::channel();
     let gone = |_| io::Error::other("the spawning thread is gone");
-    spawner.send((command, send)).map_err(|_| io::Error::other("the spawning thread is gone"))?;
+    spawner
+        .send((command, send))
+        .map_err(|_| io::Error::other("the spawning thread is gone"))?;
     receive.recv().map_err(gone)?
 }
 
@@ -168,7 +216,11 @@ pub fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().display().to_string();
     let out = command.output().with_context(|| format!("cannot run {name}"))?;
     if !out.status.success() {
-        bail!("{name} ended with {}:\n{}", out.status, String::from_utf8_lossy(&out.stderr).trim_end());
+        bail!(
+            "{name} ended with {}:\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim_end()
+        );
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -182,11 +234,16 @@ mod tests {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new("sleep");
         command.arg("60");
-        let mut started = start("sleeper", &command, log.path(), Stdio::null(), false).unwrap();
+        let mut started = Launcher::attached()
+            .start("sleeper", &command, log.path(), Stdio::null())
+            .unwrap();
         assert!(started.process.is_alive());
         started.check(log.path()).unwrap();
 
-        let later = Process { start_time: started.process.start_time + 1, ..started.process.clone() };
+        let later = Process {
+            start_time: started.process.start_time + 1,
+            ..started.process.clone()
+        };
         assert!(!later.is_alive());
         assert!(!later.signal(Signal::KILL).unwrap());
 
@@ -201,7 +258,9 @@ mod tests {
         let started = thread::spawn(move || {
             let mut command = Command::new("sleep");
             command.arg("60");
-            start("sleeper", &command, &path, Stdio::null(), false).unwrap()
+            Launcher::attached()
+                .start("sleeper", &command, &path, Stdio::null())
+                .unwrap()
         })
         .join()
         .unwrap();

@@ -113,7 +113,14 @@ impl Program {
     }
 
     fn artifact(&self) -> Artifact {
-        let Self { name, version, package, module, ldflags, takes } = self;
+        let Self {
+            name,
+            version,
+            package,
+            module,
+            ldflags,
+            takes,
+        } = self;
         Artifact {
             kind: "programs",
             name: format!("{name}-{version}"),
@@ -136,7 +143,14 @@ impl Program {
         output(
             Command::new(host::go()?)
                 .current_dir(source.path())
-                .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &self.ldflags, "-o"])
+                .args([
+                    "build",
+                    "-trimpath",
+                    "-buildvcs=false",
+                    "-ldflags",
+                    &self.ldflags,
+                    "-o",
+                ])
                 .arg(out.join(self.name))
                 .arg(&self.package)
                 .env("CGO_ENABLED", "0")
@@ -166,17 +180,31 @@ pub struct Programs {
 impl Programs {
     /// Finds or builds them. From `KUBEBUILDER_ASSETS` where it is set, whatever release is there.
     pub fn get(release: KubernetesRelease, controller_manager: bool, steps: &Steps) -> Result<Self> {
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let from_assets = |name: &str| assets.as_ref().map(|folder| folder.join(name)).filter(|p| p.is_file());
+        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from);
+        let from_assets = |name: &str| {
+            assets
+                .as_ref()
+                .map(|folder| folder.join(name))
+                .filter(|p| p.is_file())
+        };
         if let Some(folder) = &assets {
             let absent: Vec<_> = ["kube-apiserver", "etcd", "kubectl"]
                 .into_iter()
                 .filter(|name| !folder.join(name).is_file())
                 .collect();
             if !absent.is_empty() {
-                bail!("KUBEBUILDER_ASSETS is {}, which has no {}", folder.display(), absent.join(", no "));
+                bail!(
+                    "KUBEBUILDER_ASSETS is {}, which has no {}",
+                    folder.display(),
+                    absent.join(", no ")
+                );
             }
-            steps.say("control plane", &format!("programs of {} (KUBEBUILDER_ASSETS)", folder.display()));
+            steps.say(
+                "control plane",
+                &format!("programs of {} (KUBEBUILDER_ASSETS)", folder.display()),
+            );
         }
         let get = |program: &Program| match from_assets(program.name) {
             Some(path) => Ok(path),
@@ -186,9 +214,17 @@ impl Programs {
         Ok(Self {
             etcd: get(&Program::etcd())?,
             api_server: get(&Program::kubernetes(release, "kube-apiserver", "about 5 min"))?,
-            kubectl: get(&Program::kubernetes(KubernetesRelease::V1_37, "kubectl", "about 40 s"))?,
+            kubectl: get(&Program::kubernetes(
+                KubernetesRelease::V1_37,
+                "kubectl",
+                "about 40 s",
+            ))?,
             controller_manager: if controller_manager {
-                Some(get(&Program::kubernetes(release, "kube-controller-manager", "about 90 s"))?)
+                Some(get(&Program::kubernetes(
+                    release,
+                    "kube-controller-manager",
+                    "about 90 s",
+                ))?)
             } else {
                 None
             },

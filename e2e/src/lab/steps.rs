@@ -12,7 +12,10 @@ pub struct Steps {
 impl Steps {
     /// Counts from now. A quiet one prints nothing.
     pub fn new(quiet: bool) -> Self {
-        Self { start: Instant::now(), quiet }
+        Self {
+            start: Instant::now(),
+            quiet,
+        }
     }
 
     /// Time since the start.

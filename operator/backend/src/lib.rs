@@ -2,7 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod conformance;
 mod error;
+pub mod simulated;
 
 use std::{fmt::Debug, time::Duration};
 
@@ -11,7 +13,7 @@ pub use error::{Error, Result};
 use shoal_domain::{
     grant::{Access, Applied, Grant, Key},
     identity::{Description, Identity},
-    volume::{NewVolume, Sight, VolumeRef},
+    volume::{NewVolume, Sight, Volume, VolumeRef},
 };
 
 /// One file system behind one driver.
@@ -38,8 +40,9 @@ pub trait Backend: Send + Sync + Debug {
     /// [`Error::Replaced`].
     async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight>;
 
-    /// Makes the share's subvolume and tags it, and finishes one that an earlier call left unfinished.
-    async fn create(&self, on: &Identity, volume: &VolumeRef, new: &NewVolume) -> Result<()>;
+    /// Makes the share's subvolume and tags it, and finishes one that an earlier call left unfinished. One that is there
+    /// and finished is left as it is. The answer is what is there now, so no look has to follow.
+    async fn create(&self, on: &Identity, volume: &VolumeRef, new: &NewVolume) -> Result<Volume>;
 
     /// Sets the quota to exactly this many bytes. Never below what is used ([`Error::BelowUsed`]).
     async fn resize(&self, on: &Identity, volume: &VolumeRef, size_bytes: u64) -> Result<()>;

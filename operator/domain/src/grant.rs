@@ -30,7 +30,9 @@ impl Client {
                 if well_formed {
                     Ok(Self::CephX(text.to_owned()))
                 } else {
-                    Err("a CephX identity is made of at most 128 ASCII letters, digits and _ @ + = : - and begins with a letter or digit")
+                    Err(
+                        "a CephX identity is made of at most 128 ASCII letters, digits and _ @ + = : - and begins with a letter or digit",
+                    )
                 }
             }
         }
@@ -52,7 +54,9 @@ fn parse_network(text: &str) -> Result<IpNet, &'static str> {
     };
     match net {
         // Ganesha sees such a client as IPv4, so a rule written so would let nobody in.
-        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => Err("an IPv4 address must be written as IPv4"),
+        IpNet::V6(v6) if v6.addr().to_ipv4_mapped().is_some() => {
+            Err("an IPv4 address must be written as IPv4")
+        }
         _ if net.trunc() != net => Err("the network has host bits set; write its first address"),
         _ => Ok(net),
     }
@@ -137,19 +141,40 @@ mod tests {
     use super::*;
 
     fn ip(text: &str, level: AccessLevel) -> Grant {
-        Grant { client: Client::parse(AccessType::IP, text).unwrap(), level, squash: Squash::None }
+        Grant {
+            client: Client::parse(AccessType::IP, text).unwrap(),
+            level,
+            squash: Squash::None,
+        }
     }
 
     #[test]
     fn an_address_is_a_network_of_one() {
-        assert_eq!(Client::parse(AccessType::IP, "10.0.0.5"), Client::parse(AccessType::IP, "10.0.0.5/32"));
-        assert_eq!(Client::parse(AccessType::IP, "fd00::1").unwrap().to_string(), "fd00::1");
-        assert_eq!(Client::parse(AccessType::IP, "10.0.0.0/24").unwrap().to_string(), "10.0.0.0/24");
+        assert_eq!(
+            Client::parse(AccessType::IP, "10.0.0.5"),
+            Client::parse(AccessType::IP, "10.0.0.5/32")
+        );
+        assert_eq!(
+            Client::parse(AccessType::IP, "fd00::1").unwrap().to_string(),
+            "fd00::1"
+        );
+        assert_eq!(
+            Client::parse(AccessType::IP, "10.0.0.0/24").unwrap().to_string(),
+            "10.0.0.0/24"
+        );
     }
 
     #[test]
     fn refuses_what_is_not_a_client() {
-        for text in ["", "10.0.0.5/24", "10.0.0.0/33", "::ffff:10.0.0.1", "host", "10.0.0.0/-1", "10.0.0"] {
+        for text in [
+            "",
+            "10.0.0.5/24",
+            "10.0.0.0/33",
+            "::ffff:10.0.0.1",
+            "host",
+            "10.0.0.0/-1",
+            "10.0.0",
+        ] {
             assert!(Client::parse(AccessType::IP, text).is_err(), "{text}");
         }
         for text in ["", "a.b", "a b", "ä", "client/x", "$x", "-x"] {
@@ -169,7 +194,17 @@ mod tests {
         ];
         sort(&mut access);
         let order: Vec<_> = access.iter().map(|g| g.client.to_string()).collect();
-        assert_eq!(order, ["10.0.0.5", "fd00::1", "10.0.1.0/24", "10.0.0.0/24", "0.0.0.0/0", "fd00::/64"]);
+        assert_eq!(
+            order,
+            [
+                "10.0.0.5",
+                "fd00::1",
+                "10.0.1.0/24",
+                "10.0.0.0/24",
+                "0.0.0.0/0",
+                "fd00::/64"
+            ]
+        );
     }
 
     #[test]

@@ -3,10 +3,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod backoff;
 pub mod class;
+pub mod condition;
+pub mod decision;
+pub mod export_location;
 pub mod grant;
 pub mod identity;
+pub mod lease;
 pub mod owner;
+pub mod placement;
+pub mod share;
+pub mod share_access_rule;
+pub mod share_backend;
+pub mod share_type;
 pub mod volume;
 
 pub use class::{Class, Failure, Scope};
+pub use decision::{Decision, Event, Next, Step};

@@ -36,7 +36,7 @@ pub enum Sight {
         leftovers: bool,
     },
     /// The subvolume is there.
-    Present(Volume),
+    Present(Box<Volume>),
 }
 
 /// A subvolume and how it is exported.

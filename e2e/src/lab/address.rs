@@ -1,0 +1,37 @@
+//! Addresses of a lab's own: a block of 256 loopback addresses.
+
+use std::fs::{self, File, TryLockError};
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, bail};
+
+/// 127.80.N.0/24, held as long as its lock file stays open in some process.
+#[derive(Debug)]
+pub(super) struct Block {
+    number: u8,
+    /// To be handed to the process that lives as long as the block is used.
+    pub(super) lock: File,
+}
+
+impl Block {
+    /// Takes the first block that no other lab on this machine has.
+    pub(super) fn take() -> Result<Self> {
+        let folder = std::env::temp_dir().join("shoal-lab-addresses");
+        fs::create_dir_all(&folder)?;
+        for number in 1..=250 {
+            let path = folder.join(number.to_string());
+            let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { number, lock }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(e)) => return Err(e.into()),
+            }
+        }
+        bail!("250 labs hold all of 127.80.1.0 to 127.80.250.255")
+    }
+
+    /// Address number `host` of the block.
+    pub(super) const fn address(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 80, self.number, host)
+    }
+}

@@ -1,0 +1,92 @@
+//! Where a share can be mounted, as clients and CSI plugins read it.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+use shoal_crds::{ExportLocation, ExportLocationMetadata, Protocol, names::annotations};
+
+use crate::identity::Description;
+
+/// The locations of a share on this backend, the preferred one first. None if the backend does not say where it is
+/// reached.
+pub fn locations(
+    backend: &Description,
+    protocol: Protocol,
+    subvolume_path: &str,
+    pseudo_path: Option<&str>,
+) -> Vec<ExportLocation> {
+    let paths: Vec<String> = match protocol {
+        Protocol::NFS => {
+            let path = pseudo_path.unwrap_or_default();
+            backend
+                .nfs_endpoints
+                .iter()
+                .map(|endpoint| format!("{}:{path}", host(endpoint)))
+                .collect()
+        }
+        // One location names all monitors: a client tries them in turn (Manila's form).
+        Protocol::CephFS if backend.monitors.is_empty() => Vec::new(),
+        Protocol::CephFS => vec![format!("{}:{subvolume_path}", backend.monitors.join(","))],
+    };
+    paths
+        .into_iter()
+        .enumerate()
+        .map(|(i, path)| ExportLocation {
+            id: short_hash(&path),
+            path,
+            protocol,
+            preferred: i == 0,
+            metadata: ExportLocationMetadata {
+                fs_name: backend.identity.fs_name.clone(),
+                ceph_fsid: backend.identity.fsid.clone(),
+                subvolume_path: subvolume_path.to_owned(),
+            },
+        })
+        .collect()
+}
+
+/// An endpoint as it stands before the colon of `host:path`; a bare IPv6 address gets brackets, since clients split at
+/// the last colon.
+fn host(endpoint: &str) -> String {
+    if endpoint.parse::<std::net::Ipv6Addr>().is_ok() {
+        format!("[{endpoint}]")
+    } else {
+        endpoint.to_owned()
+    }
+}
+
+/// Changes whenever a location does.
+pub fn revision(locations: &[ExportLocation]) -> Option<String> {
+    (!locations.is_empty()).then(|| short_hash(&serde_json::to_string(locations).unwrap_or_default()))
+}
+
+/// The annotations that mirror the locations.
+pub fn mirror(locations: &[ExportLocation]) -> BTreeMap<String, String> {
+    let Some(preferred) = locations.iter().find(|l| l.preferred) else {
+        return BTreeMap::new();
+    };
+    let fs_name = &preferred.metadata.fs_name;
+    BTreeMap::from(
+        [
+            (annotations::EXPORT_LOCATION, preferred.path.clone()),
+            (
+                annotations::EXPORT_LOCATIONS,
+                serde_json::to_string(locations).unwrap_or_default(),
+            ),
+            (annotations::PROTOCOL, preferred.protocol.as_str().into()),
+            (annotations::FS_NAME, fs_name.clone()),
+            (annotations::MOUNT_OPTIONS, format!("fs={fs_name}")),
+            (
+                annotations::EXPORT_REVISION,
+                revision(locations).unwrap_or_default(),
+            ),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    )
+}
+
+fn short_hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes())[..8]
+        .iter()
+        .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}

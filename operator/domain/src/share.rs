@@ -1,0 +1,830 @@
+//! Decisions about shares: from the first look for a backend to the last trace gone.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use shoal_crds::{
+    Capabilities, Share, SharePhase, ShareStatus, ShareType, Size,
+    condition::{reasons, types},
+    names::FINALIZER,
+};
+
+use crate::{
+    Class, Decision, Failure, Next, Scope, Step, backoff,
+    condition::{Conditions, is_true, whole_seconds},
+    export_location,
+    grant::{Access, Client, Grant, Key},
+    identity::{Description, Identity},
+    owner::{Owner, Tag},
+    placement::{self, Candidate},
+    share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
+    share_type,
+    volume::{Export, NewVolume, Sight, Volume, VolumeRef},
+};
+
+/// What a pass over a share sees. What a step learns is folded in, and decided on again.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The share.
+    pub share: Share,
+    /// This Kubernetes cluster: uid of the namespace kube-system.
+    pub cluster: String,
+    /// The namespace's uid: Ceph's tenant id.
+    pub tenant: String,
+    /// The namespace's labels.
+    pub namespace_labels: BTreeMap<String, String>,
+    /// The type it asks for.
+    pub share_type: Result<ShareType, Failure>,
+    /// Where it could go; empty once it is somewhere.
+    pub candidates: Vec<Candidate>,
+    /// The backend that holds it: what it says of itself, or why it can't be used. None: there is no such ShareBackend.
+    pub backend: Option<Result<Description, Failure>>,
+    /// The rules that name it.
+    pub rules: Vec<RuleView>,
+    /// Whether `rules` come from the API server itself, with what their Secrets hold, and not from a watch cache.
+    pub rules_confirmed: bool,
+    /// Whether it is time to look for drift.
+    pub look_due: bool,
+    /// When it is next.
+    pub look_again: Duration,
+    /// What the backend has. None: not looked in this pass.
+    pub sight: Option<Sight>,
+    /// Keys learned in this pass, by identity.
+    pub keys: BTreeMap<String, Key>,
+    /// Clients that the backend refused in this pass.
+    pub refused: HashMap<Client, Failure>,
+    /// What went wrong in this pass: it takes no further step.
+    pub failure: Option<Failure>,
+}
+
+/// What only shares do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// See what the backend has.
+    Look,
+    /// Read the rules and their Secrets from the API server itself.
+    ConfirmRules,
+    /// Put the finalizer on these rules.
+    HoldRules(Vec<String>),
+    /// Make the subvolume.
+    Create(NewVolume),
+    /// Set the quota, in bytes.
+    Resize(u64),
+    /// Let in exactly these.
+    Export(Access),
+    /// Fetch the key of a client that is let in.
+    FetchKey(Grant),
+    /// Tell the rules.
+    ReportRules(Vec<Report>),
+    /// Mirror the export locations into annotations.
+    Annotate(BTreeMap<String, String>),
+    /// Take all access away.
+    Unexport,
+    /// Remove the subvolume.
+    Remove,
+}
+
+impl Effect {
+    /// For logs, metrics and failpoints.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Look => "Look",
+            Self::ConfirmRules => "ConfirmRules",
+            Self::HoldRules(_) => "HoldRules",
+            Self::Create(_) => "Create",
+            Self::Resize(_) => "Resize",
+            Self::Export(_) => "Export",
+            Self::FetchKey(_) => "FetchKey",
+            Self::ReportRules(_) => "ReportRules",
+            Self::Annotate(_) => "Annotate",
+            Self::Unexport => "Unexport",
+            Self::Remove => "Remove",
+        }
+    }
+
+    /// Whether it changes something on the backend.
+    pub fn changes_backend(&self) -> bool {
+        match self {
+            Self::Create(_)
+            | Self::Resize(_)
+            | Self::Export(_)
+            | Self::FetchKey(_)
+            | Self::Unexport
+            | Self::Remove => true,
+            Self::Look
+            | Self::ConfirmRules
+            | Self::HoldRules(_)
+            | Self::ReportRules(_)
+            | Self::Annotate(_) => false,
+        }
+    }
+}
+
+type ShareDecision = Decision<ShareStatus, Effect>;
+
+/// Decides about a share.
+pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
+    Pass {
+        o,
+        now,
+        before: o.share.status.clone().unwrap_or_default(),
+    }
+    .decide()
+}
+
+/// What the backend has to know of the share.
+pub fn volume_ref(o: &Observed) -> VolumeRef {
+    VolumeRef {
+        owner: Owner {
+            cluster: o.cluster.clone(),
+            namespace: o.share.metadata.namespace.clone().unwrap_or_default(),
+            name: o.share.metadata.name.clone().unwrap_or_default(),
+            uid: o.uid().to_owned(),
+        },
+        protocol: o.share.spec.protocol,
+        tenant: o.tenant.clone(),
+    }
+}
+
+/// The storage that was recorded when the share's backend was chosen. None: none was chosen yet.
+pub fn recorded(status: &ShareStatus) -> Option<Identity> {
+    Some(Identity {
+        fsid: status.fsid.clone()?,
+        fs_name: status.fs_name.clone()?,
+        fs_id: status.fs_id?,
+    })
+}
+
+impl Observed {
+    /// The share's uid.
+    pub fn uid(&self) -> &str {
+        self.share.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    fn is_held(&self) -> bool {
+        self.share
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|f| f == FINALIZER)
+    }
+}
+
+struct Pass<'a> {
+    o: &'a Observed,
+    now: Timestamp,
+    before: ShareStatus,
+}
+
+impl Pass<'_> {
+    fn decide(&self) -> ShareDecision {
+        if self.o.share.metadata.deletion_timestamp.is_some() {
+            return self.delete();
+        }
+        if !self.o.is_held() {
+            return Decision::step(self.before.clone(), Step::AddFinalizer);
+        }
+        let Some(recorded) = recorded(&self.before) else {
+            return self.schedule();
+        };
+        let backend = match self.usable_backend(&recorded) {
+            Ok(backend) => backend,
+            Err(failure) => return self.hold(&failure),
+        };
+        if let Some(failure) = &self.o.failure {
+            return self.fail(failure);
+        }
+        if let Some(wait) = self.still_backing_off() {
+            return Decision::done(self.before.clone(), Next::After(wait));
+        }
+        match &self.o.sight {
+            None if self.is_settled(backend) => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
+            // What was never there needs no look: making it looks for itself.
+            None if !self.was_provisioned() => self.create(),
+            None => self.progress(reasons::CREATING, "looking at what is there", Effect::Look),
+            Some(Sight::Absent { .. }) if self.was_provisioned() => self.fail(&failure(
+                Class::Stalled,
+                reasons::VOLUME_MISSING,
+                format!(
+                    "the subvolume {} was there and is gone; it is not made again, for it would be empty. Restore it \
+                     under that name, or delete the Share",
+                    self.before.handle.as_deref().unwrap_or("of this share")
+                ),
+            )),
+            Some(Sight::Absent { .. }) => self.create(),
+            Some(Sight::Present(volume)) => match self.whose(volume) {
+                Whose::Ours => self.bring_in_line(backend, volume),
+                Whose::Unfinished => self.create(),
+                Whose::Anothers(whose) => self.fail(&owned_by_another(volume, &whose)),
+            },
+        }
+    }
+
+    // ---- finding a place
+
+    fn schedule(&self) -> ShareDecision {
+        let share = &self.o.share;
+        let chosen = self.o.share_type.clone().and_then(|share_type| {
+            share_type::admit(
+                &share_type,
+                &self.o.namespace_labels,
+                share.spec.protocol,
+                share.spec.size,
+            )?;
+            let request = placement::Request {
+                share_type: &share_type,
+                protocol: share.spec.protocol,
+                size_bytes: share.spec.size.bytes(),
+            };
+            let candidate = placement::choose(&request, &self.o.candidates)?;
+            let description = candidate.state.clone()?;
+            Ok((share_type, candidate.name.clone(), description))
+        });
+        match chosen {
+            Ok((share_type, backend_name, description)) => {
+                let status = ShareStatus {
+                    observed_generation: Some(self.generation()),
+                    phase: Some(SharePhase::Creating),
+                    conditions: self
+                        .conditions()
+                        .reconciling(reasons::CREATING, "being created")
+                        .set(
+                            types::SCHEDULED,
+                            true,
+                            reasons::SCHEDULED,
+                            format!("placed on {backend_name}"),
+                        )
+                        .build(),
+                    share_type_name: share_type.metadata.name.clone(),
+                    backend_name: Some(backend_name),
+                    fsid: Some(description.identity.fsid),
+                    fs_name: Some(description.identity.fs_name),
+                    fs_id: Some(description.identity.fs_id),
+                    capabilities: Some(share_type::capabilities(&share_type)),
+                    ..ShareStatus::default()
+                };
+                Decision::step(status, Step::Record)
+            }
+            Err(failure) => {
+                let status = ShareStatus {
+                    observed_generation: Some(self.generation()),
+                    phase: Some(SharePhase::Pending),
+                    conditions: self
+                        .conditions()
+                        .failed(&failure)
+                        .set(types::SCHEDULED, false, failure.reason, failure.message.clone())
+                        .build(),
+                    ..ShareStatus::default()
+                };
+                self.done_telling_rules(status, Next::Await, &failure)
+            }
+        }
+    }
+
+    // ---- its backend
+
+    fn usable_backend(&self, recorded: &Identity) -> Result<&Description, Failure> {
+        let name = self.before.backend_name.as_deref().unwrap_or_default();
+        match &self.o.backend {
+            None => Err(Failure {
+                class: Class::Waiting,
+                scope: Scope::Backend,
+                reason: reasons::BACKEND_NOT_FOUND,
+                message: format!("ShareBackend '{name}' does not exist; the share is on it and waits for it"),
+            }),
+            Some(Err(why)) => Err(Failure {
+                class: Class::Waiting,
+                scope: Scope::Backend,
+                reason: reasons::BACKEND_NOT_READY,
+                message: format!(
+                    "ShareBackend '{name}' is not ready ({}); its conditions say more",
+                    why.reason
+                ),
+            }),
+            Some(Ok(d)) if d.identity.fsid != recorded.fsid || d.identity.fs_id != recorded.fs_id => {
+                Err(Failure {
+                    class: Class::Stalled,
+                    scope: Scope::Backend,
+                    reason: reasons::BACKEND_REPLACED,
+                    message: format!(
+                        "the share is on cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system \
+                     {}; nothing is touched there",
+                        recorded.fsid, recorded.fs_id, d.identity.fsid, d.identity.fs_id
+                    ),
+                })
+            }
+            Some(Ok(description)) => Ok(description),
+        }
+    }
+
+    /// The backend's trouble is told on the backend: a share with nothing to do stays as it is, without a write.
+    fn hold(&self, failure: &Failure) -> ShareDecision {
+        let outstanding = !self.is_ready_for_spec() || !self.rules_settled();
+        if !outstanding && failure.class == Class::Waiting {
+            return Decision::done(self.before.clone(), Next::Await);
+        }
+        let conditions = self.keeping();
+        let conditions = if failure.class == Class::Waiting && is_true(&self.before.conditions, types::READY)
+        {
+            conditions.without(types::STALLED).set(
+                types::RECONCILING,
+                true,
+                failure.reason,
+                failure.message.clone(),
+            )
+        } else {
+            conditions.failed(failure)
+        };
+        let status = ShareStatus {
+            observed_generation: Some(self.generation()),
+            conditions: conditions.build(),
+            ..self.before.clone()
+        };
+        self.done_telling_rules(status, Next::Await, failure)
+    }
+
+    // ---- being there
+
+    fn was_provisioned(&self) -> bool {
+        is_true(&self.before.conditions, types::PROVISIONED)
+    }
+
+    fn is_ready_for_spec(&self) -> bool {
+        is_true(&self.before.conditions, types::READY)
+            && !is_true(&self.before.conditions, types::RECONCILING)
+            && self.before.observed_generation == Some(self.generation())
+    }
+
+    fn rules_settled(&self) -> bool {
+        let total = self.before.access.unwrap_or_default().total;
+        usize::try_from(total) == Ok(self.o.rules.len())
+            && self.o.rules.iter().all(|r| r.is_settled(self.o.uid()))
+    }
+
+    /// Whether status says that all is well, nothing has changed since, and it is not time to look.
+    fn is_settled(&self, backend: &Description) -> bool {
+        let Some(location) = self.before.export_locations.first() else {
+            return false;
+        };
+        let pseudo_path = crate::owner::pseudo_path(self.o.uid());
+        let expected = export_location::locations(
+            backend,
+            self.o.share.spec.protocol,
+            &location.metadata.subvolume_path,
+            Some(&pseudo_path),
+        );
+        !self.o.look_due
+            && self.is_ready_for_spec()
+            && self.rules_settled()
+            && self.before.export_locations == expected
+            && self.is_annotated(&expected)
+    }
+
+    fn create(&self) -> ShareDecision {
+        let size = self.o.share.spec.size;
+        if let Err(failure) = share_type::within(self.capabilities().size, size) {
+            return self.fail(&failure);
+        }
+        let new = NewVolume {
+            size_bytes: size.bytes(),
+            root: self.capabilities().root,
+        };
+        self.progress(reasons::CREATING, "being created", Effect::Create(new))
+    }
+
+    /// Access comes first: a client that must not be let in must not wait for anything else.
+    fn bring_in_line(&self, backend: &Description, volume: &Volume) -> ShareDecision {
+        let plan = self.plan(backend);
+        if let Some(decision) = self.align_access(volume, &plan) {
+            return decision;
+        }
+        let (size, refusal) = self.wanted_size(volume);
+        if volume.size_bytes != Some(size.bytes()) {
+            return self.progress(
+                reasons::RESIZING,
+                &format!("quota being set to {size}"),
+                Effect::Resize(size.bytes()),
+            );
+        }
+        let Export::Ours { pseudo_path, .. } = &volume.export else {
+            // align_access leaves no other.
+            return self.fail(&failure(
+                Class::Bug,
+                reasons::INTERNAL_ERROR,
+                "exported to nobody's knowledge".into(),
+            ));
+        };
+        let locations = export_location::locations(
+            backend,
+            self.o.share.spec.protocol,
+            &volume.path,
+            pseudo_path.as_deref(),
+        );
+        if !self.is_annotated(&locations) {
+            let mirror = export_location::mirror(&locations);
+            return self.progress(reasons::CREATING, "being published", Effect::Annotate(mirror));
+        }
+        let summary = rules::summary(&plan);
+        let conditions = self
+            .conditions()
+            .set(
+                types::SCHEDULED,
+                true,
+                reasons::SCHEDULED,
+                format!("placed on {}", self.backend_name()),
+            )
+            .set(
+                types::PROVISIONED,
+                true,
+                reasons::AVAILABLE,
+                format!("{} of {size}", volume.handle),
+            )
+            .set(
+                types::EXPORTED,
+                true,
+                reasons::AVAILABLE,
+                "reachable at its export locations",
+            )
+            .set(
+                types::ACCESS_APPLIED,
+                true,
+                reasons::AVAILABLE,
+                format!(
+                    "{} of {} rules in force; nobody else is let in",
+                    summary.applied, summary.total
+                ),
+            );
+        let (phase, conditions) = match &refusal {
+            None => (
+                SharePhase::Available,
+                conditions.ready("can be mounted by the clients its access rules let in"),
+            ),
+            Some(failure) => (SharePhase::Error, conditions.failed(failure)),
+        };
+        let status = ShareStatus {
+            observed_generation: Some(self.generation()),
+            phase: Some(phase),
+            conditions: conditions.build(),
+            handle: Some(volume.handle.clone()),
+            size: Some(size),
+            export_revision: export_location::revision(&locations),
+            export_locations: locations,
+            access: Some(summary),
+            attempts: None,
+            next_retry_time: None,
+            ..self.before.clone()
+        };
+        Decision::done(status, Next::After(self.o.look_again))
+    }
+
+    fn plan(&self, backend: &Description) -> Plan {
+        let terms = Terms {
+            protocol: self.o.share.spec.protocol,
+            squash: self.capabilities().squash,
+            own_identity: backend.own_identity.as_deref(),
+            refused: &self.o.refused,
+        };
+        rules::plan(terms, &self.o.rules)
+    }
+
+    /// The next step towards "the backend lets in exactly what the rules say, and the rules say so".
+    fn align_access(&self, volume: &Volume, plan: &Plan) -> Option<ShareDecision> {
+        let step = |effect| Some(self.progress(reasons::APPLYING_ACCESS, "access is being applied", effect));
+        let have = match &volume.export {
+            Export::Taken(holder) => {
+                return Some(self.fail(&failure(
+                    Class::Conflict,
+                    reasons::EXPORT_PATH_TAKEN,
+                    format!(
+                        "the pseudo path {} is exported by {holder}; it is not touched. Remove that export, and this \
+                         share gets its own",
+                        crate::owner::pseudo_path(self.o.uid())
+                    ),
+                )));
+            }
+            Export::Absent => None,
+            Export::Ours { access, intact, .. } => Some((access, *intact)),
+        };
+        let in_line = have.is_some_and(|(access, intact)| intact && *access == plan.access);
+        // A cache that is behind must neither let anybody in nor lock anybody out.
+        let doubtful = if in_line {
+            !self.rules_settled()
+        } else {
+            have.is_some() || !self.o.rules.is_empty()
+        };
+        if !self.o.rules_confirmed && (doubtful || self.o.rules.iter().any(RuleView::needs_reading)) {
+            return step(Effect::ConfirmRules);
+        }
+        let unheld: Vec<String> = self
+            .o
+            .rules
+            .iter()
+            .filter(|r| !r.is_leaving() && !r.is_held())
+            .map(|r| r.name().to_owned())
+            .collect();
+        if !unheld.is_empty() {
+            return step(Effect::HoldRules(unheld));
+        }
+        if !in_line {
+            return step(Effect::Export(plan.access.clone()));
+        }
+        if let Some(grant) = self.key_wanted(plan) {
+            return step(Effect::FetchKey(grant));
+        }
+        let reports = rules::reports(self.o.uid(), &self.o.rules, plan, &self.o.keys, self.now);
+        if !reports.is_empty() {
+            return step(Effect::ReportRules(reports));
+        }
+        None
+    }
+
+    /// A client that is let in and whose Secret lacks the key.
+    fn key_wanted(&self, plan: &Plan) -> Option<Grant> {
+        self.o
+            .rules
+            .iter()
+            .filter(|r| r.credentials == Credentials::Missing)
+            .find_map(|view| match plan.verdicts.get(view.name()) {
+                Some(rules::Verdict::Grant(
+                    grant @ Grant {
+                        client: Client::CephX(identity),
+                        ..
+                    },
+                )) if !self.o.keys.contains_key(identity) => Some(grant.clone()),
+                _ => None,
+            })
+    }
+
+    /// The quota that the share is to have, and why it is not the one asked for.
+    fn wanted_size(&self, volume: &Volume) -> (Size, Option<Failure>) {
+        let asked = self.o.share.spec.size;
+        let in_force = self
+            .before
+            .size
+            .or_else(|| volume.size_bytes.and_then(Size::from_bytes))
+            .unwrap_or(asked);
+        if asked == in_force {
+            return (asked, None);
+        }
+        if let Err(refusal) = share_type::within(self.capabilities().size, asked) {
+            return (in_force, Some(refusal));
+        }
+        if asked > in_force {
+            return (asked, None);
+        }
+        let refuse = |reason, message| (in_force, Some(failure(Class::Stalled, reason, message)));
+        if !self.capabilities().shrink {
+            return refuse(
+                reasons::SHRINK_NOT_ALLOWED,
+                format!(
+                    "spec.size: {asked} is below {in_force}, and the share's type does not let it shrink; ask for at least {in_force}"
+                ),
+            );
+        }
+        if asked.bytes() < volume.used_bytes {
+            return refuse(
+                reasons::SHRINK_BELOW_USED,
+                format!(
+                    "spec.size: {asked} is below the {} bytes in use; remove data, or ask for more",
+                    volume.used_bytes
+                ),
+            );
+        }
+        (asked, None)
+    }
+
+    // ---- going
+
+    fn delete(&self) -> ShareDecision {
+        if !self.o.is_held() {
+            return Decision::done(self.before.clone(), Next::Await);
+        }
+        let let_go = || Decision::step(self.before.clone(), Step::RemoveFinalizer);
+        // Nothing was ever done without a stored choice.
+        let Some(recorded) = recorded(&self.before) else {
+            return let_go();
+        };
+        if let Err(failure) = self.usable_backend(&recorded) {
+            return self.blocked(&failure);
+        }
+        if let Some(failure) = &self.o.failure {
+            return self.blocked(failure);
+        }
+        if let Some(wait) = self.still_backing_off() {
+            return Decision::done(self.before.clone(), Next::After(wait));
+        }
+        match &self.o.sight {
+            None => self.leaving(Effect::Look),
+            Some(Sight::Absent { leftovers: false }) => let_go(),
+            Some(Sight::Absent { leftovers: true }) => self.leaving(Effect::Unexport),
+            Some(Sight::Present(volume)) => match self.whose(volume) {
+                Whose::Anothers(whose) if self.was_provisioned() => {
+                    self.blocked(&owned_by_another(volume, &whose))
+                }
+                // It never was ours, so there is nothing of ours to remove.
+                Whose::Anothers(_) => let_go(),
+                Whose::Ours | Whose::Unfinished if matches!(volume.export, Export::Ours { .. }) => {
+                    self.leaving(Effect::Unexport)
+                }
+                Whose::Ours | Whose::Unfinished => self.leaving(Effect::Remove),
+            },
+        }
+    }
+
+    fn leaving(&self, effect: Effect) -> ShareDecision {
+        let status = ShareStatus {
+            phase: Some(SharePhase::Deleting),
+            conditions: self
+                .keeping()
+                .reconciling(reasons::DELETING, "being deleted")
+                .build(),
+            ..self.before.clone()
+        };
+        Decision::step(status, Step::Do(effect))
+    }
+
+    fn blocked(&self, failure: &Failure) -> ShareDecision {
+        let (attempts, next_retry_time, next) = self.retry(failure);
+        let status = ShareStatus {
+            observed_generation: Some(self.generation()),
+            phase: Some(SharePhase::ErrorDeleting),
+            conditions: self
+                .keeping()
+                .reconciling(reasons::DELETING, "being deleted")
+                .set(
+                    types::DELETION_BLOCKED,
+                    true,
+                    failure.reason,
+                    failure.message.clone(),
+                )
+                .build(),
+            attempts,
+            next_retry_time,
+            ..self.before.clone()
+        };
+        Decision::done(status, next)
+    }
+
+    // ---- what it says
+
+    fn progress(&self, reason: &str, message: &str, effect: Effect) -> ShareDecision {
+        // A share that can be used stays Ready while it is worked on.
+        let conditions = if is_true(&self.before.conditions, types::READY) {
+            self.keeping()
+                .without(types::STALLED)
+                .set(types::RECONCILING, true, reason, message)
+        } else {
+            self.keeping().reconciling(reason, message)
+        };
+        let phase = match &effect {
+            Effect::Create(_) => SharePhase::Creating,
+            Effect::Resize(bytes) if self.before.size.is_some_and(|s| s.bytes() > *bytes) => {
+                SharePhase::Shrinking
+            }
+            Effect::Resize(_) => SharePhase::Extending,
+            _ => self.before.phase.unwrap_or(SharePhase::Creating),
+        };
+        let status = ShareStatus {
+            phase: Some(phase),
+            conditions: conditions.build(),
+            ..self.before.clone()
+        };
+        Decision::step(status, Step::Do(effect))
+    }
+
+    fn fail(&self, failure: &Failure) -> ShareDecision {
+        if failure.scope == Scope::Backend {
+            return self.hold(&Failure {
+                class: Class::Waiting,
+                ..failure.clone()
+            });
+        }
+        let (attempts, next_retry_time, next) = self.retry(failure);
+        let mut conditions = self.keeping().failed(failure);
+        if failure.reason == reasons::VOLUME_MISSING {
+            conditions = conditions.set(types::EXPORTED, false, failure.reason, failure.message.clone());
+        }
+        let status = ShareStatus {
+            observed_generation: Some(self.generation()),
+            phase: Some(SharePhase::Error),
+            conditions: conditions.build(),
+            attempts,
+            next_retry_time,
+            ..self.before.clone()
+        };
+        self.done_telling_rules(status, next, failure)
+    }
+
+    /// Rules that wait for the share are told why, once.
+    fn done_telling_rules(&self, status: ShareStatus, next: Next, why: &Failure) -> ShareDecision {
+        let reports = rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.now);
+        if reports.is_empty() {
+            Decision::done(status, next)
+        } else {
+            Decision {
+                status,
+                step: Some(Step::Do(Effect::ReportRules(reports))),
+                next,
+            }
+        }
+    }
+
+    /// Back-off of the share's own failures is kept in status, so that a restart does not forget it; the backend's is kept
+    /// on the backend. Where only a change helps, the world is looked at again now and then.
+    fn retry(&self, failure: &Failure) -> (Option<i32>, Option<Time>, Next) {
+        match (failure.scope, failure.class) {
+            (Scope::Backend, _) => (
+                self.before.attempts,
+                self.before.next_retry_time.clone(),
+                Next::Await,
+            ),
+            (Scope::Object, Class::Stalled | Class::Conflict) => (None, None, Next::After(self.o.look_again)),
+            (Scope::Object, _) => {
+                let attempts = self.before.attempts.unwrap_or_default().saturating_add(1);
+                let wait = backoff::after(attempts.unsigned_abs(), self.o.uid());
+                let at = whole_seconds(self.now.saturating_add(wait).unwrap_or(self.now));
+                (Some(attempts), Some(Time(at)), Next::After(wait))
+            }
+        }
+    }
+
+    /// How long its last failure still holds it back; a change of the spec is tried at once.
+    fn still_backing_off(&self) -> Option<Duration> {
+        let until = self.before.next_retry_time.as_ref()?.0;
+        let fresh = self.before.observed_generation != Some(self.generation());
+        if fresh || until <= self.now || self.o.sight.is_some() {
+            return None;
+        }
+        until.duration_since(self.now).try_into().ok()
+    }
+
+    fn whose(&self, volume: &Volume) -> Whose {
+        match &volume.tag {
+            Tag::Absent => Whose::Unfinished,
+            Tag::Owner(owner) if owner.is_same(&volume_ref(self.o).owner) => Whose::Ours,
+            Tag::Owner(owner) => Whose::Anothers(format!(
+                "Share {}/{} (uid {}) of cluster {}",
+                owner.namespace, owner.name, owner.uid, owner.cluster
+            )),
+            Tag::Unreadable => Whose::Anothers("somebody whose tag can't be read".into()),
+        }
+    }
+
+    fn is_annotated(&self, locations: &[shoal_crds::ExportLocation]) -> bool {
+        let there = self.o.share.metadata.annotations.as_ref();
+        export_location::mirror(locations)
+            .iter()
+            .all(|(k, v)| there.is_some_and(|a| a.get(k) == Some(v)))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.before.capabilities.clone().unwrap_or_default()
+    }
+
+    fn backend_name(&self) -> &str {
+        self.before.backend_name.as_deref().unwrap_or_default()
+    }
+
+    fn generation(&self) -> i64 {
+        self.o.share.metadata.generation.unwrap_or_default()
+    }
+
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions::new(&self.before.conditions, self.generation(), self.now)
+    }
+
+    fn keeping(&self) -> Conditions<'_> {
+        Conditions::keeping(&self.before.conditions, self.generation(), self.now)
+    }
+}
+
+enum Whose {
+    Ours,
+    Unfinished,
+    Anothers(String),
+}
+
+fn owned_by_another(volume: &Volume, whose: &str) -> Failure {
+    failure(
+        Class::Conflict,
+        reasons::OWNED_BY_ANOTHER,
+        format!(
+            "the subvolume {} is tagged as belonging to {whose}; it is not touched",
+            volume.handle
+        ),
+    )
+}
+
+fn failure(class: Class, reason: &'static str, message: String) -> Failure {
+    Failure {
+        class,
+        scope: Scope::Object,
+        reason,
+        message,
+    }
+}

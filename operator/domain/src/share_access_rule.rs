@@ -1,0 +1,478 @@
+//! Decisions about access rules: who is let in, and what each rule is told. They are taken in the pass of the share that
+//! the rules name, which is their one applier; a rule has a pass of its own only while its share does not exist.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap, HashSet},
+};
+
+use jiff::Timestamp;
+use shoal_crds::{
+    AccessPhase, AccessType, LocalSecretReference, Protocol, ShareAccessRule, ShareAccessRuleStatus, Squash,
+    condition::{reasons, types},
+    names::{FINALIZER, RESERVED_IDENTITIES},
+};
+
+use crate::{
+    Class, Decision, Failure, Next, Scope, Step,
+    condition::Conditions,
+    grant::{Access, Client, Grant, Key, sort},
+    owner::generated_identity,
+};
+
+/// A rule, and what its Secrets hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuleView {
+    /// The rule.
+    pub rule: ShareAccessRule,
+    /// What `accessToSecretRef` leads to, once read.
+    pub secret_value: Option<Result<String, Failure>>,
+    /// The Secret that is to hold the key (CephX).
+    pub credentials: Credentials,
+}
+
+impl RuleView {
+    /// A rule as the watch cache has it: its Secrets have not been read.
+    pub fn unread(rule: ShareAccessRule) -> Self {
+        Self {
+            rule,
+            secret_value: None,
+            credentials: Credentials::NotRead,
+        }
+    }
+
+    /// The rule's name.
+    pub fn name(&self) -> &str {
+        self.rule.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the rule is being deleted.
+    pub fn is_leaving(&self) -> bool {
+        self.rule.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether the rule's finalizer is stored: nobody is let in before.
+    pub fn is_held(&self) -> bool {
+        self.rule
+            .metadata
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|f| f == FINALIZER)
+    }
+
+    /// Whether what it asks for can't be known from the rule alone.
+    pub fn needs_reading(&self) -> bool {
+        self.rule.spec.access_type == AccessType::CephX || self.rule.spec.access_to_secret_ref.is_some()
+    }
+
+    /// Whether its status answers its spec on this share, whatever the answer.
+    pub fn is_settled(&self, share_uid: &str) -> bool {
+        !self.is_leaving()
+            && self.rule.status.as_ref().is_some_and(|s| {
+                s.observed_generation == self.rule.metadata.generation
+                    && s.share_uid.as_deref() == Some(share_uid)
+                    && matches!(s.phase, Some(AccessPhase::Active | AccessPhase::Error))
+            })
+    }
+
+    /// Where its key is put.
+    pub fn secret_name(&self) -> String {
+        self.rule
+            .spec
+            .credentials_secret_name
+            .clone()
+            .unwrap_or_else(|| format!("{}-cephx", self.name()))
+    }
+
+    /// Whom the rule names.
+    fn client(&self) -> Result<Client, Failure> {
+        let spec = &self.rule.spec;
+        let text = match (&spec.access_to, &spec.access_to_secret_ref, &self.secret_value) {
+            (Some(text), _, _) => text.clone(),
+            (None, Some(_), Some(value)) => value.clone()?,
+            (None, Some(reference), None) => {
+                return Err(failure(
+                    reasons::SECRET_NOT_FOUND,
+                    Class::Waiting,
+                    format!(
+                        "spec.accessToSecretRef: Secret '{}' has not been read yet",
+                        reference.name
+                    ),
+                ));
+            }
+            (None, None, _) => generated_identity(self.rule.metadata.uid.as_deref().unwrap_or_default()),
+        };
+        Client::parse(spec.access_type, text.trim()).map_err(|why| {
+            let field = if spec.access_to.is_some() {
+                "spec.accessTo"
+            } else {
+                "the value behind spec.accessToSecretRef"
+            };
+            failure(
+                reasons::INVALID_ACCESS_TO,
+                Class::Stalled,
+                format!("{field}: {why}"),
+            )
+        })
+    }
+}
+
+/// The Secret that is to hold a rule's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// Not read in this pass.
+    NotRead,
+    /// Not there, or incomplete.
+    Missing,
+    /// There, and complete.
+    Complete,
+    /// A Secret of that name that Shoal did not make: never written.
+    NotOurs,
+}
+
+/// What a share's rules come to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Who is let in, in order.
+    pub access: Access,
+    /// What becomes of each rule, by its name.
+    pub verdicts: BTreeMap<String, Verdict>,
+}
+
+/// What becomes of a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Its client is let in.
+    Grant(Grant),
+    /// Its client is not let in.
+    Refused(Failure),
+    /// It is being deleted: its client is not let in any more.
+    Leaving,
+}
+
+/// What a share's rules are judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The share's protocol.
+    pub protocol: Protocol,
+    /// Squash of rules that name none.
+    pub squash: Squash,
+    /// The identity the backend itself uses.
+    pub own_identity: Option<&'a str>,
+    /// Clients that the backend refused in this pass, and why.
+    pub refused: &'a HashMap<Client, Failure>,
+}
+
+/// Judges all rules of a share. One bad rule never hinders the good ones.
+pub fn plan(terms: Terms<'_>, rules: &[RuleView]) -> Plan {
+    let mut oldest_first: Vec<&RuleView> = rules.iter().collect();
+    oldest_first.sort_by(|a, b| by_age(&a.rule, &b.rule));
+    let mut seen: HashSet<Client> = HashSet::new();
+    let mut access = Access::new();
+    let mut verdicts = BTreeMap::new();
+    for view in oldest_first {
+        let verdict = if view.is_leaving() {
+            Verdict::Leaving
+        } else {
+            match judge(terms, view, &mut seen) {
+                Ok(grant) => {
+                    access.push(grant.clone());
+                    Verdict::Grant(grant)
+                }
+                Err(failure) => Verdict::Refused(failure),
+            }
+        };
+        verdicts.insert(view.name().to_owned(), verdict);
+    }
+    sort(&mut access);
+    Plan { access, verdicts }
+}
+
+fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Result<Grant, Failure> {
+    let spec = &view.rule.spec;
+    let fitting = match terms.protocol {
+        Protocol::NFS => AccessType::IP,
+        Protocol::CephFS => AccessType::CephX,
+    };
+    if spec.access_type != fitting {
+        return Err(failure(
+            reasons::ACCESS_TYPE_NOT_SUPPORTED,
+            Class::Stalled,
+            format!(
+                "spec.accessType: a {} share takes rules of accessType {fitting:?}",
+                terms.protocol.as_str()
+            ),
+        ));
+    }
+    let client = view.client()?;
+    if let Client::CephX(identity) = &client
+        && (RESERVED_IDENTITIES.contains(&identity.as_str()) || terms.own_identity == Some(identity))
+    {
+        return Err(failure(
+            reasons::IDENTITY_RESERVED,
+            Class::Stalled,
+            "the identity is reserved for Ceph or the operator; choose another, or leave accessTo out to get one made".into(),
+        ));
+    }
+    if view.credentials == Credentials::NotOurs {
+        return Err(failure(
+            reasons::SECRET_NOT_OURS,
+            Class::Conflict,
+            format!(
+                "Secret '{}' exists and was not made for this rule; delete it, or name another in spec.credentialsSecretName",
+                view.secret_name()
+            ),
+        ));
+    }
+    if !seen.insert(client.clone()) {
+        return Err(failure(
+            reasons::DUPLICATE_RULE,
+            Class::Stalled,
+            "an older rule of this share names the same client; change that one, or delete one of the two"
+                .into(),
+        ));
+    }
+    if let Some(failure) = terms.refused.get(&client) {
+        return Err(failure.clone());
+    }
+    let squash = match client {
+        Client::Ip(_) => spec.squash.unwrap_or(terms.squash),
+        Client::CephX(_) => Squash::None,
+    };
+    Ok(Grant {
+        client,
+        level: spec.access_level,
+        squash,
+    })
+}
+
+/// The older rule wins; the name decides within a second.
+fn by_age(a: &ShareAccessRule, b: &ShareAccessRule) -> Ordering {
+    let age = |r: &ShareAccessRule| r.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    age(a)
+        .cmp(&age(b))
+        .then_with(|| a.metadata.name.cmp(&b.metadata.name))
+}
+
+/// What is written to one rule once the backend has been brought in line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The rule, in the version that was judged.
+    pub rule: ShareAccessRule,
+    /// Its new status, if it differs.
+    pub status: Option<ShareAccessRuleStatus>,
+    /// Whether it is let go: its client is not let in any more.
+    pub release: bool,
+    /// The Secret to write.
+    pub secret: Option<KeySecret>,
+}
+
+/// A Secret with a CephX key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeySecret {
+    /// The Secret's name.
+    pub name: String,
+    /// The identity.
+    pub identity: String,
+    /// Its key.
+    pub key: Key,
+}
+
+/// What each rule is told when the backend lets in exactly `plan.access`.
+pub fn reports(
+    share_uid: &str,
+    rules: &[RuleView],
+    plan: &Plan,
+    keys: &BTreeMap<String, Key>,
+    now: Timestamp,
+) -> Vec<Report> {
+    rules
+        .iter()
+        .filter_map(|view| {
+            let verdict = plan.verdicts.get(view.name())?;
+            let release = matches!(verdict, Verdict::Leaving) && view.is_held();
+            let secret = match verdict {
+                Verdict::Grant(Grant {
+                    client: Client::CephX(identity),
+                    ..
+                }) => keys.get(identity).map(|key| KeySecret {
+                    name: view.secret_name(),
+                    identity: identity.clone(),
+                    key: key.clone(),
+                }),
+                _ => None,
+            };
+            let status =
+                status(view, share_uid, verdict, now).filter(|s| view.rule.status.as_ref() != Some(s));
+            (release || secret.is_some() || status.is_some()).then(|| Report {
+                rule: view.rule.clone(),
+                status,
+                release,
+                secret,
+            })
+        })
+        .collect()
+}
+
+/// A rule's status under a verdict that is in force. None: it is about to go and needs none.
+fn status(
+    view: &RuleView,
+    share_uid: &str,
+    verdict: &Verdict,
+    now: Timestamp,
+) -> Option<ShareAccessRuleStatus> {
+    let before = view.rule.status.as_ref();
+    let generation = view.rule.metadata.generation.unwrap_or_default();
+    let conditions = Conditions::new(before.map_or(&[], |s| s.conditions.as_slice()), generation, now);
+    let status = ShareAccessRuleStatus {
+        observed_generation: Some(generation),
+        share_uid: Some(share_uid.to_owned()),
+        ..ShareAccessRuleStatus::default()
+    };
+    match verdict {
+        Verdict::Grant(grant) => Some(ShareAccessRuleStatus {
+            phase: Some(AccessPhase::Active),
+            conditions: conditions
+                .set(types::READY, true, reasons::ACTIVE, "in force")
+                .build(),
+            applied_level: Some(grant.level),
+            credentials_secret_ref: matches!(grant.client, Client::CephX(_)).then(|| LocalSecretReference {
+                name: view.secret_name(),
+            }),
+            ..status
+        }),
+        Verdict::Refused(failure) => Some(ShareAccessRuleStatus {
+            phase: Some(AccessPhase::Error),
+            conditions: conditions.failed(failure).build(),
+            ..status
+        }),
+        Verdict::Leaving => None,
+    }
+}
+
+/// How many rules there are, how many are in force and how many are not.
+pub fn summary(plan: &Plan) -> shoal_crds::AccessSummary {
+    let count = |f: fn(&Verdict) -> bool| {
+        i32::try_from(plan.verdicts.values().filter(|v| f(v)).count()).unwrap_or(i32::MAX)
+    };
+    shoal_crds::AccessSummary {
+        total: count(|v| !matches!(v, Verdict::Leaving)),
+        applied: count(|v| matches!(v, Verdict::Grant(_))),
+        failed: count(|v| matches!(v, Verdict::Refused(_))),
+    }
+}
+
+fn failure(reason: &'static str, class: Class, message: String) -> Failure {
+    Failure {
+        class,
+        scope: Scope::Object,
+        reason,
+        message,
+    }
+}
+
+/// What a pass over a rule itself sees.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The rule.
+    pub rule: ShareAccessRule,
+    /// Whether its share exists, as far as the watch cache knows.
+    pub share_exists: bool,
+    /// Whether a live read has confirmed that it does not.
+    pub absence_confirmed: bool,
+}
+
+/// What only a rule's own pass does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Ask the API server itself whether the share exists.
+    ConfirmAbsence,
+}
+
+/// While a share exists, its pass is the rules' one applier and writer. Without it a rule waits, and can be deleted at
+/// once: whoever was let in lost access with the share.
+pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleStatus, Effect> {
+    let rule = &observed.rule;
+    let before = rule.status.clone().unwrap_or_default();
+    if observed.share_exists {
+        return Decision::done(before, Next::Await);
+    }
+    let leaving = rule.metadata.deletion_timestamp.is_some();
+    let held = rule.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
+    if leaving && held {
+        let step = if observed.absence_confirmed {
+            Step::RemoveFinalizer
+        } else {
+            Step::Do(Effect::ConfirmAbsence)
+        };
+        return Decision::step(before, step);
+    }
+    if leaving {
+        return Decision::done(before, Next::Await);
+    }
+    let generation = rule.metadata.generation.unwrap_or_default();
+    let waiting = failure(
+        reasons::SHARE_NOT_FOUND,
+        Class::Waiting,
+        format!(
+            "spec.shareRef: Share '{}' does not exist in this namespace; the rule applies when it does",
+            rule.spec.share_ref.name
+        ),
+    );
+    let status = ShareAccessRuleStatus {
+        observed_generation: Some(generation),
+        phase: Some(AccessPhase::QueuedToApply),
+        conditions: Conditions::new(&before.conditions, generation, now)
+            .failed(&waiting)
+            .build(),
+        ..ShareAccessRuleStatus::default()
+    };
+    Decision::done(status, Next::Await)
+}
+
+/// What rules are told whose share is there and can't take them yet: why, without a word against access in force.
+pub fn waiting_reports(share_uid: &str, rules: &[RuleView], why: &Failure, now: Timestamp) -> Vec<Report> {
+    let told = failure(
+        reasons::SHARE_NOT_READY,
+        Class::Waiting,
+        format!(
+            "the share can't take it yet ({}); it applies when the share can",
+            why.reason
+        ),
+    );
+    rules
+        .iter()
+        .filter(|view| !view.is_settled(share_uid))
+        .filter_map(|view| {
+            let status = waiting_status(view, share_uid, &told, now);
+            (view.rule.status.as_ref() != Some(&status)).then(|| Report {
+                rule: view.rule.clone(),
+                status: Some(status),
+                release: false,
+                secret: None,
+            })
+        })
+        .collect()
+}
+
+fn waiting_status(view: &RuleView, share_uid: &str, why: &Failure, now: Timestamp) -> ShareAccessRuleStatus {
+    let before = view.rule.status.clone().unwrap_or_default();
+    let generation = view.rule.metadata.generation.unwrap_or_default();
+    let same_share = before.share_uid.as_deref() == Some(share_uid);
+    let level = before.applied_level.filter(|_| same_share);
+    ShareAccessRuleStatus {
+        observed_generation: Some(generation),
+        phase: Some(match level {
+            _ if view.is_leaving() => AccessPhase::Denying,
+            Some(_) => AccessPhase::QueuedToUpdate,
+            None => AccessPhase::QueuedToApply,
+        }),
+        conditions: Conditions::new(&before.conditions, generation, now)
+            .failed(why)
+            .build(),
+        share_uid: Some(share_uid.to_owned()),
+        applied_level: level,
+        credentials_secret_ref: before.credentials_secret_ref.filter(|_| same_share),
+    }
+}

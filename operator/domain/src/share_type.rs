@@ -1,0 +1,164 @@
+//! Decisions about share types.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use shoal_crds::{
+    Capabilities, Protocol, ShareType, ShareTypePhase, ShareTypeStatus, Size, SizeLimits, condition::reasons,
+    names::DEFAULT_SHARE_TYPE,
+};
+
+use crate::{
+    Class, Decision, Failure, Next, Scope,
+    condition::Conditions,
+    placement::{self, Candidate},
+};
+
+/// What a pass over a ShareType sees.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The type.
+    pub share_type: ShareType,
+    /// Every backend.
+    pub candidates: Vec<Candidate>,
+}
+
+/// A type takes no steps of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Never {}
+
+/// Says which backends the type selects.
+pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, Never> {
+    let before = observed.share_type.status.clone().unwrap_or_default();
+    let generation = observed.share_type.metadata.generation.unwrap_or_default();
+    let mut names: Vec<String> = observed
+        .candidates
+        .iter()
+        .filter(|c| placement::selects(&observed.share_type, &c.name, &c.labels))
+        .map(|c| c.name.clone())
+        .collect();
+    names.sort();
+    names.truncate(256);
+    let conditions = Conditions::new(&before.conditions, generation, now);
+    let (phase, conditions) = if names.is_empty() {
+        let failure = failure(
+            reasons::NO_BACKEND_FITS,
+            "it selects no ShareBackend that exists".into(),
+            Class::Waiting,
+        );
+        (ShareTypePhase::Unavailable, conditions.failed(&failure))
+    } else {
+        (
+            ShareTypePhase::Available,
+            conditions.ready("shares can be made from it"),
+        )
+    };
+    let status = ShareTypeStatus {
+        observed_generation: Some(generation),
+        phase: Some(phase),
+        conditions: conditions.build(),
+        backend_names: names,
+    };
+    Decision::done(status, Next::Await)
+}
+
+/// The type that a share asks for: by name, or the one marked as default; of several the newest.
+pub fn resolve(name: Option<&str>, types: &[ShareType]) -> Result<ShareType, Failure> {
+    let name_of = |t: &ShareType| t.metadata.name.clone().unwrap_or_default();
+    match name {
+        Some(name) => types.iter().find(|t| name_of(t) == name).cloned().ok_or_else(|| {
+            failure(reasons::SHARE_TYPE_NOT_FOUND, format!("spec.shareTypeName: ShareType '{name}' does not exist"), Class::Waiting)
+        }),
+        None => types
+            .iter()
+            .filter(|t| is_default(t))
+            .max_by_key(|t| (t.metadata.creation_timestamp.as_ref().map(|t| t.0), std::cmp::Reverse(name_of(t))))
+            .cloned()
+            .ok_or_else(|| {
+                failure(
+                    reasons::NO_DEFAULT_SHARE_TYPE,
+                    format!("spec.shareTypeName is not set and no ShareType is annotated {DEFAULT_SHARE_TYPE}: \"true\""),
+                    Class::Waiting,
+                )
+            }),
+    }
+}
+
+fn is_default(share_type: &ShareType) -> bool {
+    share_type
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(DEFAULT_SHARE_TYPE))
+        .is_some_and(|value| value == "true")
+}
+
+/// Whether a share of this namespace, protocol and size may be made from the type.
+pub fn admit(
+    share_type: &ShareType,
+    namespace_labels: &BTreeMap<String, String>,
+    protocol: Protocol,
+    size: Size,
+) -> Result<(), Failure> {
+    let name = share_type.metadata.name.as_deref().unwrap_or_default();
+    if share_type
+        .spec
+        .allowed_namespaces
+        .as_ref()
+        .is_some_and(|s| !s.matches(namespace_labels))
+    {
+        return Err(failure(
+            reasons::SHARE_TYPE_NOT_ALLOWED,
+            format!(
+                "spec.shareTypeName: this namespace may not use ShareType '{name}'; ask for its labels, or use another type"
+            ),
+            Class::Stalled,
+        ));
+    }
+    if !share_type.spec.protocols.is_empty() && !share_type.spec.protocols.contains(&protocol) {
+        let offered: Vec<_> = share_type.spec.protocols.iter().map(|p| p.as_str()).collect();
+        return Err(failure(
+            reasons::PROTOCOL_NOT_OFFERED,
+            format!(
+                "spec.protocol: ShareType '{name}' offers {}, not {}",
+                offered.join(", "),
+                protocol.as_str()
+            ),
+            Class::Stalled,
+        ));
+    }
+    within(share_type.spec.size, size)
+}
+
+/// Whether a size is within limits.
+pub fn within(limits: SizeLimits, size: Size) -> Result<(), Failure> {
+    let refuse = |what: String| Err(failure(reasons::SIZE_OUT_OF_RANGE, what, Class::Stalled));
+    match (limits.min, limits.max) {
+        (Some(min), _) if size < min => refuse(format!(
+            "spec.size: {size} is below the type's smallest size, {min}"
+        )),
+        (_, Some(max)) if size > max => refuse(format!(
+            "spec.size: {size} is above the type's largest size, {max}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a share copies from its type when it is made: later edits of the type don't change it (a Manila rule).
+pub fn capabilities(share_type: &ShareType) -> Capabilities {
+    Capabilities {
+        shrink: share_type.spec.shrink,
+        size: share_type.spec.size,
+        root: share_type.spec.root.clone(),
+        squash: share_type.spec.squash,
+    }
+}
+
+fn failure(reason: &'static str, message: String, class: Class) -> Failure {
+    Failure {
+        class,
+        scope: Scope::Object,
+        reason,
+        message,
+    }
+}
