@@ -1,2 +1,48 @@
-//! Stub.
-fn main() {}
+//! `shoal`: the operator's command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use shoal_operator::{
+    run::run,
+    settings::{LogFormat, Settings},
+};
+use tracing_subscriber::EnvFilter;
+
+/// Self-service shared file systems for Kubernetes
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator
+    Run(Settings),
+}
+
+fn main() -> ExitCode {
+    let Command::Run(settings) = Cli::parse().command;
+    match start(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(settings: Settings) -> anyhow::Result<()> {
+    settings.check().map_err(anyhow::Error::msg)?;
+    let filter = EnvFilter::try_new(&settings.log).map_err(|e| anyhow::anyhow!("--log: {e}"))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match settings.log_format {
+        LogFormat::Json => log.json().init(),
+        LogFormat::Human => log.init(),
+    }
+    let _failpoints = fail::FailScenario::setup();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(settings))
+}

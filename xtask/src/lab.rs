@@ -152,12 +152,10 @@ fn utf8(path: PathBuf) -> Result<String> {
 
 fn status(lab: &Lab) -> Result<ExitCode> {
     let mut all_run = true;
-    let mut line = |name: &str, process: Option<&Process>| match process {
-        Some(process) => println!("{name:24} pid {}", process.pid),
-        None => {
-            all_run = false;
-            println!("{name:24} does not run");
-        }
+    let mut line = |name: &str, process: Option<&Process>| {
+        let state = process.map_or_else(|| "does not run".to_owned(), |p| format!("pid {}", p.pid));
+        println!("{name:24} {state}");
+        all_run &= process.is_some();
     };
     if let Ok(control_plane) = lab.control_plane() {
         for process in control_plane.processes() {

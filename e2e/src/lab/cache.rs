@@ -47,8 +47,10 @@ impl Artifact {
     /// Where it is, or will be.
     pub fn path(&self) -> Result<PathBuf> {
         let hash = Sha256::digest(self.content.as_bytes());
-        let short: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
-        Ok(root()?.join(self.kind).join(format!("{}-{short}", self.name)))
+        let short = hash.get(..6).context("a hash is longer")?;
+        Ok(root()?
+            .join(self.kind)
+            .join(format!("{}-{}", self.name, hex(short))))
     }
 
     /// Whether it needs no more work.
@@ -69,17 +71,18 @@ impl Artifact {
         fs::create_dir_all(folder)?;
         let lock = File::create(path.with_added_extension("lock"))?;
         if lock.try_lock().is_err() {
-            steps.say(&self.name, "being made by another process, waiting for it");
+            steps.long(&self.name, "another process is making it; waiting");
             lock.lock()?;
         }
         if path.exists() {
             return Ok(path);
         }
-        steps.say(&self.name, &format!("making it ({}, once)", self.takes));
+        steps.long(&self.name, &format!("making it ({}, once)", self.takes));
         let start = Instant::now();
         let partial = path.with_added_extension("partial");
         remove(&partial)?;
-        make(&partial).with_context(|| format!("cannot make {}", self.name))?;
+        let result = steps.while_waiting(&self.name, || make(&partial));
+        result.with_context(|| format!("cannot make {}", self.name))?;
         fs::rename(&partial, &path)?;
         steps.say(
             &self.name,
@@ -87,6 +90,18 @@ impl Artifact {
         );
         Ok(path)
     }
+}
+
+/// Hexadecimal digits, lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            for nibble in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(nibble.into(), 16).unwrap_or_default());
+            }
+            text
+        })
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -100,5 +115,15 @@ fn remove(path: &Path) -> Result<()> {
             Err(e).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal() {
+        assert_eq!(hex(&[0, 9, 0xa0, 0xff]), "0009a0ff");
     }
 }

@@ -52,7 +52,7 @@ pub struct Ceph {
     facts: Facts,
     key: Key,
     /// Held only to end everything on drop.
-    _namespace: Option<Started>,
+    namespace: Option<Started>,
 }
 
 /// A cephx key; never shown.
@@ -129,6 +129,7 @@ impl Ceph {
             Ok(pid_file.exists())
         })?;
         let init = Process::find("ceph's process 1", read_pid(&pid_file)?).context("process 1 is gone")?;
+        launcher.note(&init)?;
         let ganeshas = (0..nfs_endpoints.len()).map(|n| format!("ganesha.{n}"));
         let daemons = ["mon.a", "mgr.x", "osd.0", "mds.a", "mds.b", "mds.c"]
             .map(Into::into)
@@ -147,7 +148,7 @@ impl Ceph {
         let mut ceph = Self {
             facts,
             key: Key(String::new()),
-            _namespace: Some(namespace),
+            namespace: Some(namespace),
         };
         ceph.bootstrap(options.release, steps)?;
         ceph.key = ceph.read_key()?;
@@ -161,7 +162,7 @@ impl Ceph {
         let mut ceph = Self {
             facts,
             key: Key(String::new()),
-            _namespace: None,
+            namespace: None,
         };
         ceph.key = ceph.read_key()?;
         Ok(ceph)
@@ -182,7 +183,7 @@ impl Ceph {
                 steps_there.say(WHO, &line);
             }
         });
-        let limit = Duration::from_secs(180);
+        let limit = Duration::from_mins(3);
         let mut status = None;
         let waited = wait_until("Ceph to start", limit, || {
             status = child.try_wait()?;
@@ -194,8 +195,7 @@ impl Ceph {
         }
         if waited.is_err() || !status.is_some_and(|s| s.success()) {
             bail!(
-                "Ceph {release} did not start; logs are in {}; the last lines:\n{}",
-                self.facts.folder.join("log").display(),
+                "Ceph {release} did not start; the last lines of log/bootstrap.out:\n{}",
                 process::tail(&log)
             );
         }
@@ -206,7 +206,7 @@ impl Ceph {
         for endpoint in &self.facts.nfs_endpoints {
             wait_until(
                 &format!("NFS-Ganesha on {endpoint}"),
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 || Ok(TcpStream::connect_timeout(endpoint, Duration::from_secs(1)).is_ok()),
             )?;
         }
@@ -222,11 +222,6 @@ impl Ceph {
 
     pub(super) fn facts(&self) -> &Facts {
         &self.facts
-    }
-
-    /// Ends everything and waits for it.
-    pub(super) fn end(facts: &Facts) -> Result<()> {
-        facts.init.kill()
     }
 
     /// The cluster's fsid.
@@ -349,6 +344,19 @@ impl Ceph {
         match self.facts.daemons.iter().find(|d| *d == name) {
             Some(name) => Ok(Daemon { ceph: self, name }),
             None => bail!("no daemon {name}; there are {}", self.facts.daemons.join(", ")),
+        }
+    }
+}
+
+impl Drop for Ceph {
+    fn drop(&mut self) {
+        if let Some(namespace) = self.namespace.take()
+            && !namespace.is_detached()
+        {
+            drop(namespace);
+            // Process 1 is the last to go. Whoever removes the folder next wants nobody writing there.
+            let gone = || Ok(!self.facts.init.is_alive());
+            let _ = wait_until("Ceph to end", Duration::from_secs(10), gone);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
+use super::cache::hex;
 use super::process::spawn;
 
 /// How long a file operation may take before it counts as hanging.
@@ -170,8 +171,8 @@ impl Session {
     }
 
     pub(super) fn write(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        self.ask("write", json!({ "path": path, "hex": hex })).map(drop)
+        self.ask("write", json!({ "path": path, "hex": hex(bytes) }))
+            .map(drop)
     }
 
     pub(super) fn read(&mut self, path: &str) -> Result<Vec<u8>> {

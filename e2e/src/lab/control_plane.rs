@@ -83,7 +83,7 @@ impl ControlPlane {
                 .args(["get", "--raw", "/readyz"]);
             Ok(kubectl.output()?.status.success())
         };
-        wait_until("the API server's /readyz", Duration::from_secs(60), || {
+        wait_until("the API server's /readyz", Duration::from_mins(1), || {
             ready(&mut started)
         })?;
         steps.say(
@@ -113,7 +113,7 @@ impl ControlPlane {
             account.args(["get", "serviceaccount", "default", "--namespace", "default"]);
             wait_until(
                 "the controller manager's first ServiceAccount",
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 || {
                     manager.check(&log)?;
                     Ok(account.output()?.status.success())

@@ -116,10 +116,24 @@ pub fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Go, which builds the control plane's programs.
-pub fn go() -> Result<PathBuf> {
-    find("go").context(
-        "the control plane's programs are built from source and there is no Go on PATH: install Go 1.26 or \
-         newer, or set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl",
-    )
+/// Go, which builds the control plane's programs; an error when there is none, or one too old.
+pub(super) fn go() -> Result<PathBuf> {
+    const REMEDY: &str = "install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder with kube-apiserver, \
+                          kube-controller-manager, etcd and kubectl";
+    let go = find("go").with_context(|| {
+        format!("the control plane's programs are built from source, and there is no Go on PATH: {REMEDY}")
+    })?;
+    let version = output(Command::new(&go).args(["env", "GOVERSION"]))?;
+    let minor = version
+        .trim()
+        .strip_prefix("go1.")
+        .and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor < 26) {
+        bail!(
+            "{} is {}, too old to build the control plane's programs: {REMEDY}",
+            go.display(),
+            version.trim()
+        );
+    }
+    Ok(go)
 }

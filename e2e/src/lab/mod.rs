@@ -17,6 +17,7 @@ mod nfs;
 mod programs;
 mod rootfs;
 mod steps;
+mod temporary;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -38,6 +39,7 @@ pub use steps::Steps;
 
 use host::Needed;
 use process::Launcher;
+use temporary::Temporary;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -76,7 +78,7 @@ pub struct Lab {
     ceph: Option<Ceph>,
     folder: PathBuf,
     /// Last, so that the folder goes after the processes that write to it.
-    _temporary: Option<tempfile::TempDir>,
+    _temporary: Option<Temporary>,
 }
 
 /// What is written down about a lab, in `lab.json` in its folder.
@@ -115,12 +117,15 @@ impl Lab {
     /// An error when one already runs in the folder; what a lab that ended left there is removed.
     pub fn start(options: &LabOptions) -> Result<Self> {
         let steps = Steps::new(options.quiet);
-        host::require(&needs(options)?, &steps)?;
         if options.ceph.is_some() && !is_root() {
             bail!(
                 "Ceph runs in namespaces of its own and needs root; without it there is the control plane only"
             );
         }
+        if let Some(release) = options.kubernetes {
+            programs::check(release, options.controller_manager)?;
+        }
+        host::require(&needs(options)?, &steps)?;
         let (folder, temporary) = if let Some(folder) = &options.folder {
             if process::listed(&process_list(folder))?
                 .iter()
@@ -131,8 +136,8 @@ impl Lab {
             clear(folder)?;
             (folder.canonicalize()?, None)
         } else {
-            let temporary = tempfile::Builder::new().prefix("shoal-lab-").tempdir()?;
-            (temporary.path().canonicalize()?, Some(temporary))
+            let temporary = Temporary::new(&cache::root()?.join("labs"))?;
+            (temporary.path().to_owned(), Some(temporary))
         };
         fs::set_permissions(&folder, Permissions::from_mode(0o700))?;
 
@@ -163,7 +168,8 @@ impl Lab {
             // Half a lab is of no use. Its folder stays, for the logs.
             (Err(error), _) | (_, Err(error)) => {
                 end_listed(&folder)?;
-                return Err(error);
+                let kept = temporary.map_or(folder, Temporary::keep);
+                return Err(error.context(format!("the lab's logs are in {}", kept.display())));
             }
         };
         let lab = Self {
@@ -278,9 +284,6 @@ pub fn down(folder: &Path) -> Result<bool> {
         return Ok(false);
     }
     end_listed(folder)?;
-    if let Some(Facts { ceph: Some(ceph), .. }) = Facts::read(folder)? {
-        Ceph::end(&ceph)?;
-    }
     clear(folder)?;
     fs::remove_dir(folder)?;
     Ok(true)

@@ -112,15 +112,21 @@ impl Launcher {
                 tail(log)
             )
         })?;
-        if let Some(list) = &self.list {
-            let mut list = File::options().append(true).create(true).open(list)?;
-            writeln!(list, "{}", serde_json::to_string(&process)?)?;
-        }
+        self.note(&process)?;
         Ok(Started {
             process,
             child,
             detached: self.list.is_some(),
         })
+    }
+
+    /// Writes a process down that something detached has started.
+    pub(super) fn note(&self, process: &Process) -> Result<()> {
+        if let Some(list) = &self.list {
+            let mut list = File::options().append(true).create(true).open(list)?;
+            writeln!(list, "{}", serde_json::to_string(process)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -157,6 +163,13 @@ impl Started {
             );
         }
         Ok(())
+    }
+}
+
+impl Started {
+    /// Whether it stays when this is dropped.
+    pub const fn is_detached(&self) -> bool {
+        self.detached
     }
 }
 

@@ -177,57 +177,85 @@ pub struct Programs {
     pub controller_manager: Option<PathBuf>,
 }
 
+/// What a control plane of this release needs.
+struct Needed {
+    etcd: Program,
+    api_server: Program,
+    kubectl: Program,
+    controller_manager: Option<Program>,
+}
+
+impl Needed {
+    fn of(release: KubernetesRelease, controller_manager: bool) -> Self {
+        Self {
+            etcd: Program::etcd(),
+            api_server: Program::kubernetes(release, "kube-apiserver", "about 5 min"),
+            // One kubectl for all releases: it only has to speak to the lab.
+            kubectl: Program::kubernetes(KubernetesRelease::V1_37, "kubectl", "about 40 s"),
+            controller_manager: controller_manager
+                .then(|| Program::kubernetes(release, "kube-controller-manager", "about 90 s")),
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Program> {
+        [&self.etcd, &self.api_server, &self.kubectl]
+            .into_iter()
+            .chain(&self.controller_manager)
+    }
+}
+
+/// The folder `KUBEBUILDER_ASSETS`, where somebody else's programs are.
+fn assets() -> Option<PathBuf> {
+    std::env::var_os("KUBEBUILDER_ASSETS")
+        .filter(|v| !v.is_empty())
+        .map(PathBuf::from)
+}
+
+fn in_assets(name: &str) -> Option<PathBuf> {
+    assets()
+        .map(|folder| folder.join(name))
+        .filter(|path| path.is_file())
+}
+
+/// An error, at once, when programs would have to be built and cannot be.
+pub(super) fn check(release: KubernetesRelease, controller_manager: bool) -> Result<()> {
+    if let Some(folder) = assets() {
+        let absent: Vec<_> = ["kube-apiserver", "etcd", "kubectl"]
+            .into_iter()
+            .filter(|name| in_assets(name).is_none())
+            .collect();
+        if !absent.is_empty() {
+            bail!(
+                "KUBEBUILDER_ASSETS is {}, which has no {}",
+                folder.display(),
+                absent.join(", no ")
+            );
+        }
+    }
+    for program in Needed::of(release, controller_manager).all() {
+        if in_assets(program.name).is_none() && !program.artifact().is_ready()? {
+            host::go()?;
+        }
+    }
+    Ok(())
+}
+
 impl Programs {
-    /// Finds or builds them. From `KUBEBUILDER_ASSETS` where it is set, whatever release is there.
+    /// Finds or builds them. From `KUBEBUILDER_ASSETS` where they are there, whatever release that is.
     pub fn get(release: KubernetesRelease, controller_manager: bool, steps: &Steps) -> Result<Self> {
-        let assets = std::env::var_os("KUBEBUILDER_ASSETS")
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from);
-        let from_assets = |name: &str| {
-            assets
-                .as_ref()
-                .map(|folder| folder.join(name))
-                .filter(|p| p.is_file())
-        };
-        if let Some(folder) = &assets {
-            let absent: Vec<_> = ["kube-apiserver", "etcd", "kubectl"]
-                .into_iter()
-                .filter(|name| !folder.join(name).is_file())
-                .collect();
-            if !absent.is_empty() {
-                bail!(
-                    "KUBEBUILDER_ASSETS is {}, which has no {}",
-                    folder.display(),
-                    absent.join(", no ")
-                );
-            }
+        if let Some(folder) = assets() {
             steps.say(
                 "control plane",
                 &format!("programs of {} (KUBEBUILDER_ASSETS)", folder.display()),
             );
         }
-        let get = |program: &Program| match from_assets(program.name) {
-            Some(path) => Ok(path),
-            None => program.get(steps),
-        };
-        // One kubectl for both: it only has to speak to the lab, and is the longest of the small builds.
+        let get = |program: &Program| in_assets(program.name).map_or_else(|| program.get(steps), Ok);
+        let needed = Needed::of(release, controller_manager);
         Ok(Self {
-            etcd: get(&Program::etcd())?,
-            api_server: get(&Program::kubernetes(release, "kube-apiserver", "about 5 min"))?,
-            kubectl: get(&Program::kubernetes(
-                KubernetesRelease::V1_37,
-                "kubectl",
-                "about 40 s",
-            ))?,
-            controller_manager: if controller_manager {
-                Some(get(&Program::kubernetes(
-                    release,
-                    "kube-controller-manager",
-                    "about 90 s",
-                ))?)
-            } else {
-                None
-            },
+            etcd: get(&needed.etcd)?,
+            api_server: get(&needed.api_server)?,
+            kubectl: get(&needed.kubectl)?,
+            controller_manager: needed.controller_manager.as_ref().map(get).transpose()?,
         })
     }
 }

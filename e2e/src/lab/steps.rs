@@ -1,5 +1,7 @@
 //! One line per step, with the time since the start.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Prints progress on stderr; one per thing that is started, all counting from the same moment.
@@ -26,7 +28,27 @@ impl Steps {
     /// Says that something is now so.
     pub fn say(&self, who: &str, what: &str) {
         if !self.quiet {
-            eprintln!("{:7.1} s  {who}: {what}", self.elapsed().as_secs_f64());
+            self.long(who, what);
         }
+    }
+
+    /// Says it also where quiet: minutes without a word look like a hang.
+    pub(super) fn long(&self, who: &str, what: &str) {
+        eprintln!("{:7.1} s  {who}: {what}", self.elapsed().as_secs_f64());
+    }
+
+    /// Does something that may take minutes, with a word every 30 s.
+    pub(super) fn while_waiting<T>(&self, who: &str, work: impl FnOnce() -> T) -> T {
+        let (done, wait) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                while wait.recv_timeout(Duration::from_secs(30)) == Err(RecvTimeoutError::Timeout) {
+                    self.long(who, "still at it");
+                }
+            });
+            let result = work();
+            drop(done);
+            result
+        })
     }
 }

@@ -77,7 +77,9 @@ impl Error {
     /// What the error asks for.
     pub fn class(&self) -> Class {
         match self {
-            Self::Unreachable(_) | Self::TimedOut(_) | Self::Failed(_) | Self::NotUnderstood(_) => Class::Transient,
+            Self::Unreachable(_) | Self::TimedOut(_) | Self::Failed(_) | Self::NotUnderstood(_) => {
+                Class::Transient
+            }
             Self::Silent(_) | Self::HasSnapshots => Class::Waiting,
             Self::CredentialsRefused(_)
             | Self::Replaced { .. }
@@ -130,6 +132,11 @@ impl Error {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { class: error.class(), scope: error.scope(), reason: error.reason(), message: error.to_string() }
+        Self {
+            class: error.class(),
+            scope: error.scope(),
+            reason: error.reason(),
+            message: error.to_string(),
+        }
     }
 }

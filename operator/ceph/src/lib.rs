@@ -1,1 +1,19 @@
-//! Stub.
+//! The Ceph backend: shares on CephFS, reached natively or through a clustered NFS service.
+//!
+//! librados is loaded at run time (`docs/decisions/0001-librados-at-run-time.md`).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod backend;
+mod commands;
+mod connection;
+mod errno;
+mod lane;
+mod native;
+mod nfs;
+mod rados;
+mod subvolume;
+mod work;
+
+pub use backend::{CephBackend, CephSettings, NfsService};
+pub use connection::Connections;

@@ -18,11 +18,15 @@ pub fn locations(
     let paths: Vec<String> = match protocol {
         Protocol::NFS => {
             let path = pseudo_path.unwrap_or_default();
-            backend
-                .nfs_endpoints
-                .iter()
-                .map(|endpoint| format!("{}:{path}", host(endpoint)))
-                .collect()
+            let mut paths = Vec::new();
+            for endpoint in &backend.nfs_endpoints {
+                let location = format!("{}:{path}", host(endpoint));
+                // The id is the list's key: the API server refuses a repeated one.
+                if !paths.contains(&location) {
+                    paths.push(location);
+                }
+            }
+            paths
         }
         // One location names all monitors: a client tries them in turn (Manila's form).
         Protocol::CephFS if backend.monitors.is_empty() => Vec::new(),

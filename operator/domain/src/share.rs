@@ -53,7 +53,7 @@ pub struct Observed {
     pub look_again: Duration,
     /// What the backend has. None: not looked in this pass.
     pub sight: Option<Sight>,
-    /// Keys learned in this pass, by identity.
+    /// Keys learned in this pass and not put into their Secrets yet, by identity.
     pub keys: BTreeMap<String, Key>,
     /// Clients that the backend refused in this pass.
     pub refused: HashMap<Client, Failure>,
@@ -125,6 +125,10 @@ impl Effect {
 }
 
 type ShareDecision = Decision<ShareStatus, Effect>;
+
+/// How soon a share looks again after a command failed for its backend's reasons. The backend itself is asked more often,
+/// and wakes its shares when it comes back; this is for when it never noticed.
+const AFTER_BACKEND_TROUBLE: Duration = Duration::from_secs(15);
 
 /// Decides about a share.
 pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
@@ -290,7 +294,9 @@ impl Pass<'_> {
 
     fn usable_backend(&self, recorded: &Identity) -> Result<&Description, Failure> {
         let name = self.before.backend_name.as_deref().unwrap_or_default();
-        match &self.o.backend {
+        // In the very pass that chose it, it is still among those it was chosen from.
+        let chosen = || self.o.candidates.iter().find(|c| c.name == name).map(|c| &c.state);
+        match self.o.backend.as_ref().or_else(chosen) {
             None => Err(Failure {
                 class: Class::Waiting,
                 scope: Scope::Backend,
@@ -325,8 +331,9 @@ impl Pass<'_> {
     /// The backend's trouble is told on the backend: a share with nothing to do stays as it is, without a write.
     fn hold(&self, failure: &Failure) -> ShareDecision {
         let outstanding = !self.is_ready_for_spec() || !self.rules_settled();
+        let next = self.after_backend_trouble();
         if !outstanding && failure.class == Class::Waiting {
-            return Decision::done(self.before.clone(), Next::Await);
+            return Decision::done(self.before.clone(), next);
         }
         let conditions = self.keeping();
         let conditions = if failure.class == Class::Waiting && is_true(&self.before.conditions, types::READY)
@@ -340,12 +347,27 @@ impl Pass<'_> {
         } else {
             conditions.failed(failure)
         };
+        let phase = if failure.class == Class::Waiting {
+            self.before.phase
+        } else {
+            Some(SharePhase::Error)
+        };
         let status = ShareStatus {
             observed_generation: Some(self.generation()),
+            phase,
             conditions: conditions.build(),
             ..self.before.clone()
         };
-        self.done_telling_rules(status, Next::Await, failure)
+        self.done_telling_rules(status, next, failure)
+    }
+
+    /// A backend that can't be used wakes its shares when it can; one that failed a command may not know.
+    fn after_backend_trouble(&self) -> Next {
+        if self.o.failure.is_some() {
+            Next::After(backoff::spread(AFTER_BACKEND_TROUBLE, self.o.uid(), 0))
+        } else {
+            Next::Await
+        }
     }
 
     // ---- being there
@@ -386,8 +408,12 @@ impl Pass<'_> {
     }
 
     fn create(&self) -> ShareDecision {
-        let size = self.o.share.spec.size;
-        if let Err(failure) = share_type::within(self.capabilities().size, size) {
+        // One that was there and lost its tag keeps its quota: growing and shrinking have rules of their own.
+        let in_force = self.before.size.filter(|_| self.was_provisioned());
+        let size = in_force.unwrap_or(self.o.share.spec.size);
+        if in_force.is_none()
+            && let Err(failure) = share_type::within(self.capabilities().size, size)
+        {
             return self.fail(&failure);
         }
         let new = NewVolume {
@@ -723,7 +749,9 @@ impl Pass<'_> {
     /// Rules that wait for the share are told why, once.
     fn done_telling_rules(&self, status: ShareStatus, next: Next, why: &Failure) -> ShareDecision {
         let reports = rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.now);
-        if reports.is_empty() {
+        // It may be the telling that failed.
+        let api_failed = self.o.failure.as_ref().is_some_and(|f| f.reason == reasons::API_ERROR);
+        if reports.is_empty() || api_failed {
             Decision::done(status, next)
         } else {
             Decision {
@@ -741,7 +769,7 @@ impl Pass<'_> {
             (Scope::Backend, _) => (
                 self.before.attempts,
                 self.before.next_retry_time.clone(),
-                Next::Await,
+                self.after_backend_trouble(),
             ),
             (Scope::Object, Class::Stalled | Class::Conflict) => (None, None, Next::After(self.o.look_again)),
             (Scope::Object, _) => {
@@ -753,10 +781,19 @@ impl Pass<'_> {
         }
     }
 
-    /// How long its last failure still holds it back; a change of the spec is tried at once.
+    /// How long its last failure still holds it back. A change of the spec is tried at once, and so is one of a rule: who
+    /// loses access must not keep it because something else failed.
     fn still_backing_off(&self) -> Option<Duration> {
         let until = self.before.next_retry_time.as_ref()?.0;
-        let fresh = self.before.observed_generation != Some(self.generation());
+        // Rules that were not told stay news; that must not undo the back-off.
+        let untold = self.o.share.metadata.deletion_timestamp.is_some()
+            || self
+                .before
+                .conditions
+                .iter()
+                .any(|c| c.type_ == types::READY && c.reason == reasons::API_ERROR);
+        let news = !untold && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
+        let fresh = news || self.before.observed_generation != Some(self.generation());
         if fresh || until <= self.now || self.o.sight.is_some() {
             return None;
         }
@@ -798,8 +835,18 @@ impl Pass<'_> {
         Conditions::new(&self.before.conditions, self.generation(), self.now)
     }
 
+    /// What was said before, and that the subvolume is there once it was seen, whatever failed afterwards: clients may have
+    /// written to it.
     fn keeping(&self) -> Conditions<'_> {
-        Conditions::keeping(&self.before.conditions, self.generation(), self.now)
+        let kept = Conditions::keeping(&self.before.conditions, self.generation(), self.now);
+        match &self.o.sight {
+            Some(Sight::Present(volume))
+                if !self.was_provisioned() && matches!(self.whose(volume), Whose::Ours) =>
+            {
+                kept.set(types::PROVISIONED, true, reasons::AVAILABLE, format!("{} is there", volume.handle))
+            }
+            _ => kept,
+        }
     }
 }
 

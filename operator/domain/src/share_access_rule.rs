@@ -76,6 +76,15 @@ impl RuleView {
             })
     }
 
+    /// Whether its status takes note of its spec, or of its deletion, on this share, be it only to say that it waits.
+    pub(crate) fn is_told(&self, share_uid: &str) -> bool {
+        self.rule.status.as_ref().is_some_and(|s| {
+            s.observed_generation == self.rule.metadata.generation
+                && s.share_uid.as_deref() == Some(share_uid)
+                && (!self.is_leaving() || s.phase == Some(AccessPhase::Denying))
+        })
+    }
+
     /// Where its key is put.
     pub fn secret_name(&self) -> String {
         self.rule

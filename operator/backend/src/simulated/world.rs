@@ -52,15 +52,44 @@ impl Until {
 /// A command that writes, as it would go over the wire: it does what it says and checks no owner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Command {
-    CreateSubvolume { name: String, size: u64, root: RootDirectory },
-    Tag { name: String, tag: String },
-    Resize { name: String, size: u64 },
-    RemoveSubvolume { name: String },
-    Authorize { name: String, identity: String, tenant: String, level: AccessLevel },
-    Deauthorize { path: String, identity: String },
-    Evict { path: String, identity: String },
-    ApplyExport { pseudo_path: String, path: String, clients: Vec<NfsClient> },
-    RemoveExport { pseudo_path: String },
+    CreateSubvolume {
+        name: String,
+        size: u64,
+        root: RootDirectory,
+    },
+    Tag {
+        name: String,
+        tag: String,
+    },
+    Resize {
+        name: String,
+        size: u64,
+    },
+    RemoveSubvolume {
+        name: String,
+    },
+    Authorize {
+        name: String,
+        identity: String,
+        tenant: String,
+        level: AccessLevel,
+    },
+    Deauthorize {
+        path: String,
+        identity: String,
+    },
+    Evict {
+        path: String,
+        identity: String,
+    },
+    ApplyExport {
+        pseudo_path: String,
+        path: String,
+        clients: Vec<NfsClient>,
+    },
+    RemoveExport {
+        pseudo_path: String,
+    },
 }
 
 impl Command {
@@ -113,12 +142,16 @@ pub(super) struct Target {
 
 impl From<&Identity> for Target {
     fn from(identity: &Identity) -> Self {
-        Self { fsid: identity.fsid.clone(), fs_name: identity.fs_name.clone(), fs_id: identity.fs_id }
+        Self {
+            fsid: identity.fsid.clone(),
+            fs_name: identity.fs_name.clone(),
+            fs_id: identity.fs_id,
+        }
     }
 }
 
 /// A client block of an NFS export, as Ganesha has it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NfsClient {
     /// Address or network; by hand, anything.
     pub address: String,
@@ -132,9 +165,11 @@ impl NfsClient {
     /// The block for a grant; none for a CephX client.
     pub fn of(grant: &Grant) -> Option<Self> {
         match &grant.client {
-            Client::Ip(_) => {
-                Some(Self { address: grant.client.to_string(), level: grant.level, squash: grant.squash })
-            }
+            Client::Ip(_) => Some(Self {
+                address: grant.client.to_string(),
+                level: grant.level,
+                squash: grant.squash,
+            }),
             Client::CephX(_) => None,
         }
     }
@@ -142,7 +177,11 @@ impl NfsClient {
     /// The grant it is; none if its address is not one that a rule can name.
     pub fn to_grant(&self) -> Option<Grant> {
         let client = Client::parse(shoal_crds::AccessType::IP, &self.address).ok()?;
-        Some(Grant { client, level: self.level, squash: self.squash })
+        Some(Grant {
+            client,
+            level: self.level,
+            squash: self.squash,
+        })
     }
 }
 
@@ -206,6 +245,16 @@ pub(super) struct Session {
     pub identity: String,
     pub file_system: String,
     pub root: String,
+    /// What it was allowed when it began.
+    pub level: AccessLevel,
+}
+
+/// That an identity is let in at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cap {
+    pub path: String,
+    pub identity: String,
+    pub level: AccessLevel,
 }
 
 /// Why nothing is answered.
@@ -252,7 +301,11 @@ impl World {
             seed,
             drawn: 0,
             fsid: fsid(seed),
-            monitors: vec!["192.0.2.1:3300".into(), "192.0.2.2:3300".into(), "192.0.2.3:3300".into()],
+            monitors: vec![
+                "192.0.2.1:3300".into(),
+                "192.0.2.2:3300".into(),
+                "192.0.2.3:3300".into(),
+            ],
             nfs_endpoints: Some(vec!["192.0.2.11".into(), "192.0.2.12".into()]),
             last_fs_id: 0,
             file_systems: BTreeMap::new(),
@@ -274,14 +327,27 @@ impl World {
     pub(super) fn add_file_system(&mut self, name: &str) {
         if !self.file_systems.contains_key(name) {
             self.last_fs_id += 1;
-            self.file_systems.insert(name.to_owned(), FileSystem { id: self.last_fs_id, ..FileSystem::default() });
+            self.file_systems.insert(
+                name.to_owned(),
+                FileSystem {
+                    id: self.last_fs_id,
+                    ..FileSystem::default()
+                },
+            );
         }
     }
 
     /// Which storage the file system is now.
     pub(super) fn identity(&self, fs_name: &str) -> Result<Identity> {
-        let fs = self.file_systems.get(fs_name).ok_or_else(|| Error::FileSystemNotFound(fs_name.to_owned()))?;
-        Ok(Identity { fsid: self.fsid.clone(), fs_name: fs_name.to_owned(), fs_id: fs.id })
+        let fs = self
+            .file_systems
+            .get(fs_name)
+            .ok_or_else(|| Error::FileSystemNotFound(fs_name.to_owned()))?;
+        Ok(Identity {
+            fsid: self.fsid.clone(),
+            fs_name: fs_name.to_owned(),
+            fs_id: fs.id,
+        })
     }
 
     /// That it is this storage that answers.
@@ -290,7 +356,11 @@ impl World {
             return Err(replaced(on, &self.fsid, fs_name, None));
         }
         let found = self.identity(fs_name)?;
-        if found == *on { Ok(()) } else { Err(replaced(on, &self.fsid, fs_name, Some(found.fs_id))) }
+        if found == *on {
+            Ok(())
+        } else {
+            Err(replaced(on, &self.fsid, fs_name, Some(found.fs_id)))
+        }
     }
 
     pub(super) fn subvolume(&self, fs: &str, name: &str) -> Option<&Subvolume> {
@@ -298,27 +368,56 @@ impl World {
     }
 
     pub(super) fn subvolume_mut(&mut self, fs: &str, name: &str) -> Result<&mut Subvolume> {
-        self.file_systems.get_mut(fs).and_then(|fs| fs.subvolumes.get_mut(name)).ok_or(Error::NotFound)
+        self.file_systems
+            .get_mut(fs)
+            .and_then(|fs| fs.subvolumes.get_mut(name))
+            .ok_or(Error::NotFound)
     }
 
-    /// Who is let in at paths in this directory: path, identity, level.
-    pub(super) fn caps_below(
-        &self,
-        fs: &str,
-        directory: &str,
-    ) -> impl Iterator<Item = (&str, &str, AccessLevel)> {
+    /// Who is let in at paths in this directory.
+    pub(super) fn caps_below(&self, fs: &str, directory: &str) -> impl Iterator<Item = Cap> {
         let prefix = format!("{fs}:{directory}/");
         let skip = fs.len() + 1;
         self.caps
             .range(prefix.clone()..)
             .take_while(move |(place, _)| place.starts_with(&prefix))
             .flat_map(move |(place, holders)| {
-                holders.iter().map(move |(identity, level)| (&place[skip..], identity.as_str(), *level))
+                holders.iter().map(move |(identity, level)| Cap {
+                    path: place[skip..].to_owned(),
+                    identity: identity.clone(),
+                    level: *level,
+                })
             })
     }
 
+    /// Sessions on subvolumes in this directory that may do more than their identity may now: the subvolume's path, and
+    /// the identity.
+    pub(super) fn stale_sessions(&self, fs: &str, directory: &str) -> BTreeSet<(String, String)> {
+        let subvolume_of = |session: &Session| {
+            let rest = session.root.strip_prefix(directory)?.strip_prefix('/')?;
+            Some(format!(
+                "{directory}/{}",
+                rest.split('/').next().unwrap_or_default()
+            ))
+        };
+        let on_file_system = self.sessions.values().filter(|session| session.file_system == fs);
+        let stale = on_file_system.filter_map(|session| {
+            let path = subvolume_of(session)?;
+            let allowed = self
+                .caps
+                .get(&format!("{fs}:{path}"))
+                .and_then(|held| held.get(&session.identity));
+            // Read-write comes first in the order of levels.
+            let is_stale = allowed.is_none_or(|level| *level > session.level);
+            is_stale.then(|| (path, session.identity.clone()))
+        });
+        stale.collect()
+    }
+
     pub(super) fn key(&self, identity: &str) -> Option<Key> {
-        self.identities.get(identity).map(|entity| Key::new(entity.key.0.clone()))
+        self.identities
+            .get(identity)
+            .map(|entity| Key::new(entity.key.0.clone()))
     }
 
     /// Takes the commands whose time has come, in the order in which they take effect.
@@ -327,7 +426,10 @@ impl World {
             return Vec::new();
         }
         let calls = self.calls;
-        let mut due: Vec<_> = self.pending.extract_if(.., |p| p.until.is_over(now, calls)).collect();
+        let mut due: Vec<_> = self
+            .pending
+            .extract_if(.., |p| p.until.is_over(now, calls))
+            .collect();
         due.sort_by_key(|p| match p.until {
             Until::Time(time) => time,
             Until::Call(_) | Until::Never => Duration::ZERO,
@@ -349,13 +451,20 @@ impl World {
             Command::Resize { name, size } => {
                 let subvolume = self.subvolume_mut(fs, &name)?;
                 if size < subvolume.used {
-                    return Err(Error::BelowUsed { used_bytes: subvolume.used });
+                    return Err(Error::BelowUsed {
+                        used_bytes: subvolume.used,
+                    });
                 }
                 subvolume.size = Some(size);
             }
             Command::RemoveSubvolume { name } => self.remove_subvolume(fs, &name, false)?,
-            Command::Authorize { name, identity, tenant, level } => {
-                let key = self.authorize(fs, &name, &identity, Some(&tenant), level)?;
+            Command::Authorize {
+                name,
+                identity,
+                tenant,
+                level,
+            } => {
+                let key = self.authorize(fs, &name, &identity, &tenant, level)?;
                 self.effects += 1;
                 return Ok(Some(key));
             }
@@ -368,7 +477,11 @@ impl World {
                         || (session.root != path && !session.root.starts_with(&below))
                 });
             }
-            Command::ApplyExport { pseudo_path, path, clients } => {
+            Command::ApplyExport {
+                pseudo_path,
+                path,
+                clients,
+            } => {
                 self.apply_export(fs, pseudo_path, path, clients)?;
             }
             Command::RemoveExport { pseudo_path } => {
@@ -381,19 +494,37 @@ impl World {
     }
 
     pub(super) fn nfs(&self) -> Result<&[String]> {
-        self.nfs_endpoints.as_deref().ok_or_else(|| Error::NfsClusterNotFound("simulated".into()))
+        self.nfs_endpoints
+            .as_deref()
+            .ok_or_else(|| Error::NfsClusterNotFound("simulated".into()))
     }
 
     /// Like Ceph's: on one that is there it sets quota and root anew.
-    pub(super) fn create_subvolume(&mut self, fs: &str, name: &str, size: u64, root: RootDirectory) -> Result<()> {
+    pub(super) fn create_subvolume(
+        &mut self,
+        fs: &str,
+        name: &str,
+        size: u64,
+        root: RootDirectory,
+    ) -> Result<()> {
         if let Ok(there) = self.subvolume_mut(fs, name) {
             there.size = Some(size);
             there.root = root;
             return Ok(());
         }
         let path = format!("/volumes/{GROUP}/{name}/{}", self.draw_uuid());
-        let fs = self.file_systems.get_mut(fs).ok_or_else(|| Error::FileSystemNotFound(fs.to_owned()))?;
-        let subvolume = Subvolume { path, size: Some(size), used: 0, root, tag: None, snapshots: 0 };
+        let fs = self
+            .file_systems
+            .get_mut(fs)
+            .ok_or_else(|| Error::FileSystemNotFound(fs.to_owned()))?;
+        let subvolume = Subvolume {
+            path,
+            size: Some(size),
+            used: 0,
+            root,
+            tag: None,
+            snapshots: 0,
+        };
         fs.subvolumes.insert(name.to_owned(), subvolume);
         Ok(())
     }
@@ -415,21 +546,27 @@ impl World {
         fs: &str,
         name: &str,
         identity: &str,
-        tenant: Option<&str>,
+        tenant: &str,
         level: AccessLevel,
     ) -> Result<Key> {
         let place = format!("{fs}:{}", self.subvolume_mut(fs, name)?.path);
         match self.identities.get(identity) {
             // Ceph's two cases of EPERM: another tenant's, and one that the file system's own records don't know,
             // because another tool or another file system made it.
-            Some(entity) if entity.tenant.is_none() || entity.tenant.as_deref() != tenant || entity.file_system != fs => {
+            Some(entity) if entity.tenant.as_deref() != Some(tenant) || entity.file_system != fs => {
                 return Err(Error::IdentityNotAvailable);
             }
             Some(_) => {}
-            None => self.add_identity(identity, fs, tenant),
+            None => self.add_identity(identity, fs, Some(tenant)),
         }
-        self.caps.entry(place.clone()).or_default().insert(identity.to_owned(), level);
-        let entity = self.identities.get_mut(identity).ok_or(Error::IdentityNotAvailable)?;
+        self.caps
+            .entry(place.clone())
+            .or_default()
+            .insert(identity.to_owned(), level);
+        let entity = self
+            .identities
+            .get_mut(identity)
+            .ok_or(Error::IdentityNotAvailable)?;
         entity.paths.insert(place);
         Ok(Key::new(entity.key.0.clone()))
     }
@@ -471,17 +608,31 @@ impl World {
         clients: Vec<NfsClient>,
     ) -> Result<()> {
         self.nfs()?;
-        let name = path.strip_prefix("/volumes/").and_then(|rest| rest.split('/').nth(1)).unwrap_or_default();
-        if self.subvolume(fs, name).is_none_or(|subvolume| subvolume.path != path) {
+        let name = path
+            .strip_prefix("/volumes/")
+            .and_then(|rest| rest.split('/').nth(1))
+            .unwrap_or_default();
+        if self
+            .subvolume(fs, name)
+            .is_none_or(|subvolume| subvolume.path != path)
+        {
             return Err(Error::NotFound);
         }
         if let Some(there) = self.exports.get(&pseudo_path)
             && (there.file_system != fs || there.path != path)
         {
             let holder = format!("{}:{}", there.file_system, there.path);
-            return Err(Error::PathTaken { path: pseudo_path, holder });
+            return Err(Error::PathTaken {
+                path: pseudo_path,
+                holder,
+            });
         }
-        let export = NfsExport { file_system: fs.to_owned(), path, clients, intact: true };
+        let export = NfsExport {
+            file_system: fs.to_owned(),
+            path,
+            clients,
+            intact: true,
+        };
         self.exports.insert(pseudo_path, export);
         Ok(())
     }
@@ -502,7 +653,9 @@ impl World {
         while key.len() < 38 {
             let mut bits = self.draw();
             for _ in 0..9 {
-                key.push(char::from(ALPHABET[usize::try_from(bits & 63).unwrap_or_default()]));
+                key.push(char::from(
+                    ALPHABET[usize::try_from(bits & 63).unwrap_or_default()],
+                ));
                 bits >>= 6;
             }
         }
@@ -511,10 +664,13 @@ impl World {
     }
 }
 
-fn replaced(on: &Identity, fsid: &str, fs_name: &str, fs_id: Option<i64>) -> Error {
-    let id = fs_id.map_or_else(String::new, |id| format!(" (id {id})"));
+fn replaced(on: &Identity, fsid: &str, fs_name: &str, found: Option<i64>) -> Error {
+    let id = found.map_or_else(String::new, |id| format!(" (id {id})"));
     Error::Replaced {
-        expected: format!("file system {} (id {}) of cluster {}", on.fs_name, on.fs_id, on.fsid),
+        expected: format!(
+            "file system {} (id {}) of cluster {}",
+            on.fs_name, on.fs_id, on.fsid
+        ),
         found: format!("file system {fs_name}{id} of cluster {fsid}"),
     }
 }
@@ -526,7 +682,14 @@ pub(super) fn fsid(seed: u64) -> String {
 
 fn uuid(a: u64, b: u64) -> String {
     let hex = format!("{a:016x}{b:016x}");
-    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+    format!(
+        "{}-{}-4{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    )
 }
 
 /// Spreads a number evenly over all numbers (the finalizer of SplitMix64).

@@ -1,0 +1,512 @@
+//! The commands that are sent, and what is read of their answers. Fields that are not wanted are not named, so that
+//! another Ceph's additions do no harm.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use shoal_domain::grant::Key;
+
+use crate::connection::{Module, Request, Target};
+
+type Read<T> = Result<T, String>;
+
+fn json<T: DeserializeOwned>(output: &[u8]) -> Read<T> {
+    // The error says where and what kind of thing, not what was there.
+    serde_json::from_slice(output).map_err(|error| {
+        let kind = if error.is_data() { "unexpected JSON" } else { "not JSON" };
+        format!("{kind} at line {} column {}", error.line(), error.column())
+    })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of a reader")]
+fn nothing(_: &[u8]) -> Read<()> {
+    Ok(())
+}
+
+/// Writes the impl of [`Request`] that most commands have.
+macro_rules! request {
+    ($type:ty, $prefix:literal, $target:expr, $reply:ty, $read:expr $(, $discreet:ident)?) => {
+        impl Request for $type {
+            const PREFIX: &'static str = $prefix;
+            $(const $discreet: bool = true;)?
+            type Reply = $reply;
+            fn target(&self) -> Target {
+                $target
+            }
+            fn read(output: &[u8]) -> Read<$reply> {
+                $read(output)
+            }
+        }
+    };
+}
+
+const VOLUMES: Target = Target::Manager(Module::Volumes);
+const NFS: Target = Target::Manager(Module::Nfs);
+
+// Monitors.
+
+/// Ceph's version.
+#[derive(Serialize)]
+pub(crate) struct Version {}
+request!(Version, "version", Target::Monitors, VersionReply, json);
+
+#[derive(Deserialize)]
+pub(crate) struct VersionReply {
+    version: String,
+}
+
+impl VersionReply {
+    /// `18.2.7` of `ceph version 18.2.7 (…) reef (stable)`.
+    pub(crate) fn number(&self) -> &str {
+        let mut words = self.version.split_whitespace().skip_while(|word| *word != "version");
+        words.nth(1).unwrap_or(&self.version)
+    }
+}
+
+/// The monitors.
+#[derive(Serialize)]
+pub(crate) struct MonDump {}
+request!(MonDump, "mon dump", Target::Monitors, MonDumpReply, json);
+
+#[derive(Deserialize)]
+pub(crate) struct MonDumpReply {
+    mons: Vec<Monitor>,
+}
+
+#[derive(Deserialize)]
+struct Monitor {
+    public_addrs: Addresses,
+}
+
+#[derive(Deserialize)]
+struct Addresses {
+    addrvec: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: String,
+    addr: String,
+}
+
+impl MonDumpReply {
+    /// One `host:port` per monitor, of the v1 protocol where it speaks that: it is what Manila publishes, and a
+    /// kernel's `mount -t ceph` takes an address without `ms_mode` for a v1 address.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let address = |monitor: &Monitor| {
+            let all = &monitor.public_addrs.addrvec;
+            let best = all.iter().find(|address| address.kind == "v1").or_else(|| all.first())?;
+            Some(best.addr.split('/').next().unwrap_or_default().to_owned())
+        };
+        self.mons.iter().filter_map(address).collect()
+    }
+}
+
+/// One file system. -2: it does not exist.
+#[derive(Serialize)]
+pub(crate) struct FsGet<'a> {
+    pub fs_name: &'a str,
+}
+request!(FsGet<'_>, "fs get", Target::Monitors, FsGetReply, json);
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct FsGetReply {
+    pub id: i64,
+    mdsmap: MdsMap,
+}
+
+#[derive(Debug, Deserialize)]
+struct MdsMap {
+    /// The ranks there have to be.
+    #[serde(rename = "in")]
+    ranks: Vec<i64>,
+    info: BTreeMap<String, MdsInfo>,
+    data_pools: Vec<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MdsInfo {
+    gid: u64,
+    rank: i64,
+    state: String,
+}
+
+impl FsGetReply {
+    /// The global ids of the metadata servers, one per rank; an error names a rank that nobody serves now.
+    pub(crate) fn metadata_servers(&self) -> Result<Vec<u64>, i64> {
+        let serves = |rank: i64| {
+            let mut all = self.mdsmap.info.values();
+            // A daemon that a rank is moving away from still answers for the sessions it has.
+            let found = all.find(|info| info.rank == rank && matches!(&*info.state, "up:active" | "up:stopping"));
+            found.map(|info| info.gid).ok_or(rank)
+        };
+        self.mdsmap.ranks.iter().copied().map(serves).collect()
+    }
+
+    /// The pool where data goes unless told otherwise.
+    pub(crate) fn data_pool(&self) -> Option<i64> {
+        self.mdsmap.data_pools.first().copied()
+    }
+}
+
+/// Room by pool.
+#[derive(Serialize)]
+pub(crate) struct Df {}
+request!(Df, "df", Target::Monitors, DfReply, json);
+
+#[derive(Deserialize)]
+pub(crate) struct DfReply {
+    pools: Vec<Pool>,
+}
+
+#[derive(Deserialize)]
+struct Pool {
+    name: String,
+    id: i64,
+    stats: PoolStats,
+}
+
+#[derive(Deserialize)]
+struct PoolStats {
+    stored: u64,
+    max_avail: u64,
+}
+
+impl DfReply {
+    /// Bytes in all and free of a pool, by name or else by id: what its users can store, replicas taken off.
+    pub(crate) fn room(&self, name: Option<&str>, id: Option<i64>) -> Option<(u64, u64)> {
+        let wanted = |pool: &&Pool| name.map_or(Some(pool.id) == id, |name| pool.name == name);
+        let stats = &self.pools.iter().find(wanted)?.stats;
+        Some((stats.stored.saturating_add(stats.max_avail), stats.max_avail))
+    }
+}
+
+// Module volumes.
+
+/// A subvolume's place.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Place<'a> {
+    pub vol_name: &'a str,
+    pub group_name: &'a str,
+    pub sub_name: &'a str,
+}
+
+/// Repeating it is harmless.
+#[derive(Serialize)]
+pub(crate) struct GroupCreate<'a> {
+    pub vol_name: &'a str,
+    pub group_name: &'a str,
+    /// Of the group's directory; every share's client walks through it.
+    pub mode: &'static str,
+}
+request!(GroupCreate<'_>, "fs subvolumegroup create", VOLUMES, (), nothing);
+
+/// Repeating it resets mode, owner and quota. -2: no such file system or group.
+#[derive(Serialize)]
+pub(crate) struct SubvolumeCreate<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    pub size: u64,
+    /// Octal.
+    pub mode: &'a str,
+    pub uid: i64,
+    pub gid: i64,
+    pub namespace_isolated: bool,
+    /// The data pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_layout: Option<&'a str>,
+}
+request!(SubvolumeCreate<'_>, "fs subvolume create", VOLUMES, (), nothing);
+
+/// -2: no such subvolume, group or file system.
+#[derive(Serialize)]
+pub(crate) struct SubvolumeInfo<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+}
+request!(SubvolumeInfo<'_>, "fs subvolume info", VOLUMES, SubvolumeInfoReply, json);
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SubvolumeInfoReply {
+    /// None where data is gone and snapshots are kept.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// A number, or the text `infinite`.
+    bytes_quota: Value,
+    pub bytes_used: u64,
+}
+
+impl SubvolumeInfoReply {
+    /// None: unlimited.
+    pub(crate) fn quota(&self) -> Option<u64> {
+        self.bytes_quota.as_u64()
+    }
+}
+
+/// Refused (-22) below what is used.
+#[derive(Serialize)]
+pub(crate) struct SubvolumeResize<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    /// Bytes. A text, for Ceph's sake.
+    pub new_size: String,
+    pub no_shrink: bool,
+}
+request!(SubvolumeResize<'_>, "fs subvolume resize", VOLUMES, (), nothing);
+
+/// -2: absent. -39: it has snapshots.
+#[derive(Serialize)]
+pub(crate) struct SubvolumeRm<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+}
+request!(SubvolumeRm<'_>, "fs subvolume rm", VOLUMES, (), nothing);
+
+#[derive(Serialize)]
+pub(crate) struct MetadataLs<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+}
+request!(MetadataLs<'_>, "fs subvolume metadata ls", VOLUMES, BTreeMap<String, String>, json);
+
+/// An INI file at Ceph: `%` is refused, keys are lower-cased.
+#[derive(Serialize)]
+pub(crate) struct MetadataSet<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    pub key_name: &'a str,
+    pub value: String,
+}
+request!(MetadataSet<'_>, "fs subvolume metadata set", VOLUMES, (), nothing, DISCREET);
+
+/// -2: absent.
+#[derive(Serialize)]
+pub(crate) struct MetadataRm<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    pub key_name: &'a str,
+}
+request!(MetadataRm<'_>, "fs subvolume metadata rm", VOLUMES, (), nothing);
+
+/// Identity to level, `rw` or `r`.
+#[derive(Serialize)]
+pub(crate) struct AuthorizedList<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+}
+request!(
+    AuthorizedList<'_>,
+    "fs subvolume authorized_list",
+    VOLUMES,
+    BTreeMap<String, String>,
+    |output| json::<Vec<BTreeMap<String, String>>>(output).map(|list| list.into_iter().flatten().collect())
+);
+
+/// Answers the identity's key. -1: the identity is another tenant's, or not made by this command.
+/// `allow_existing_id` is not there to be sent: with it Ceph hands out another tenant's key.
+#[derive(Serialize)]
+pub(crate) struct Authorize<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    pub auth_id: &'a str,
+    /// `rw` or `r`.
+    pub access_level: &'static str,
+    /// Without one the key comes back empty.
+    pub tenant_id: &'a str,
+}
+request!(Authorize<'_>, "fs subvolume authorize", VOLUMES, Key, key, DISCREET);
+
+fn key(output: &[u8]) -> Read<Key> {
+    match std::str::from_utf8(output).map(str::trim) {
+        Ok(key) if !key.is_empty() => Ok(Key::new(key)),
+        _ => Err("no key".into()),
+    }
+}
+
+/// -2: no such identity. One that is not authorized here: nothing is done.
+#[derive(Serialize)]
+pub(crate) struct Deauthorize<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+    pub auth_id: &'a str,
+}
+request!(Deauthorize<'_>, "fs subvolume deauthorize", VOLUMES, (), nothing, DISCREET);
+
+// Metadata servers.
+
+/// The sessions that one metadata server has.
+pub(crate) struct SessionLs<'a> {
+    pub fs_name: &'a str,
+    pub gid: u64,
+    /// All must fit a session.
+    pub filters: Vec<String>,
+}
+
+impl Serialize for SessionLs<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        BTreeMap::from([("filters", &self.filters)]).serialize(serializer)
+    }
+}
+
+impl Request for SessionLs<'_> {
+    const PREFIX: &'static str = "session ls";
+    const DISCREET: bool = true;
+    type Reply = Vec<Session>;
+
+    fn target(&self) -> Target {
+        Target::MetadataServer(self.fs_name.to_owned(), self.gid)
+    }
+
+    fn read(output: &[u8]) -> Read<Vec<Session>> {
+        json(output)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Session {
+    pub id: u64,
+    #[serde(default)]
+    client_metadata: ClientMetadata,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ClientMetadata {
+    #[serde(default)]
+    root: String,
+}
+
+impl Session {
+    /// Whether it was mounted at the path or below it.
+    pub(crate) fn is_within(&self, path: &str) -> bool {
+        self.client_metadata.root.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+/// Ends sessions and shuts their clients out.
+pub(crate) struct ClientEvict<'a> {
+    pub fs_name: &'a str,
+    pub gid: u64,
+    pub id: u64,
+}
+
+impl Serialize for ClientEvict<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        BTreeMap::from([("filters", [format!("id={}", self.id)])]).serialize(serializer)
+    }
+}
+
+impl Request for ClientEvict<'_> {
+    const PREFIX: &'static str = "client evict";
+    const DISCREET: bool = true;
+    type Reply = ();
+
+    fn target(&self) -> Target {
+        Target::MetadataServer(self.fs_name.to_owned(), self.gid)
+    }
+
+    fn read(_: &[u8]) -> Read<()> {
+        Ok(())
+    }
+}
+
+// Module nfs.
+
+/// The NFS clusters. Without an orchestrator names come several times.
+#[derive(Serialize)]
+pub(crate) struct NfsClusterLs {}
+request!(NfsClusterLs, "nfs cluster ls", NFS, Vec<String>, json);
+
+/// -2: no such cluster, or no orchestrator that could tell.
+#[derive(Serialize)]
+pub(crate) struct NfsClusterInfo<'a> {
+    pub cluster_id: &'a str,
+}
+request!(NfsClusterInfo<'_>, "nfs cluster info", NFS, BTreeMap<String, NfsService>, json);
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct NfsService {
+    #[serde(default)]
+    virtual_ip: Option<String>,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    backend: Vec<NfsDaemon>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NfsDaemon {
+    #[serde(default)]
+    ip: Option<String>,
+    #[serde(default)]
+    port: Option<u16>,
+}
+
+impl NfsService {
+    /// The virtual address if there is one, else the daemons'; as `host` or, where the port is not NFS's own,
+    /// `host:port`.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        let endpoint = |ip: &str, port: Option<u16>| {
+            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+            match port {
+                None | Some(2049) => host,
+                Some(port) => format!("{host}:{port}"),
+            }
+        };
+        if let Some(ip) = self.virtual_ip.as_deref().filter(|ip| !ip.is_empty()) {
+            return vec![endpoint(ip, self.port)];
+        }
+        self.backend.iter().filter_map(|daemon| Some(endpoint(daemon.ip.as_deref()?, daemon.port))).collect()
+    }
+}
+
+/// -2: no such cluster. No such export: an empty object.
+#[derive(Serialize)]
+pub(crate) struct NfsExportInfo<'a> {
+    pub cluster_id: &'a str,
+    pub pseudo_path: &'a str,
+}
+request!(NfsExportInfo<'_>, "nfs export info", NFS, Option<Map<String, Value>>, |output| {
+    json::<Map<String, Value>>(output).map(|export| Some(export).filter(|export| !export.is_empty()))
+});
+
+/// The answer's code says little (-11 although all was written): what counts is what is there afterwards.
+#[derive(Serialize)]
+pub(crate) struct NfsExportApply<'a> {
+    pub cluster_id: &'a str,
+    #[serde(skip)]
+    pub export: &'a Map<String, Value>,
+}
+
+impl Request for NfsExportApply<'_> {
+    const PREFIX: &'static str = "nfs export apply";
+    const DISCREET: bool = true;
+    type Reply = Vec<NfsApplied>;
+
+    fn target(&self) -> Target {
+        NFS
+    }
+
+    fn input(&self) -> Vec<u8> {
+        serde_json::to_vec(self.export).unwrap_or_default()
+    }
+
+    fn read(output: &[u8]) -> Read<Vec<NfsApplied>> {
+        json(output)
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct NfsApplied {
+    /// `added`, `updated`, `warning`, `error`.
+    pub state: String,
+}
+
+/// -2: no such cluster. No such export: 0.
+#[derive(Serialize)]
+pub(crate) struct NfsExportRm<'a> {
+    pub cluster_id: &'a str,
+    pub pseudo_path: &'a str,
+}
+request!(NfsExportRm<'_>, "nfs export rm", NFS, (), nothing);

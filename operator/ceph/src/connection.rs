@@ -1,0 +1,419 @@
+//! One connection per Ceph cluster and credentials, shared by all backends that name the same.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use shoal_backend::{Error, Result};
+use shoal_domain::grant::Key;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    errno::{EACCES, EINVAL, EIO, ENOENT, EPERM, Fault, Rejection},
+    lane::Lane,
+    rados::{Answer, Cluster, Daemon, NotConnected},
+};
+
+/// A module of ceph-mgr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Module {
+    Volumes,
+    Nfs,
+}
+
+/// Where a command goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Monitors,
+    Manager(Module),
+    /// A metadata server by its global id, of the file system with this name.
+    MetadataServer(String, u64),
+}
+
+/// A command with typed arguments and reply.
+pub(crate) trait Request: Serialize {
+    /// The command's name.
+    const PREFIX: &'static str;
+    /// Whether Ceph's words about it stay unsaid, for they may name a client that is nobody's business.
+    const DISCREET: bool = false;
+    /// What it answers.
+    type Reply;
+    /// Where it goes.
+    fn target(&self) -> Target;
+    /// What goes with it.
+    fn input(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    /// Reads the answer. The error never holds what was answered.
+    fn read(output: &[u8]) -> std::result::Result<Self::Reply, String>;
+}
+
+#[derive(Serialize)]
+struct Wire<'a, R> {
+    prefix: &'static str,
+    format: &'static str,
+    #[serde(flatten)]
+    request: &'a R,
+}
+
+/// How to reach a Ceph cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// As in ceph.conf.
+    pub mon_host: String,
+    /// Without `client.`.
+    pub user: String,
+    /// Its key.
+    pub key: Key,
+}
+
+/// All connections of the process, and the locks that go with what they lead to.
+#[derive(Default)]
+pub struct Connections {
+    open: Mutex<Vec<Weak<Connection>>>,
+    /// By fsid and NFS cluster id, whoever declares the backend: one writer of exports at a time.
+    nfs: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
+
+impl Connections {
+    /// None open.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The connection with these credentials: one that is there, or one that is made when first wanted.
+    pub(crate) fn get(&self, credentials: Credentials) -> Arc<Connection> {
+        let mut open = self.open.lock();
+        open.retain(|connection| connection.strong_count() > 0);
+        if let Some(connection) =
+            open.iter().filter_map(Weak::upgrade).find(|connection| connection.credentials == credentials)
+        {
+            return connection;
+        }
+        let connection = Arc::new(Connection { credentials, state: watch::Sender::new(State::Idle) });
+        open.push(Arc::downgrade(&connection));
+        connection
+    }
+
+    /// The lock under which exports of the NFS cluster are compared, written and read back.
+    pub(crate) fn nfs_lock(&self, fsid: &str, cluster_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.nfs.lock();
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let place = locks.entry((fsid.to_owned(), cluster_id.to_owned())).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let lock = Arc::default();
+            *place = Arc::downgrade(&lock);
+            lock
+        })
+    }
+}
+
+/// A way to a Ceph cluster, open or not.
+pub(crate) struct Connection {
+    credentials: Credentials,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone)]
+enum State {
+    Idle,
+    Connecting,
+    Open(Arc<Link>),
+    Failed(Instant, Error),
+}
+
+impl Connection {
+    /// After a failure nobody tries again for so long.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// The open link. A link whose monitors owe answers is looked at anew: a fresh one tells whether they are away or
+    /// refuse us, and takes over as soon as they are back.
+    pub(crate) async fn link(self: &Arc<Self>, timeout: Duration, until: Instant) -> Result<Arc<Link>> {
+        let mut state = self.state.subscribe();
+        loop {
+            let begun = self.state.send_if_modified(|state| {
+                let begin = match state {
+                    State::Idle => true,
+                    State::Connecting => false,
+                    State::Open(link) => link.monitors.is_held(),
+                    State::Failed(at, _) => at.elapsed() >= Self::PAUSE,
+                };
+                if begin {
+                    *state = State::Connecting;
+                }
+                begin
+            });
+            if begun {
+                self.connect(timeout)?;
+            }
+            match &*state.borrow_and_update() {
+                State::Open(link) => return Ok(Arc::clone(link)),
+                State::Failed(_, error) => return Err(error.clone()),
+                State::Idle | State::Connecting => {}
+            }
+            if !matches!(timeout_at(until, state.changed()).await, Ok(Ok(()))) {
+                return Err(self.away());
+            }
+        }
+    }
+
+    /// Gives the open link up, if it is still this one.
+    fn forget(&self, link: &Arc<Link>) {
+        self.state.send_if_modified(|state| match state {
+            State::Open(open) if Arc::ptr_eq(open, link) => {
+                *state = State::Idle;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    fn connect(self: &Arc<Self>, timeout: Duration) -> Result<()> {
+        let this = Arc::clone(self);
+        let work = move || {
+            let Credentials { mon_host, user, key } = &this.credentials;
+            let state = match Cluster::connect(mon_host, user, key, timeout) {
+                Ok(cluster) => State::Open(Arc::new(Link::new(cluster))),
+                Err(why) => State::Failed(Instant::now(), this.refusal(why)),
+            };
+            this.state.send_replace(state);
+        };
+        spawn("ceph-connect", work).inspect_err(|error| {
+            self.state.send_replace(State::Failed(Instant::now(), error.clone()));
+        })
+    }
+
+    fn away(&self) -> Error {
+        Error::Unreachable(format!("no monitor of {} answers", self.credentials.mon_host))
+    }
+
+    fn refusal(&self, why: NotConnected) -> Error {
+        let user = &self.credentials.user;
+        match why {
+            NotConnected::NoLibrary(error) => Error::Unreachable(format!("librados can't be loaded: {error}")),
+            NotConnected::Setting("key") => Error::CredentialsRefused("userKey is not a CephX key".into()),
+            NotConnected::Setting(option) => Error::CredentialsRefused(format!("{option} can't be understood")),
+            NotConnected::Errno(code) => match code.abs() {
+                EPERM | EACCES => {
+                    Error::CredentialsRefused(format!("the monitors do not let client.{user} in with this key"))
+                }
+                ENOENT | EINVAL => {
+                    Error::Unreachable(format!("no monitor to be found at {}", self.credentials.mon_host))
+                }
+                _ => self.away(),
+            },
+        }
+    }
+}
+
+/// An open connection, with a lane for each queue that commands stand in.
+pub(crate) struct Link {
+    /// Taken only to be shut down.
+    cluster: Option<Arc<Cluster>>,
+    monitors: Arc<Lane>,
+    volumes: Arc<Lane>,
+    nfs: Arc<Lane>,
+    /// By file system.
+    metadata_servers: Mutex<HashMap<String, Arc<Lane>>>,
+}
+
+impl Link {
+    /// A module runs one command at a time; a second and third in its queue spare the way there and back.
+    const MANAGER_PLACES: usize = 4;
+    const OTHER_PLACES: usize = 4;
+
+    fn new(cluster: Cluster) -> Self {
+        Self {
+            cluster: Some(Arc::new(cluster)),
+            monitors: Lane::new(Self::OTHER_PLACES),
+            volumes: Lane::new(Self::MANAGER_PLACES),
+            nfs: Lane::new(Self::MANAGER_PLACES),
+            metadata_servers: Mutex::default(),
+        }
+    }
+
+    fn lane(&self, target: &Target) -> Arc<Lane> {
+        match target {
+            Target::Monitors => Arc::clone(&self.monitors),
+            Target::Manager(Module::Volumes) => Arc::clone(&self.volumes),
+            Target::Manager(Module::Nfs) => Arc::clone(&self.nfs),
+            Target::MetadataServer(fs, _) => Arc::clone(
+                self.metadata_servers
+                    .lock()
+                    .entry(fs.clone())
+                    .or_insert_with(|| Lane::new(Self::OTHER_PLACES)),
+            ),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.cluster.take() {
+            // It waits for librados's threads, and this may be one of the runtime's.
+            drop(spawn("ceph-shutdown", move || drop(cluster)));
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(name.into())
+        // What a C program's threads have: librados uses more than half a megabyte to connect.
+        .stack_size(8 << 20)
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| Error::Failed(format!("no thread to be had: {error}")))
+}
+
+/// One method's work: the link it began on, and its time.
+pub(crate) struct Call {
+    connection: Arc<Connection>,
+    link: Arc<Link>,
+    timeout: Duration,
+    /// When the method must have answered.
+    pub ends: Instant,
+}
+
+impl Call {
+    /// Begins one that ends after `deadline` and whose every command gets `timeout`.
+    pub(crate) async fn begin(
+        connection: &Arc<Connection>,
+        timeout: Duration,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let ends = Instant::now() + deadline;
+        let link = connection.link(timeout, ends).await?;
+        Ok(Self { connection: Arc::clone(connection), link, timeout, ends })
+    }
+
+    /// The cluster's id, as the monitors said it last.
+    pub(crate) fn fsid(&self) -> Result<String> {
+        self.link.cluster.as_ref().and_then(|cluster| cluster.fsid()).ok_or_else(|| self.connection.away())
+    }
+
+    /// Runs a command.
+    pub(crate) async fn run<R: Request>(&self, request: &R) -> std::result::Result<R::Reply, Fault> {
+        let target = request.target();
+        let started = Instant::now();
+        let answer = self.send(&target, request).await;
+        tracing::debug!(
+            command = R::PREFIX,
+            code = answer.as_ref().ok().map(|answer| answer.code),
+            milliseconds = started.elapsed().as_secs_f64() * 1e3,
+            "ceph"
+        );
+        let answer = answer?;
+        if answer.code != 0 {
+            let errno = answer.code.abs();
+            if target == Target::Monitors && errno == EPERM {
+                // What a monitor says to a client that knows it as another cluster's.
+                self.connection.forget(&self.link);
+            }
+            let message = if R::DISCREET { String::new() } else { shorten(&answer.message) };
+            return Err(Fault::Rejected(Rejection { prefix: R::PREFIX, errno, message }));
+        }
+        R::read(&answer.output).map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)).into())
+    }
+
+    async fn send<R: Request>(&self, target: &Target, request: &R) -> Result<Answer> {
+        let wire = Wire { prefix: R::PREFIX, format: "json", request };
+        let command = serde_json::to_vec(&wire).map_err(|error| Error::Refused(error.to_string()))?;
+        let input = request.input();
+        let daemon = match target {
+            Target::Monitors => Daemon::Monitor,
+            Target::Manager(_) => Daemon::Manager,
+            Target::MetadataServer(_, gid) => Daemon::MetadataServer(*gid),
+        };
+        let lane = self.link.lane(target);
+        let (sender, runner) = tokio::select! {
+            place = lane.enter() => place.map_err(|_| self.silent(target))?,
+            () = sleep_until(self.ends) => return Err(Error::Failed("other commands took all the time".into())),
+        };
+        let Some(cluster) = self.link.cluster.clone() else { return Err(self.connection.away()) };
+        let (tell, answer) = oneshot::channel();
+        spawn(R::PREFIX, move || {
+            let answer = cluster.command(daemon, &command, &input);
+            // First the lane, so that whoever hears the answer finds the place free.
+            drop(runner);
+            drop(tell.send(answer));
+        })?;
+        let until = self.ends.min(Instant::now() + self.timeout);
+        let answer = timeout_at(until, answer).await;
+        drop(sender);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            // Its thread died.
+            Ok(Err(_)) => Ok(Answer { code: -EIO, output: Vec::new(), message: String::new() }),
+            Err(_) if *target == Target::Monitors => Err(self.connection.away()),
+            Err(_) => Err(Error::TimedOut(R::PREFIX.into())),
+        }
+    }
+
+    fn silent(&self, target: &Target) -> Error {
+        match target {
+            Target::Monitors => self.connection.away(),
+            Target::Manager(Module::Volumes) => Error::Silent("ceph-mgr's module volumes".into()),
+            Target::Manager(Module::Nfs) => Error::Silent("ceph-mgr's module nfs".into()),
+            Target::MetadataServer(fs, _) => {
+                Error::Silent(format!("the metadata servers of file system {fs}"))
+            }
+        }
+    }
+}
+
+/// The last line, which in a traceback is the one that says what went wrong; and not too much of it.
+fn shorten(message: &str) -> String {
+    message.trim().lines().last().unwrap_or_default().chars().take(256).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_short() {
+        assert_eq!(shorten("Traceback\n  line 1\nValueError: no\n"), "ValueError: no");
+        assert_eq!(shorten(""), "");
+        assert_eq!(shorten(&"ä".repeat(1000)).chars().count(), 256);
+    }
+
+    #[test]
+    fn one_connection_for_the_same_credentials() {
+        let connections = Connections::new();
+        let credentials = |key: &str| Credentials {
+            mon_host: "192.0.2.1".into(),
+            user: "shoal".into(),
+            key: Key::new(key),
+        };
+        let first = connections.get(credentials("a"));
+        assert!(Arc::ptr_eq(&first, &connections.get(credentials("a"))));
+        assert!(!Arc::ptr_eq(&first, &connections.get(credentials("b"))));
+        drop(first);
+        assert_eq!(connections.open.lock().iter().filter_map(Weak::upgrade).count(), 0);
+    }
+
+    #[test]
+    fn one_lock_per_nfs_cluster() {
+        let connections = Connections::new();
+        let lock = connections.nfs_lock("fsid", "a");
+        assert!(Arc::ptr_eq(&lock, &connections.nfs_lock("fsid", "a")));
+        assert!(!Arc::ptr_eq(&lock, &connections.nfs_lock("fsid", "b")));
+        assert!(!Arc::ptr_eq(&lock, &connections.nfs_lock("other", "a")));
+    }
+}

@@ -1,0 +1,301 @@
+//! Access to a share by CephFS clients: CephX identities authorized on its subvolume.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_backend::{Error, Result};
+use shoal_crds::{AccessLevel, Squash};
+use shoal_domain::{
+    Failure,
+    grant::{Access, Applied, Client, Grant, Key},
+    volume::Export,
+};
+
+use crate::{
+    commands::{Authorize, AuthorizedList, ClientEvict, Deauthorize, SessionLs},
+    errno::{EINVAL, ENOENT, EPERM, Fault},
+    subvolume::Found,
+    work::Work,
+};
+
+/// A level as Ceph says it.
+fn level_name(level: AccessLevel) -> &'static str {
+    match level {
+        AccessLevel::ReadWrite => "rw",
+        AccessLevel::ReadOnly => "r",
+    }
+}
+
+/// What has to be done so that exactly the wanted identities are let in. Levels are Ceph's words.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan<'a> {
+    /// Lose everything.
+    deny: BTreeSet<&'a str>,
+    /// Are let in, or get another level.
+    allow: BTreeSet<&'a str>,
+    /// Have sessions, perhaps, that may do more than they should.
+    cut: BTreeSet<&'a str>,
+}
+
+fn plan<'a>(
+    listed: &'a BTreeMap<String, String>,
+    wanted: &BTreeMap<&'a str, AccessLevel>,
+    to_cut: &'a BTreeSet<String>,
+) -> Plan<'a> {
+    let mut plan = Plan::default();
+    for identity in listed.keys().chain(to_cut).map(String::as_str) {
+        if !wanted.contains_key(identity) {
+            plan.deny.insert(identity);
+        }
+    }
+    for (identity, level) in wanted {
+        let have = listed.get(*identity).map(String::as_str);
+        if have != Some(level_name(*level)) {
+            plan.allow.insert(identity);
+            // A session keeps the capabilities it began with.
+            if have.is_some() && *level == AccessLevel::ReadOnly {
+                plan.cut.insert(identity);
+            }
+        }
+    }
+    plan.cut.extend(plan.deny.iter().copied().chain(to_cut.iter().map(String::as_str)));
+    plan
+}
+
+impl Work<'_> {
+    pub(crate) async fn look_native(&self, found: &Found) -> Result<Export> {
+        let listed = self.authorized().await?;
+        let mut intact = found.to_cut.is_empty();
+        let mut access = Access::new();
+        for (identity, level) in listed {
+            let level = match &*level {
+                "rw" => AccessLevel::ReadWrite,
+                "r" => AccessLevel::ReadOnly,
+                _ => {
+                    intact = false;
+                    continue;
+                }
+            };
+            access.push(Grant { client: Client::CephX(identity), level, squash: Squash::default() });
+        }
+        Ok(Export::Ours { pseudo_path: None, access, intact })
+    }
+
+    pub(crate) async fn export_native(&self, found: &Found, access: &Access) -> Result<Vec<Applied>> {
+        let wanted: BTreeMap<&str, AccessLevel> = access
+            .iter()
+            .filter_map(|grant| match &grant.client {
+                Client::CephX(identity) => Some((identity.as_str(), grant.level)),
+                Client::Ip(_) => None,
+            })
+            .collect();
+        let listed = self.authorized().await?;
+        let plan = plan(&listed, &wanted, &found.to_cut);
+        let mut cut: BTreeSet<String> = plan.cut.iter().copied().map(str::to_owned).collect();
+        if cut != found.to_cut {
+            self.note_to_cut(&cut).await?;
+        }
+        for identity in &plan.deny {
+            self.deauthorize(identity).await?;
+        }
+
+        let mut applied = Vec::with_capacity(access.len());
+        for grant in access {
+            let outcome = match &grant.client {
+                Client::CephX(identity) if plan.allow.contains(identity.as_str()) => {
+                    match self.authorize(identity, grant.level).await {
+                        Ok(key) => Ok((!listed.contains_key(identity)).then_some(key)),
+                        Err(error @ (Error::IdentityNotAvailable | Error::Refused(_))) => {
+                            if listed.contains_key(identity) && cut.insert(identity.clone()) {
+                                self.note_to_cut(&cut).await?;
+                            }
+                            if listed.contains_key(identity) {
+                                // Let in by another hand, and not by a rule that holds.
+                                self.deauthorize(identity).await?;
+                            }
+                            Err(error.into())
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Client::CephX(_) => Ok(None),
+                Client::Ip(_) => {
+                    Err(Error::Refused("an address can't be let in to a CephFS share".into()).into())
+                }
+            };
+            applied.push(Applied { client: grant.client.clone(), outcome });
+        }
+
+        if !cut.is_empty() {
+            self.cut_off(&cut, &found.path).await?;
+            self.forget_to_cut().await?;
+        }
+        if !plan.allow.is_empty() || !plan.deny.is_empty() {
+            confirm(&mut applied, access, &self.authorized().await?);
+        }
+        Ok(applied)
+    }
+
+    pub(crate) async fn native_key(&self, identity: &str, level: AccessLevel) -> Result<Key> {
+        self.find_own().await?.ok_or(Error::NotFound)?;
+        if self.authorized().await?.get(identity).map(String::as_str) != Some(level_name(level)) {
+            return Err(Error::Failed("the client is not let in with this level".into()));
+        }
+        // To authorize again what is authorized changes nothing and answers the key.
+        self.authorize(identity, level).await
+    }
+
+    pub(crate) async fn unexport_native(&self, found: &Found) -> Result<()> {
+        let mut cut: BTreeSet<String> = self.authorized().await?.into_keys().collect();
+        cut.extend(found.to_cut.iter().cloned());
+        if cut.is_empty() {
+            return Ok(());
+        }
+        if cut != found.to_cut {
+            self.note_to_cut(&cut).await?;
+        }
+        for identity in &cut {
+            self.deauthorize(identity).await?;
+        }
+        self.cut_off(&cut, &found.path).await?;
+        self.forget_to_cut().await
+    }
+
+    async fn authorized(&self) -> Result<BTreeMap<String, String>> {
+        self.call.run(&AuthorizedList { place: self.place() }).await.map_err(not_found)
+    }
+
+    async fn authorize(&self, identity: &str, level: AccessLevel) -> Result<Key> {
+        let authorize = Authorize {
+            place: self.place(),
+            auth_id: identity,
+            access_level: level_name(level),
+            tenant_id: &self.volume.tenant,
+        };
+        self.call.run(&authorize).await.map_err(|fault| match fault.errno() {
+            Some(EPERM) => Error::IdentityNotAvailable,
+            Some(EINVAL) => Error::Refused("Ceph does not take the identity".into()),
+            _ => not_found(fault),
+        })
+    }
+
+    async fn deauthorize(&self, identity: &str) -> Result<()> {
+        match self.call.run(&Deauthorize { place: self.place(), auth_id: identity }).await {
+            Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends every session of these identities whose root is the path or below it: `fs subvolume evict` misses the
+    /// clients that mounted a directory below.
+    async fn cut_off(&self, identities: &BTreeSet<String>, path: &str) -> Result<()> {
+        for _ in 0..3 {
+            // Anew each time: ranks move.
+            let servers = self.fs().await?.metadata_servers().map_err(|rank| {
+                let fs = self.fs_name();
+                Error::Failed(format!("no metadata server is active as rank {rank} of file system {fs}"))
+            })?;
+            let mut left = false;
+            for gid in servers {
+                for identity in identities {
+                    let list = SessionLs {
+                        fs_name: self.fs_name(),
+                        gid,
+                        filters: vec![format!("auth_name={identity}")],
+                    };
+                    for session in self.call.run(&list).await? {
+                        if session.is_within(path) {
+                            left = true;
+                            let evict = ClientEvict { fs_name: self.fs_name(), gid, id: session.id };
+                            match self.call.run(&evict).await {
+                                // Gone already.
+                                Err(fault) if fault.errno() != Some(ENOENT) => return Err(fault.into()),
+                                _ => {}
+                            }
+                        }
+                    }
+                }
+            }
+            if !left {
+                return Ok(());
+            }
+        }
+        Err(Error::Failed("clients that are to be cut off still have sessions".into()))
+    }
+}
+
+fn not_found(fault: Fault) -> Error {
+    if fault.errno() == Some(ENOENT) { Error::NotFound } else { fault.into() }
+}
+
+/// What was said to be in force has to be seen there.
+fn confirm(applied: &mut [Applied], access: &Access, listed: &BTreeMap<String, String>) {
+    for (applied, grant) in applied.iter_mut().zip(access) {
+        let Client::CephX(identity) = &grant.client else { continue };
+        let in_force = listed.get(identity).map(String::as_str) == Some(level_name(grant.level));
+        if applied.outcome.is_ok() && !in_force {
+            applied.outcome = Err(Failure::from(Error::Failed("Ceph does not list the client".into())));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries.iter().map(|(identity, level)| ((*identity).to_owned(), (*level).to_owned())).collect()
+    }
+
+    fn set<'a>(entries: &[&'a str]) -> BTreeSet<&'a str> {
+        entries.iter().copied().collect()
+    }
+
+    #[test]
+    fn nothing_to_do_when_nothing_differs() {
+        let listed = listed(&[("alice", "rw"), ("bob", "r")]);
+        let wanted = BTreeMap::from([("alice", AccessLevel::ReadWrite), ("bob", AccessLevel::ReadOnly)]);
+        assert_eq!(plan(&listed, &wanted, &BTreeSet::new()), Plan::default());
+    }
+
+    #[test]
+    fn who_loses_access_is_cut_off_and_who_gains_it_is_not() {
+        let listed = listed(&[("down", "rw"), ("gone", "r"), ("up", "r")]);
+        let wanted = BTreeMap::from([
+            ("down", AccessLevel::ReadOnly),
+            ("new", AccessLevel::ReadOnly),
+            ("up", AccessLevel::ReadWrite),
+        ]);
+        let none = BTreeSet::new();
+        let plan = plan(&listed, &wanted, &none);
+        assert_eq!(plan.deny, set(&["gone"]));
+        assert_eq!(plan.allow, set(&["down", "new", "up"]));
+        assert_eq!(plan.cut, set(&["down", "gone"]));
+    }
+
+    #[test]
+    fn an_interrupted_cut_is_taken_up_again() {
+        let listed = listed(&[("down", "r")]);
+        let wanted = BTreeMap::from([("down", AccessLevel::ReadOnly)]);
+        let to_cut = BTreeSet::from(["down".to_owned(), "gone".to_owned()]);
+        let plan = plan(&listed, &wanted, &to_cut);
+        // Ceph may have been interrupted in it too: then it is not listed, and not gone either.
+        assert_eq!(plan.deny, set(&["gone"]));
+        assert_eq!(plan.allow, set(&[]));
+        assert_eq!(plan.cut, set(&["down", "gone"]));
+    }
+
+    #[test]
+    fn what_ceph_does_not_list_is_not_in_force() {
+        let grant = |identity: &str, level| Grant {
+            client: Client::CephX(identity.into()),
+            level,
+            squash: Squash::default(),
+        };
+        let access = vec![grant("alice", AccessLevel::ReadWrite), grant("bob", AccessLevel::ReadOnly)];
+        let mut applied: Vec<_> =
+            access.iter().map(|g| Applied { client: g.client.clone(), outcome: Ok(None) }).collect();
+        confirm(&mut applied, &access, &listed(&[("alice", "rw"), ("bob", "rw")]));
+        assert!(applied[0].outcome.is_ok());
+        assert!(applied[1].outcome.is_err());
+    }
+}

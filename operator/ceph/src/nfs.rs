@@ -1,0 +1,386 @@
+//! Access to a share by NFS clients: one export of the NFS cluster, written whole.
+
+use serde_json::{Map, Value, json};
+use shoal_backend::{Error, Result};
+use shoal_crds::{AccessLevel, AccessType, Squash};
+use shoal_domain::{
+    Failure,
+    grant::{Access, Applied, Client, Grant},
+    owner,
+    volume::Export,
+};
+use tokio::{sync::OwnedMutexGuard, time::timeout_at};
+
+use crate::{
+    backend::NfsService,
+    commands::{NfsExportApply, NfsExportInfo, NfsExportRm},
+    errno::{ENOENT, Fault},
+    subvolume::Found,
+    work::Work,
+};
+
+/// An export as `nfs export info` says it.
+type Document = Map<String, Value>;
+
+/// Sets everything that decides who may do what, and leaves the rest byte for byte: another id, path, file system or
+/// user in it would restart the whole NFS service.
+fn set_access(document: &mut Document, access: &Access) {
+    // Whoever no client block names gets nothing. Left out, mgr/nfs would write RO.
+    document.insert("access_type".into(), json!("none"));
+    document.insert("squash".into(), json!("none"));
+    document.insert("protocols".into(), json!([4]));
+    document.insert("transports".into(), json!(["TCP"]));
+    // Ganesha takes the first block that matches, so the order is the caller's.
+    let clients = access.iter().filter_map(client_block).collect();
+    document.insert("clients".into(), Value::Array(clients));
+}
+
+/// The block for a grant; none for a CephX client. One address each, so that blocks and grants are the same list.
+fn client_block(grant: &Grant) -> Option<Value> {
+    let Client::Ip(_) = grant.client else { return None };
+    Some(json!({
+        "addresses": [grant.client.to_string()],
+        "access_type": match grant.level {
+            AccessLevel::ReadWrite => "rw",
+            AccessLevel::ReadOnly => "ro",
+        },
+        "squash": match grant.squash {
+            Squash::None => "none",
+            Squash::Root => "root",
+            Squash::All => "all",
+        },
+    }))
+}
+
+/// The grant of a block as [`client_block`] makes it; none for any other.
+fn grant(block: &Value) -> Option<Grant> {
+    let [Value::String(address)] = block.get("addresses")?.as_array()?.as_slice() else { return None };
+    let level = match block.get("access_type")?.as_str()? {
+        "rw" => AccessLevel::ReadWrite,
+        "ro" => AccessLevel::ReadOnly,
+        _ => return None,
+    };
+    let squash = match block.get("squash")?.as_str()? {
+        "none" => Squash::None,
+        "root" => Squash::Root,
+        "all" => Squash::All,
+        _ => return None,
+    };
+    Some(Grant { client: Client::parse(AccessType::IP, address).ok()?, level, squash })
+}
+
+fn new_document(pseudo_path: &str, fs_name: &str, path: &str, access: &Access) -> Document {
+    let mut document = Document::new();
+    document.insert("pseudo".into(), json!(pseudo_path));
+    document.insert("path".into(), json!(path));
+    document.insert("security_label".into(), json!(false));
+    document.insert("fsal".into(), json!({"name": "CEPH", "fs_name": fs_name}));
+    set_access(&mut document, access);
+    document
+}
+
+/// Whom an export lets in, and whether it is otherwise as Shoal makes it.
+fn access_of(document: &Document) -> (Access, bool) {
+    let blocks = document.get("clients").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let access: Access = blocks.iter().filter_map(grant).collect();
+    let mut ours = document.clone();
+    set_access(&mut ours, &access);
+    (access, ours == *document)
+}
+
+fn path_of(document: &Document) -> &str {
+    document.get("path").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn fs_of(document: &Document) -> Option<&str> {
+    document.get("fsal")?.get("fs_name")?.as_str()
+}
+
+/// `file system:path`, for people.
+fn holder_of(document: &Document) -> String {
+    format!("{}:{}", fs_of(document).unwrap_or("another kind of storage"), path_of(document))
+}
+
+impl Work<'_> {
+    pub(crate) fn pseudo_path(&self) -> String {
+        owner::pseudo_path(&self.volume.owner.uid)
+    }
+
+    fn nfs(&self) -> Result<&NfsService> {
+        let nfs = self.backend.settings.nfs.as_ref();
+        nfs.ok_or_else(|| Error::Refused("the backend has no NFS cluster (spec.ceph.nfs)".into()))
+    }
+
+    /// An export is ours if and only if it exports our subvolume of our file system: today's, or one of the same name
+    /// that was there before.
+    fn is_ours(&self, document: &Document) -> bool {
+        fs_of(document) == Some(self.fs_name()) && self.is_own_path(path_of(document))
+    }
+
+    async fn export_document(&self) -> Result<Option<Document>> {
+        let cluster_id = &self.nfs()?.cluster_id;
+        let info = NfsExportInfo { cluster_id, pseudo_path: &self.pseudo_path() };
+        self.call.run(&info).await.map_err(|fault| self.no_cluster(fault))
+    }
+
+    /// Module nfs says -2 of an unknown cluster alone: an unknown export is no error to it.
+    fn no_cluster(&self, fault: Fault) -> Error {
+        match (fault.errno(), &self.backend.settings.nfs) {
+            (Some(ENOENT), Some(nfs)) => Error::NfsClusterNotFound(nfs.cluster_id.clone()),
+            _ => fault.into(),
+        }
+    }
+
+    /// The export at our pseudo path, if it is there; an error if it is another's.
+    async fn own_export(&self) -> Result<Option<Document>> {
+        match self.export_document().await? {
+            Some(document) if !self.is_ours(&document) => {
+                Err(Error::PathTaken { path: self.pseudo_path(), holder: holder_of(&document) })
+            }
+            document => Ok(document),
+        }
+    }
+
+    async fn lock(&self) -> Result<OwnedMutexGuard<()>> {
+        let lock = self.backend.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
+        timeout_at(self.call.ends, lock.lock_owned())
+            .await
+            .map_err(|_| Error::Failed("other exports took all the time".into()))
+    }
+
+    pub(crate) async fn look_nfs(&self, found: Option<&Found>) -> Result<Export> {
+        Ok(match self.export_document().await? {
+            None => Export::Absent,
+            Some(document) if self.is_ours(&document) => {
+                let (access, intact) = access_of(&document);
+                let intact = intact && found.is_none_or(|found| path_of(&document) == found.path);
+                Export::Ours { pseudo_path: Some(self.pseudo_path()), access, intact }
+            }
+            Some(document) => Export::Taken(holder_of(&document)),
+        })
+    }
+
+    pub(crate) async fn export_nfs(&self, found: &Found, access: &Access) -> Result<Vec<Applied>> {
+        let _lock = self.lock().await?;
+        let there = self.own_export().await?;
+        let wanted = match &there {
+            Some(there) if path_of(there) == found.path => {
+                let mut wanted = there.clone();
+                set_access(&mut wanted, access);
+                wanted
+            }
+            Some(_) => {
+                // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
+                // restart the service.
+                self.remove_export().await?;
+                new_document(&self.pseudo_path(), self.fs_name(), &found.path, access)
+            }
+            None => new_document(&self.pseudo_path(), self.fs_name(), &found.path, access),
+        };
+        if there.as_ref() == Some(&wanted) {
+            return Ok(outcomes(access, &wanted));
+        }
+        let apply = NfsExportApply { cluster_id: &self.nfs()?.cluster_id, export: &wanted };
+        let answer = match self.call.run(&apply).await {
+            Err(Fault::Other(error)) => return Err(error),
+            answer => answer,
+        };
+        // Whatever it said: what is there?
+        let written = self.own_export().await?;
+        match written {
+            Some(written) if holds(&written, &wanted) => Ok(outcomes(access, &written)),
+            _ => Err(match answer {
+                Err(fault) => self.no_cluster(fault),
+                Ok(states) => {
+                    let state = states.first().map_or("nothing", |applied| &applied.state);
+                    Error::Failed(format!(
+                        "'nfs export apply' said {state:?}, and the export is not as it was asked for"
+                    ))
+                }
+            }),
+        }
+    }
+
+    pub(crate) async fn unexport_nfs(&self) -> Result<()> {
+        let _lock = self.lock().await?;
+        if self.own_export().await?.is_some() {
+            self.remove_export().await?;
+        }
+        Ok(())
+    }
+
+    /// Under the lock, and only what was just seen to be ours.
+    async fn remove_export(&self) -> Result<()> {
+        let cluster_id = &self.nfs()?.cluster_id;
+        let answer = match self.call.run(&NfsExportRm { cluster_id, pseudo_path: &self.pseudo_path() }).await {
+            Err(Fault::Other(error)) => return Err(error),
+            answer => answer,
+        };
+        match self.export_document().await? {
+            None => Ok(()),
+            Some(_) => {
+                answer.map_err(|fault| self.no_cluster(fault))?;
+                Err(Error::Failed("'nfs export rm' said it was done, and the export is still there".into()))
+            }
+        }
+    }
+}
+
+/// Whether an export is what was asked for. Ceph adds fields of its own (id, user, …) to one that is new.
+fn holds(written: &Document, wanted: &Document) -> bool {
+    wanted.iter().all(|(key, value)| match (key.as_str(), written.get(key)) {
+        ("fsal", Some(there)) => {
+            value.as_object().is_some_and(|fsal| fsal.iter().all(|(key, value)| there.get(key) == Some(value)))
+        }
+        (_, there) => there == Some(value),
+    })
+}
+
+/// What came of each grant, by what is in the export.
+fn outcomes(access: &Access, document: &Document) -> Vec<Applied> {
+    let (in_force, _) = access_of(document);
+    let outcome = |grant: &Grant| match &grant.client {
+        Client::CephX(_) => Err(Error::Refused("a CephX client can't be let in to an NFS share".into())),
+        Client::Ip(_) if in_force.contains(grant) => Ok(None),
+        Client::Ip(_) => Err(Error::Failed("the client is not in the export".into())),
+    };
+    access
+        .iter()
+        .map(|grant| Applied { client: grant.client.clone(), outcome: outcome(grant).map_err(Failure::from) })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: &str = "/volumes/shoal/shoal-x1/522c22a3-fdf9-4c5b-806c-cd3268dac2f8";
+
+    fn ip(address: &str, level: AccessLevel, squash: Squash) -> Grant {
+        Grant { client: Client::parse(AccessType::IP, address).unwrap(), level, squash }
+    }
+
+    fn grants() -> Access {
+        vec![
+            ip("10.0.0.5", AccessLevel::ReadWrite, Squash::Root),
+            ip("fd00::/64", AccessLevel::ReadOnly, Squash::All),
+            ip("0.0.0.0/0", AccessLevel::ReadOnly, Squash::None),
+        ]
+    }
+
+    fn document(text: &str) -> Document {
+        serde_json::from_str(text).unwrap()
+    }
+
+    const ANSWERS: [&str; 2] = [
+        include_str!("../testdata/18.2.7/nfs-export-info.json"),
+        include_str!("../testdata/20.2.4/nfs-export-info.json"),
+    ];
+
+    #[test]
+    fn an_export_denies_by_default() {
+        let document = new_document("/shoal-x1", "cephfs", PATH, &Access::new());
+        let text = serde_json::to_value(&document).unwrap();
+        assert_eq!(
+            text,
+            json!({
+                "pseudo": "/shoal-x1",
+                "path": PATH,
+                "access_type": "none",
+                "squash": "none",
+                "security_label": false,
+                "protocols": [4],
+                "transports": ["TCP"],
+                "fsal": {"name": "CEPH", "fs_name": "cephfs"},
+                "clients": [],
+            })
+        );
+    }
+
+    #[test]
+    fn clients_stand_as_given() {
+        let document = new_document("/shoal-x1", "cephfs", PATH, &grants());
+        assert_eq!(
+            document["clients"],
+            json!([
+                {"addresses": ["10.0.0.5"], "access_type": "rw", "squash": "root"},
+                {"addresses": ["fd00::/64"], "access_type": "ro", "squash": "all"},
+                {"addresses": ["0.0.0.0/0"], "access_type": "ro", "squash": "none"},
+            ])
+        );
+        assert_eq!(access_of(&document), (grants(), true));
+    }
+
+    #[test]
+    fn what_ceph_answers_is_what_was_written() {
+        for answer in ANSWERS {
+            let written = document(answer);
+            assert_eq!(access_of(&written), (grants(), true));
+            assert_eq!(fs_of(&written), Some("cephfs"));
+            let wanted = new_document("/shoal-x1", "cephfs", path_of(&written), &grants());
+            assert!(holds(&written, &wanted));
+            assert!(outcomes(&grants(), &written).iter().all(|applied| applied.outcome == Ok(None)));
+        }
+    }
+
+    #[test]
+    fn an_update_keeps_everything_else_byte_for_byte() {
+        for answer in ANSWERS {
+            let mut before = document(answer);
+            before.insert("sectype".into(), json!(["krb5p"]));
+            let mut after = before.clone();
+            set_access(&mut after, &vec![ip("10.0.0.9", AccessLevel::ReadOnly, Squash::None)]);
+            for (key, value) in &before {
+                if key != "clients" {
+                    assert_eq!(
+                        serde_json::to_string(&after[key]).unwrap(),
+                        serde_json::to_string(value).unwrap(),
+                        "{key}"
+                    );
+                }
+            }
+            assert_ne!(before["clients"], after["clients"]);
+            assert_eq!(before.len(), after.len());
+        }
+    }
+
+    #[test]
+    fn what_was_altered_by_hand_is_not_intact() {
+        let alter = |path: &str, value: Value| {
+            let mut whole = Value::Object(document(ANSWERS[0]));
+            *whole.pointer_mut(path).unwrap() = value;
+            let Value::Object(altered) = whole else { unreachable!() };
+            let (access, intact) = access_of(&altered);
+            assert!(!intact, "{path}");
+            // Writing the rules again repairs it.
+            let mut repaired = altered.clone();
+            set_access(&mut repaired, &grants());
+            assert_eq!(access_of(&repaired), (grants(), true), "{path}");
+            access.len()
+        };
+        assert_eq!(alter("/access_type", json!("RO")), 3);
+        assert_eq!(alter("/squash", json!("no_root_squash")), 3);
+        assert_eq!(alter("/protocols", json!([3, 4])), 3);
+        assert_eq!(alter("/transports", json!(["TCP", "UDP"])), 3);
+        assert_eq!(alter("/clients/0/addresses", json!(["10.0.0.5", "10.0.0.6"])), 2);
+        assert_eq!(alter("/clients/0/addresses", json!(["*"])), 2);
+        assert_eq!(alter("/clients/0/addresses", json!(["10.0.0.5/24"])), 2);
+        assert_eq!(alter("/clients/0/access_type", json!("none")), 2);
+        assert_eq!(alter("/clients/0/squash", Value::Null), 2);
+    }
+
+    #[test]
+    fn a_client_that_is_not_in_the_export_is_told_so() {
+        let mut access = grants();
+        access.push(ip("10.9.9.9", AccessLevel::ReadWrite, Squash::None));
+        access.push(Grant {
+            client: Client::CephX("alice".into()),
+            level: AccessLevel::ReadWrite,
+            squash: Squash::None,
+        });
+        let outcomes = outcomes(&access, &document(ANSWERS[0]));
+        assert_eq!(outcomes.len(), 5);
+        assert!(outcomes[..3].iter().all(|applied| applied.outcome.is_ok()));
+        assert!(outcomes[3..].iter().all(|applied| applied.outcome.is_err()));
+    }
+}

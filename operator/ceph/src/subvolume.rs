@@ -1,0 +1,189 @@
+//! The subvolume of a share, the same for every protocol.
+
+use std::collections::BTreeSet;
+
+use shoal_backend::{Error, Result};
+use shoal_domain::{
+    owner::{Owner, Tag},
+    volume::{Export, NewVolume, Volume},
+};
+
+use crate::{
+    commands::{
+        GroupCreate, MetadataLs, MetadataRm, MetadataSet, SubvolumeCreate, SubvolumeInfo, SubvolumeResize,
+        SubvolumeRm,
+    },
+    errno::{EINVAL, ENOENT, ENOTEMPTY},
+    work::Work,
+};
+
+/// A subvolume of our name.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub tag: Tag,
+    pub path: String,
+    pub quota: Option<u64>,
+    pub used: u64,
+    /// Identities that were to be cut off when we were interrupted.
+    pub to_cut: BTreeSet<String>,
+}
+
+/// Where [`Found::to_cut`] is kept, as a JSON list. That an identity has lost its capabilities does not end the sessions
+/// it has, and nothing else at Ceph tells that they had to be ended.
+const TO_CUT: &str = "shoal.storage/evict";
+
+impl Work<'_> {
+    /// The subvolume, if it is there: on the storage that was recorded, so that "no such" is only said of the subvolume
+    /// (or its group) itself.
+    pub(crate) async fn find(&self) -> Result<Option<Found>> {
+        let info = match self.call.run(&SubvolumeInfo { place: self.place() }).await {
+            Ok(info) => info,
+            Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        };
+        let quota = info.quota();
+        // Without a path only snapshots are left of it.
+        let Some(path) = info.path.filter(|path| !path.is_empty()) else { return Ok(None) };
+        let metadata = match self.call.run(&MetadataLs { place: self.place() }).await {
+            Ok(metadata) => metadata,
+            Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
+            Err(fault) => return Err(fault.into()),
+        };
+        let tag = match metadata.get(Owner::METADATA_KEY) {
+            None => Tag::Absent,
+            Some(text) => serde_json::from_str(text).map_or(Tag::Unreadable, Tag::Owner),
+        };
+        let to_cut = metadata.get(TO_CUT).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Ok(Some(Found { tag, path, quota, used: info.bytes_used, to_cut }))
+    }
+
+    /// The share's own subvolume, if it is there; an error if what is there is another's.
+    pub(crate) async fn find_own(&self) -> Result<Option<Found>> {
+        let found = self.find().await?;
+        if let Some(found) = &found {
+            self.check_owner(&found.tag)?;
+        }
+        Ok(found)
+    }
+
+    fn check_owner(&self, tag: &Tag) -> Result<()> {
+        let handle = self.handle();
+        match tag {
+            Tag::Owner(other) if !other.is_same(&self.volume.owner) => Err(Error::OwnedByAnother(format!(
+                "subvolume {handle} belongs to {}/{} of Kubernetes cluster {}",
+                other.namespace, other.name, other.cluster
+            ))),
+            Tag::Unreadable => {
+                Err(Error::OwnedByAnother(format!("subvolume {handle} has an owner tag that is not Shoal's")))
+            }
+            Tag::Owner(_) | Tag::Absent => Ok(()),
+        }
+    }
+
+    pub(crate) fn volume(&self, found: Found, export: Export) -> Volume {
+        Volume {
+            tag: found.tag,
+            handle: self.handle(),
+            path: found.path,
+            size_bytes: found.quota,
+            used_bytes: found.used,
+            export,
+        }
+    }
+
+    pub(crate) async fn create(&self, new: &NewVolume) -> Result<Found> {
+        match self.find_own().await? {
+            Some(found) if found.tag != Tag::Absent => return Ok(found),
+            // Made and not tagged by an earlier call. Never made again: that would reset its mode and quota.
+            Some(_) => {}
+            None => self.make(new).await?,
+        }
+        let tag = MetadataSet {
+            place: self.place(),
+            key_name: Owner::METADATA_KEY,
+            value: self.volume.owner.to_tag(),
+        };
+        self.call.run(&tag).await?;
+        let found = self.find_own().await?.ok_or(Error::NotFound)?;
+        if found.tag == Tag::Absent {
+            return Err(Error::NotUnderstood(format!("subvolume {} has not kept its owner tag", self.handle())));
+        }
+        Ok(found)
+    }
+
+    async fn make(&self, new: &NewVolume) -> Result<()> {
+        let settings = &self.backend.settings;
+        let create = SubvolumeCreate {
+            place: self.place(),
+            size: new.size_bytes,
+            mode: &new.root.mode,
+            uid: new.root.uid,
+            gid: new.root.gid,
+            namespace_isolated: settings.namespace_isolated,
+            pool_layout: settings.data_pool.as_deref(),
+        };
+        let fault = match self.call.run(&create).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if fault.errno() != Some(ENOENT) {
+            return Err(fault.into());
+        }
+        // The file system was there a moment ago, so it is the group that is missing.
+        let group =
+            GroupCreate { vol_name: self.fs_name(), group_name: &settings.subvolume_group, mode: "755" };
+        self.call.run(&group).await?;
+        Ok(self.call.run(&create).await?)
+    }
+
+    pub(crate) async fn resize(&self, size_bytes: u64) -> Result<()> {
+        let found = self.find_own().await?.ok_or(Error::NotFound)?;
+        if found.quota == Some(size_bytes) {
+            return Ok(());
+        }
+        let below_used = |used: u64| Error::BelowUsed { used_bytes: used };
+        if size_bytes < found.used {
+            return Err(below_used(found.used));
+        }
+        let resize = SubvolumeResize { place: self.place(), new_size: size_bytes.to_string(), no_shrink: true };
+        let fault = match self.call.run(&resize).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        match fault.errno() {
+            Some(ENOENT) => Err(Error::NotFound),
+            // More may have been written to it since we looked.
+            Some(EINVAL) => match self.find_own().await? {
+                Some(found) if size_bytes < found.used => Err(below_used(found.used)),
+                _ => Err(fault.into()),
+            },
+            _ => Err(fault.into()),
+        }
+    }
+
+    pub(crate) async fn remove(&self) -> Result<()> {
+        let Some(_) = self.find_own().await? else { return Ok(()) };
+        match self.call.run(&SubvolumeRm { place: self.place() }).await {
+            Ok(()) => Ok(()),
+            Err(fault) => match fault.errno() {
+                Some(ENOENT) => Ok(()),
+                Some(ENOTEMPTY) => Err(Error::HasSnapshots),
+                _ => Err(fault.into()),
+            },
+        }
+    }
+
+    /// Notes who is to be cut off, before anything is done about it.
+    pub(crate) async fn note_to_cut(&self, identities: &BTreeSet<String>) -> Result<()> {
+        let value = serde_json::to_string(identities).map_err(|error| Error::Refused(error.to_string()))?;
+        Ok(self.call.run(&MetadataSet { place: self.place(), key_name: TO_CUT, value }).await?)
+    }
+
+    /// All were cut off.
+    pub(crate) async fn forget_to_cut(&self) -> Result<()> {
+        match self.call.run(&MetadataRm { place: self.place(), key_name: TO_CUT }).await {
+            Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Whatever users, people with hands on the storage, faults and crashes do to a share: passes end, they converge, and at
+//! rest the backend holds exactly what the objects say, or the status says why not.
+
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use shoal_crds::{AccessLevel, Protocol, condition::reasons};
+use shoal_domain::{
+    Class, Scope,
+    owner::Tag,
+    volume::Export,
+};
+
+use crate::{
+    fixtures::*,
+    world::{Fault, Stored, World},
+};
+
+/// What happens to a share between its birth and the moment at which it is left alone.
+#[derive(Clone, Debug)]
+enum Event {
+    // by users
+    Size(&'static str),
+    AddRule(usize),
+    DeleteRule(usize),
+    FlipLevel(usize),
+    DeleteShare,
+    LoseSecret(usize),
+    TakeSecret(usize),
+    Value(Option<&'static str>),
+    // by hand on the backend
+    LoseVolume,
+    Tag(Tag),
+    Quota(Option<u64>),
+    Use(u64),
+    LoseExport,
+    TakeExport,
+    BreakExport,
+    LetIn(usize),
+    Snapshots(bool),
+    Unavailable(usize),
+    // trouble
+    Backend(Health),
+    Fault(Fault),
+    StaleRules,
+    // time
+    Pass { look_due: bool, killed_after: Option<usize> },
+    Wait,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Health {
+    Well,
+    NotReady,
+    Missing,
+    Replaced,
+}
+
+const SLOTS: usize = 5;
+
+/// The rules that may be added: each slot has a name, so that a rule can come back with another uid.
+fn rule_in(slot: usize, protocol: Protocol, serial: usize) -> shoal_crds::ShareAccessRule {
+    let mut rule = match (protocol, slot) {
+        (Protocol::NFS, 0) => rule("r0", "10.0.0.1"),
+        (Protocol::NFS, 1) => rule("r1", "10.0.0.1/32").read_only(),
+        (Protocol::NFS, 2) => rule("r2", "10.0.0.0/24").read_only(),
+        (Protocol::NFS, 3) => cephx_rule("r3", None),
+        (Protocol::CephFS, 0) => cephx_rule("r0", None),
+        (Protocol::CephFS, 1) => cephx_rule("r1", Some("alice")),
+        (Protocol::CephFS, 2) => cephx_rule("r2", Some("alice")).read_only(),
+        (Protocol::CephFS, 3) => cephx_rule("r3", Some("admin")),
+        (Protocol::NFS, _) => rule("r4", "").from_secret("value"),
+        (Protocol::CephFS, _) => cephx_rule("r4", None).from_secret("value"),
+    };
+    rule.metadata.uid = Some(format!("uid-r{slot}-{serial}"));
+    // Some are of one second, so that the name decides.
+    rule.aged(-i64::try_from(serial / 2).unwrap())
+}
+
+fn client_in(slot: usize, protocol: Protocol) -> shoal_domain::grant::Client {
+    match (protocol, slot) {
+        (Protocol::NFS, 0 | 1) => ip("10.0.0.1"),
+        (Protocol::NFS, _) => ip("10.0.0.0/24"),
+        (Protocol::CephFS, 0) => cephx("shoal-uid-r0-0"),
+        (Protocol::CephFS, _) => cephx("alice"),
+    }
+}
+
+fn happen(world: &mut World, event: Event, serial: usize) {
+    let protocol = world
+        .share
+        .as_ref()
+        .map_or(Protocol::NFS, |s| s.spec.protocol);
+    let name = |slot: usize| format!("r{slot}");
+    match event {
+        Event::Size(text) => world.edit_share(|s| s.sized(text)),
+        Event::AddRule(slot) => {
+            if world.rules.iter().all(|r| r.named() != name(slot)) {
+                world.rules.push(rule_in(slot, protocol, serial));
+            }
+        }
+        Event::DeleteRule(slot) => world.delete_rule(&name(slot)),
+        Event::FlipLevel(slot) => world.edit_rule(&name(slot), |r| {
+            r.spec.access_level = match r.spec.access_level {
+                AccessLevel::ReadWrite => AccessLevel::ReadOnly,
+                AccessLevel::ReadOnly => AccessLevel::ReadWrite,
+            };
+        }),
+        Event::DeleteShare => world.delete_share(),
+        Event::LoseSecret(slot) => {
+            world.secrets.remove(&format!("r{slot}-cephx"));
+        }
+        Event::TakeSecret(slot) => {
+            world.secrets.insert(format!("r{slot}-cephx"), Stored::Foreign);
+        }
+        Event::Value(value) => {
+            world.values.remove("value");
+            world.values.extend(value.map(|v| ("value".into(), v.into())));
+        }
+        Event::LoseVolume => world.subvolume = None,
+        Event::Tag(tag) => {
+            if let Some(there) = &mut world.subvolume {
+                there.tag = tag;
+            }
+        }
+        Event::Quota(bytes) => {
+            if let Some(there) = &mut world.subvolume {
+                there.size_bytes = bytes;
+            }
+        }
+        Event::Use(bytes) => {
+            if let Some(there) = &mut world.subvolume {
+                there.used_bytes = bytes;
+            }
+        }
+        Event::LoseExport => world.export = Export::Absent,
+        Event::TakeExport if protocol == Protocol::NFS => world.export = Export::Taken("cephfs:/other".into()),
+        Event::TakeExport => {}
+        Event::BreakExport => {
+            if let Export::Ours { intact, .. } = &mut world.export {
+                *intact = false;
+            }
+        }
+        Event::LetIn(slot) => {
+            if let Export::Ours { access, .. } = &mut world.export {
+                access.push(may_write(client_in(slot, protocol)));
+            }
+        }
+        Event::Snapshots(there) => world.snapshots = there,
+        Event::Unavailable(slot) => {
+            let why = failure(Scope::Object, Class::Conflict, reasons::IDENTITY_NOT_AVAILABLE);
+            world.unavailable.insert(client_in(slot, protocol), why);
+        }
+        Event::Backend(health) => {
+            world.backend = match health {
+                Health::Well => Some(Ok(backend_description())),
+                Health::NotReady => Some(Err(failure(
+                    Scope::Backend,
+                    Class::Transient,
+                    reasons::BACKEND_UNREACHABLE,
+                ))),
+                Health::Missing => None,
+                Health::Replaced => Some(Ok(replaced(backend_description()))),
+            }
+        }
+        Event::Fault(fault) => world.faults.extend([None, Some(fault)]),
+        Event::StaleRules => world.cached_rules = Some(world.rules.clone()),
+        Event::Pass { look_due, killed_after } => {
+            world.look_due = look_due;
+            world.pass(killed_after);
+        }
+        Event::Wait => world.let_back_off_pass(),
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let slot = || 0..SLOTS;
+    prop_oneof![
+        12 => (any::<bool>(), option::weighted(0.4, 0..10_usize))
+            .prop_map(|(look_due, killed_after)| Event::Pass { look_due, killed_after }),
+        4 => slot().prop_map(Event::AddRule),
+        2 => slot().prop_map(Event::DeleteRule),
+        2 => slot().prop_map(Event::FlipLevel),
+        3 => select(vec!["1Gi", "2Gi", "3Gi", "20Gi"]).prop_map(Event::Size),
+        1 => Just(Event::DeleteShare),
+        1 => slot().prop_map(Event::LoseSecret),
+        1 => slot().prop_map(Event::TakeSecret),
+        1 => select(vec![None, Some("10.0.0.9"), Some("bob"), Some("no client")]).prop_map(Event::Value),
+        1 => Just(Event::LoseVolume),
+        1 => select(vec![Tag::Absent, Tag::Unreadable, another_owner()]).prop_map(Event::Tag),
+        1 => select(vec![None, Some(GI / 2), Some(5 * GI)]).prop_map(Event::Quota),
+        1 => select(vec![0, GI / 2, 2 * GI]).prop_map(Event::Use),
+        1 => Just(Event::LoseExport),
+        1 => Just(Event::TakeExport),
+        1 => Just(Event::BreakExport),
+        1 => slot().prop_map(Event::LetIn),
+        1 => any::<bool>().prop_map(Event::Snapshots),
+        1 => slot().prop_map(Event::Unavailable),
+        2 => select(vec![Health::Well, Health::Well, Health::NotReady, Health::Missing, Health::Replaced])
+            .prop_map(Event::Backend),
+        3 => (select(vec![Scope::Object, Scope::Backend]), any::<bool>())
+            .prop_map(|(scope, took_place)| Event::Fault(Fault { scope, took_place })),
+        1 => Just(Event::StaleRules),
+        2 => Just(Event::Wait),
+    ]
+}
+
+/// A share that may shrink or not, NFS or CephFS, and what happened to it.
+fn history() -> impl Strategy<Value = World> {
+    (any::<bool>(), any::<bool>(), vec(event(), 0..24)).prop_map(|(nfs, shrink, events)| {
+        let new = share("a").sized("2Gi");
+        let mut world = World::new(if nfs { new } else { new.cephfs() }, []);
+        world.share_type.as_mut().unwrap().spec.shrink = shrink;
+        for (serial, event) in events.into_iter().enumerate() {
+            happen(&mut world, event, serial);
+        }
+        world.faults.clear();
+        world.cached_rules = None;
+        world
+    })
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn it_comes_to_rest_and_is_then_as_the_objects_say(mut world in history()) {
+        world.run_to_rest();
+        // Once the backend is itself again, everything that waited for it is done.
+        happen(&mut world, Event::Backend(Health::Well), 0);
+        world.run_to_rest();
+    }
+
+    #[test]
+    fn it_can_always_be_deleted_unless_its_volume_is_anothers(mut world in history()) {
+        happen(&mut world, Event::Backend(Health::Well), 0);
+        world.snapshots = false;
+        let anothers = world.subvolume.as_ref().is_some_and(|s| s.tag != Tag::Absent && s.tag != Tag::Owner(owner_of(&share("a"))));
+        world.delete_share();
+        world.run_to_rest();
+        prop_assert!(anothers || world.share.is_none(), "{:?}", world.status());
+    }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(world in history()) {
+        let mut undisturbed = world.clone();
+        undisturbed.run_to_rest();
+        let end = undisturbed.essence();
+        for step in 0..undisturbed.steps.len() - world.steps.len() {
+            let mut killed = world.clone();
+            killed.look_due = true;
+            killed.pass(Some(step));
+            killed.run_to_rest();
+            assert_eq!(killed.essence(), end, "killed after step {step}");
+            for scope in [Scope::Object, Scope::Backend] {
+                for took_place in [false, true] {
+                    let mut failed = world.clone();
+                    failed.faults = std::iter::repeat_n(None, step).chain([Some(Fault { scope, took_place })]).collect();
+                    failed.run_to_rest();
+                    assert_eq!(failed.essence(), end, "{scope:?} failure of effect {step}, took place: {took_place}");
+                }
+            }
+        }
+    }
+}

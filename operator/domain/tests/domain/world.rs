@@ -1,0 +1,1011 @@
+//! A small pure world: one share and its rules in an API server, one backend, and passes over them as the operator makes
+//! them. Each step is checked, before it is taken, against what must never happen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use shoal_crds::{
+    AccessLevel, AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareStatus, ShareType,
+    condition::{reasons, types},
+    names::{FINALIZER, RESERVED_IDENTITIES},
+};
+use shoal_domain::{
+    Class, Failure, Next, Scope, Step,
+    condition::is_true,
+    grant::{Access, Applied, Client, Grant, Key},
+    identity::Description,
+    owner::{Owner, Tag},
+    share::{self, Effect, Observed, decide, recorded},
+    share_access_rule::{self, Credentials, Report, RuleView},
+    volume::{Export, Sight, Volume},
+};
+
+use crate::fixtures::*;
+
+/// No honest pass needs more.
+const MOST_STEPS: usize = 16;
+/// No honest share needs more passes to come to rest.
+const MOST_PASSES: usize = 12;
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    /// What the API server has.
+    pub share: Option<Share>,
+    pub rules: Vec<ShareAccessRule>,
+    /// What the watch cache has of the rules, when it is behind.
+    pub cached_rules: Option<Vec<ShareAccessRule>>,
+    /// Secrets for CephX keys.
+    pub secrets: BTreeMap<String, Stored>,
+    /// What `accessToSecretRef` leads to.
+    pub values: BTreeMap<String, String>,
+    pub share_type: Result<ShareType, Failure>,
+    pub backend: Option<Result<Description, Failure>>,
+    /// What the backend has.
+    pub subvolume: Option<Subvolume>,
+    pub export: Export,
+    pub snapshots: bool,
+    /// Clients that the backend does not let in.
+    pub unavailable: HashMap<Client, Failure>,
+    /// What befalls the effects to come.
+    pub faults: VecDeque<Option<Fault>>,
+    pub look_due: bool,
+    /// Steps taken so far.
+    pub steps: Vec<&'static str>,
+    pub status_writes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subvolume {
+    pub tag: Tag,
+    pub size_bytes: Option<u64>,
+    pub used_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// Made for the rule with this uid, with the key of this identity.
+    Ours { rule_uid: String, identity: String },
+    Foreign,
+}
+
+/// How an effect fails, and whether it took place all the same.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub scope: Scope,
+    pub took_place: bool,
+}
+
+/// How a pass ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    Rest(Next),
+    Crashed,
+    Gone,
+}
+
+enum Answer {
+    Nothing,
+    Seen(Sight),
+    Rules(Vec<RuleView>),
+    Made(Volume),
+    Applied(Vec<Applied>),
+    Key(Key),
+}
+
+impl World {
+    pub fn new(share: Share, rules: impl Into<Vec<ShareAccessRule>>) -> Self {
+        Self {
+            now: now(),
+            share: Some(share),
+            rules: rules.into(),
+            cached_rules: None,
+            secrets: BTreeMap::new(),
+            values: BTreeMap::new(),
+            share_type: Ok(share_type()),
+            backend: Some(Ok(backend_description())),
+            subvolume: None,
+            export: Export::Absent,
+            snapshots: false,
+            unavailable: HashMap::new(),
+            faults: VecDeque::new(),
+            look_due: false,
+            steps: Vec::new(),
+            status_writes: 0,
+        }
+    }
+
+    /// A world at rest with this share and these rules.
+    pub fn settled(share: Share, rules: impl Into<Vec<ShareAccessRule>>) -> Self {
+        let mut world = Self::new(share, rules);
+        world.run_to_rest();
+        world
+    }
+
+    pub fn share(&self) -> &Share {
+        self.share.as_ref().unwrap()
+    }
+
+    pub fn status(&self) -> ShareStatus {
+        self.share.as_ref().and_then(|s| s.status.clone()).unwrap_or_default()
+    }
+
+    pub fn rule(&self, name: &str) -> &ShareAccessRule {
+        self.rules.iter().find(|r| r.named() == name).unwrap()
+    }
+
+    pub fn access(&self) -> Access {
+        match &self.export {
+            Export::Ours { access, .. } => access.clone(),
+            _ => Access::new(),
+        }
+    }
+
+    // ---- what users do
+
+    pub fn edit_share(&mut self, edit: impl FnOnce(Share) -> Share) {
+        self.share = self.share.take().map(|s| edit(s).edited());
+    }
+
+    pub fn delete_share(&mut self) {
+        self.share = self
+            .share
+            .take()
+            .filter(Object::is_held)
+            .map(|s| if s.is_leaving() { s } else { s.leaving() });
+    }
+
+    pub fn edit_rule(&mut self, name: &str, edit: impl FnOnce(&mut ShareAccessRule)) {
+        if let Some(rule) = self.rules.iter_mut().find(|r| r.named() == name) {
+            edit(rule);
+            *rule = rule.clone().edited();
+        }
+    }
+
+    pub fn delete_rule(&mut self, name: &str) {
+        let rules = std::mem::take(&mut self.rules);
+        self.rules = rules
+            .into_iter()
+            .filter_map(|r| match r.named() == name && !r.is_leaving() {
+                true => r.is_held().then(|| r.leaving()),
+                false => Some(r),
+            })
+            .collect();
+        self.collect_garbage();
+    }
+
+    fn collect_garbage(&mut self) {
+        let uids: BTreeSet<_> = self.rules.iter().filter_map(|r| r.metadata.uid.clone()).collect();
+        self.secrets.retain(|_, s| match s {
+            Stored::Ours { rule_uid, .. } => uids.contains(rule_uid),
+            Stored::Foreign => true,
+        });
+    }
+
+    // ---- a pass
+
+    pub fn load(&self) -> Option<Observed> {
+        let share = self.share.clone()?;
+        let chosen = share.status.as_ref().and_then(recorded).is_some();
+        let candidates = self
+            .backend
+            .iter()
+            .filter(|_| !chosen)
+            .map(|state| candidate("ceph-a", state.clone()))
+            .collect();
+        Some(Observed {
+            share,
+            cluster: CLUSTER.into(),
+            tenant: "uid-team".into(),
+            namespace_labels: BTreeMap::new(),
+            share_type: self.share_type.clone(),
+            candidates,
+            backend: self.backend.clone().filter(|_| chosen),
+            rules: self
+                .cached_rules
+                .as_ref()
+                .unwrap_or(&self.rules)
+                .iter()
+                .cloned()
+                .map(RuleView::unread)
+                .collect(),
+            rules_confirmed: false,
+            look_due: self.look_due,
+            look_again: Duration::from_mins(10),
+            sight: None,
+            keys: BTreeMap::new(),
+            refused: HashMap::new(),
+            failure: None,
+        })
+    }
+
+    /// One pass. The operator may be killed right after one of its steps.
+    pub fn pass(&mut self, killed_after: Option<usize>) -> End {
+        let Some(mut observed) = self.load() else {
+            return End::Gone;
+        };
+        for n in 0..MOST_STEPS {
+            let decision = decide(&observed, self.now);
+            self.check_status(&decision.status);
+            let Some(step) = decision.step else {
+                self.store(decision.status);
+                return End::Rest(decision.next);
+            };
+            self.check_step(&observed, &step, &decision.status);
+            self.steps.push(match &step {
+                Step::AddFinalizer => "AddFinalizer",
+                Step::Record => "Record",
+                Step::RemoveFinalizer => "RemoveFinalizer",
+                Step::Do(effect) => effect.name(),
+            });
+            match step {
+                Step::AddFinalizer => {
+                    self.share = self.share.take().map(Object::held);
+                    observed.share = self.share().clone();
+                }
+                Step::Record => {
+                    self.store(decision.status);
+                    observed = self.load().unwrap();
+                }
+                Step::RemoveFinalizer => {
+                    self.share = None;
+                    return End::Gone;
+                }
+                Step::Do(effect) => self.act(&mut observed, &effect),
+            }
+            if killed_after == Some(n) {
+                return End::Crashed;
+            }
+        }
+        panic!(
+            "a pass does not end: {:?}",
+            &self.steps[self.steps.len() - MOST_STEPS..]
+        );
+    }
+
+    fn store(&mut self, status: ShareStatus) {
+        let share = self.share.as_mut().unwrap();
+        if share.status.clone().unwrap_or_default() != status {
+            share.status = Some(status);
+            self.status_writes += 1;
+        }
+    }
+
+    fn act(&mut self, observed: &mut Observed, effect: &Effect) {
+        let fault = self.faults.pop_front().flatten();
+        let answer = if fault.is_none_or(|f| f.took_place) {
+            self.take_effect(effect)
+        } else {
+            Ok(Answer::Nothing)
+        };
+        let answer = match fault {
+            Some(fault) => Err(fault.strike(effect)),
+            None => answer,
+        };
+        match answer {
+            Ok(answer) => self.fold(observed, effect, answer),
+            Err(failure) => observed.failure = Some(failure),
+        }
+    }
+
+    fn take_effect(&mut self, effect: &Effect) -> Result<Answer, Failure> {
+        let object = |class, reason| Err(failure(Scope::Object, class, reason));
+        match effect {
+            Effect::Look => Ok(Answer::Seen(self.sight())),
+            Effect::ConfirmRules => Ok(Answer::Rules(self.read_rules())),
+            Effect::HoldRules(names) => {
+                for rule in &mut self.rules {
+                    if names.iter().any(|n| n == rule.named()) && !rule.is_leaving() {
+                        *rule = rule.clone().held();
+                    }
+                }
+                Ok(Answer::Nothing)
+            }
+            Effect::Create(new) => {
+                let ours = Tag::Owner(owner_of(self.share()));
+                let there = self.subvolume.get_or_insert(Subvolume {
+                    tag: Tag::Absent,
+                    size_bytes: None,
+                    used_bytes: 0,
+                });
+                if there.tag == Tag::Absent {
+                    there.tag = ours.clone();
+                    there.size_bytes = Some(new.size_bytes);
+                }
+                if there.tag != ours {
+                    return object(Class::Conflict, reasons::OWNED_BY_ANOTHER);
+                }
+                match self.sight() {
+                    Sight::Present(volume) => Ok(Answer::Made(*volume)),
+                    Sight::Absent { .. } => unreachable!(),
+                }
+            }
+            Effect::Resize(bytes) => match &mut self.subvolume {
+                None => object(Class::Gone, reasons::VOLUME_MISSING),
+                Some(there) if there.used_bytes > *bytes => object(Class::Stalled, reasons::SHRINK_BELOW_USED),
+                Some(there) => {
+                    there.size_bytes = Some(*bytes);
+                    Ok(Answer::Nothing)
+                }
+            },
+            Effect::Export(access) => self.export(access).map(Answer::Applied),
+            Effect::FetchKey(grant) => match &grant.client {
+                Client::CephX(identity) if self.access().contains(grant) => Ok(Answer::Key(key_of(identity))),
+                _ => object(Class::Transient, reasons::BACKEND_ERROR),
+            },
+            Effect::ReportRules(reports) => {
+                for report in reports {
+                    self.report(report);
+                }
+                self.collect_garbage();
+                Ok(Answer::Nothing)
+            }
+            Effect::Annotate(annotations) => {
+                self.share.as_mut().unwrap().metadata.annotations = Some(annotations.clone());
+                Ok(Answer::Nothing)
+            }
+            Effect::Unexport => {
+                if matches!(self.export, Export::Ours { .. }) {
+                    self.export = Export::Absent;
+                }
+                Ok(Answer::Nothing)
+            }
+            Effect::Remove if self.snapshots => object(Class::Waiting, reasons::HAS_SNAPSHOTS),
+            Effect::Remove => {
+                self.subvolume = None;
+                Ok(Answer::Nothing)
+            }
+        }
+    }
+
+    fn export(&mut self, access: &Access) -> Result<Vec<Applied>, Failure> {
+        if self.subvolume.is_none() {
+            return Err(failure(Scope::Object, Class::Gone, reasons::VOLUME_MISSING));
+        }
+        if matches!(self.export, Export::Taken(_)) {
+            return Err(failure(Scope::Object, Class::Conflict, reasons::EXPORT_PATH_TAKEN));
+        }
+        let before = self.access();
+        let outcome = |grant: &Grant| match (self.unavailable.get(&grant.client), &grant.client) {
+            (Some(failure), _) => Err(failure.clone()),
+            (None, Client::CephX(identity)) if before.iter().all(|g| g.client != grant.client) => {
+                Ok(Some(key_of(identity)))
+            }
+            (None, _) => Ok(None),
+        };
+        let applied: Vec<_> = access
+            .iter()
+            .map(|grant| Applied {
+                client: grant.client.clone(),
+                outcome: outcome(grant),
+            })
+            .collect();
+        let in_force = access
+            .iter()
+            .zip(&applied)
+            .filter(|(_, applied)| applied.outcome.is_ok())
+            .map(|(grant, _)| grant.clone())
+            .collect();
+        self.export = self.ours(in_force);
+        Ok(applied)
+    }
+
+    /// An export of ours as Shoal makes it.
+    pub fn ours(&self, access: Access) -> Export {
+        Export::Ours {
+            pseudo_path: self.is_nfs().then(|| "/shoal-uid-a".into()),
+            access,
+            intact: true,
+        }
+    }
+
+    fn is_nfs(&self) -> bool {
+        self.share.as_ref().is_none_or(|s| s.spec.protocol == Protocol::NFS)
+    }
+
+    fn report(&mut self, report: &Report) {
+        let name = report.rule.named();
+        if let Some(secret) = &report.secret {
+            let stored = Stored::Ours {
+                rule_uid: report.rule.metadata.uid.clone().unwrap(),
+                identity: secret.identity.clone(),
+            };
+            self.secrets.insert(secret.name.clone(), stored);
+        }
+        if let Some(rule) = self.rules.iter_mut().find(|r| r.named() == name) {
+            if report.status.is_some() {
+                rule.status.clone_from(&report.status);
+            }
+            if report.release {
+                *rule = rule.clone().not_held();
+            }
+        }
+        self.rules.retain(|r| !r.is_leaving() || r.is_held());
+    }
+
+    fn fold(&self, observed: &mut Observed, effect: &Effect, answer: Answer) {
+        match (effect, answer) {
+            (_, Answer::Seen(sight)) => observed.sight = Some(sight),
+            (_, Answer::Made(volume)) => observed.sight = Some(Sight::Present(Box::new(volume))),
+            (_, Answer::Rules(rules)) => {
+                observed.rules = rules;
+                observed.rules_confirmed = true;
+            }
+            (Effect::FetchKey(grant), Answer::Key(key)) => {
+                observed.keys.insert(grant.client.to_string(), key);
+            }
+            (Effect::Export(_), Answer::Applied(applied)) => {
+                for Applied { client, outcome } in applied {
+                    match outcome {
+                        Ok(Some(key)) => {
+                            observed.keys.insert(client.to_string(), key);
+                        }
+                        Ok(None) => {}
+                        Err(failure) => {
+                            observed.refused.insert(client, failure);
+                        }
+                    }
+                }
+                if let Some(Sight::Present(volume)) = &mut observed.sight {
+                    volume.export = self.export.clone();
+                }
+            }
+            (Effect::HoldRules(names), _) => {
+                for view in &mut observed.rules {
+                    if names.iter().any(|n| n == view.name())
+                        && let Some(rule) = self.rules.iter().find(|r| r.named() == view.name())
+                    {
+                        view.rule = rule.clone();
+                    }
+                }
+                observed
+                    .rules
+                    .retain(|v| self.rules.iter().any(|r| r.named() == v.name()));
+            }
+            (Effect::ReportRules(reports), _) => {
+                for report in reports {
+                    if report.release {
+                        observed.rules.retain(|v| v.name() != report.rule.named());
+                    }
+                    for view in &mut observed.rules {
+                        if view.name() == report.rule.named() {
+                            if report.status.is_some() {
+                                view.rule.status.clone_from(&report.status);
+                            }
+                            if let Some(secret) = &report.secret {
+                                view.credentials = Credentials::Complete;
+                                observed.keys.remove(&secret.identity);
+                            }
+                        }
+                    }
+                }
+            }
+            (Effect::Annotate(annotations), _) => {
+                observed.share.metadata.annotations = Some(annotations.clone());
+            }
+            (Effect::Resize(bytes), _) => {
+                if let Some(Sight::Present(volume)) = &mut observed.sight {
+                    volume.size_bytes = Some(*bytes);
+                }
+            }
+            (Effect::Unexport, _) => match &mut observed.sight {
+                Some(Sight::Present(volume)) => volume.export = Export::Absent,
+                Some(Sight::Absent { leftovers }) => *leftovers = false,
+                None => {}
+            },
+            (Effect::Remove, _) => observed.sight = absent(),
+            _ => unreachable!("an answer that does not belong to its effect"),
+        }
+    }
+
+    pub fn sight(&self) -> Sight {
+        let Some(there) = &self.subvolume else {
+            return Sight::Absent {
+                leftovers: matches!(self.export, Export::Ours { .. }),
+            };
+        };
+        // Native CephFS needs no export: it is there with nobody let in.
+        let export = if self.export == Export::Absent && !self.is_nfs() {
+            self.ours(Access::new())
+        } else {
+            self.export.clone()
+        };
+        Sight::Present(Box::new(Volume {
+            tag: there.tag.clone(),
+            size_bytes: there.size_bytes,
+            used_bytes: there.used_bytes,
+            export,
+            ..volume(self.share())
+        }))
+    }
+
+    fn read_rules(&self) -> Vec<RuleView> {
+        let read = |rule: &ShareAccessRule| {
+            let mut view = RuleView::unread(rule.clone());
+            view.secret_value = rule.spec.access_to_secret_ref.as_ref().map(|reference| {
+                self.values.get(&reference.name).cloned().ok_or_else(|| {
+                    failure(Scope::Object, Class::Waiting, reasons::SECRET_NOT_FOUND)
+                })
+            });
+            if rule.spec.access_type == AccessType::CephX {
+                view.credentials = match self.secrets.get(&view.secret_name()) {
+                    None => Credentials::Missing,
+                    Some(Stored::Ours { rule_uid, .. }) if Some(rule_uid) == rule.metadata.uid.as_ref() => {
+                        Credentials::Complete
+                    }
+                    Some(_) => Credentials::NotOurs,
+                };
+            }
+            view
+        };
+        self.rules.iter().map(read).collect()
+    }
+
+    // ---- coming to rest
+
+    /// Passes until nothing moves any more, the watch cache being up to date; then holds the outcome against the objects.
+    pub fn run_to_rest(&mut self) {
+        self.cached_rules = None;
+        for _ in 0..MOST_PASSES {
+            let before = self.essence();
+            self.look_due = true;
+            let end = self.pass(None);
+            if end == End::Gone {
+                self.rules_without_share();
+                self.check_gone();
+                return;
+            }
+            if self.essence() == before {
+                self.check_quiet();
+                self.check_rest();
+                return;
+            }
+            self.let_back_off_pass();
+        }
+        panic!("it does not come to rest: {:?}", self.steps);
+    }
+
+    pub fn let_back_off_pass(&mut self) {
+        if let Some(until) = self.status().next_retry_time {
+            self.now = self.now.max(until.0);
+        }
+    }
+
+    /// Everything but times and the count of attempts.
+    pub fn essence(&self) -> Essence {
+        let mut share = self.share.clone();
+        if let Some(status) = share.as_mut().and_then(|s| s.status.as_mut()) {
+            status.attempts = None;
+            status.next_retry_time = None;
+            for condition in &mut status.conditions {
+                condition.last_transition_time.0 = now();
+            }
+        }
+        let mut rules = self.rules.clone();
+        for status in rules.iter_mut().filter_map(|r| r.status.as_mut()) {
+            for condition in &mut status.conditions {
+                condition.last_transition_time.0 = now();
+            }
+        }
+        Essence {
+            share,
+            rules,
+            secrets: self.secrets.clone(),
+            subvolume: self.subvolume.clone(),
+            export: self.export.clone(),
+        }
+    }
+
+    /// A rule whose share is gone has a pass of its own.
+    fn rules_without_share(&mut self) {
+        let rules = std::mem::take(&mut self.rules);
+        for mut rule in rules {
+            let mut observed = share_access_rule::Observed {
+                rule: rule.clone(),
+                share_exists: false,
+                absence_confirmed: false,
+            };
+            let kept = loop {
+                let decision = share_access_rule::decide(&observed, self.now);
+                match decision.step {
+                    None => break true,
+                    Some(Step::RemoveFinalizer) => break false,
+                    Some(Step::Do(share_access_rule::Effect::ConfirmAbsence)) => {
+                        observed.absence_confirmed = true;
+                    }
+                    Some(step) => panic!("a rule's own pass does not {step:?}"),
+                }
+            };
+            if kept {
+                rule.status = Some(share_access_rule::decide(&observed, self.now).status);
+                self.rules.push(rule);
+            }
+        }
+        self.collect_garbage();
+    }
+
+    /// At rest, a pass writes nothing; if all is well it does not even look, and when it looks it only looks.
+    fn check_quiet(&self) {
+        let mut later = self.clone();
+        later.let_back_off_pass();
+        let well = is_true(&self.status().conditions, types::READY)
+            && !is_true(&self.status().conditions, types::RECONCILING);
+        for look_due in [false, true] {
+            later.look_due = look_due;
+            later.steps.clear();
+            later.status_writes = 0;
+            later.pass(None);
+            assert_eq!(later.essence(), self.essence(), "{:?}", later.steps);
+            if !well {
+                continue;
+            }
+            assert_eq!(later.status_writes, 0);
+            let allowed: &[&str] = match look_due {
+                false => &[],
+                true if self.unavailable.is_empty() => &["Look", "ConfirmRules"],
+                true => &["Look", "ConfirmRules", "Export"],
+            };
+            assert!(
+                later.steps.iter().all(|s| allowed.contains(s)),
+                "{look_due}: {:?}",
+                later.steps
+            );
+        }
+    }
+
+    // ---- what must hold
+
+    fn is_anothers(&self) -> bool {
+        let ours = |owner: &Owner| self.share.as_ref().is_some_and(|s| owner.is_same(&owner_of(s)));
+        self.subvolume.as_ref().is_some_and(|there| match &there.tag {
+            Tag::Absent => false,
+            Tag::Owner(owner) => !ours(owner),
+            Tag::Unreadable => true,
+        })
+    }
+
+    fn was_provisioned(&self) -> bool {
+        is_true(&self.status().conditions, types::PROVISIONED)
+    }
+
+    /// The backend as the share may use it.
+    fn usable_backend(&self) -> Option<&Description> {
+        let stored = recorded(&self.status())?;
+        let answering = self.backend.as_ref()?.as_ref().ok()?;
+        (answering.identity == stored).then_some(answering)
+    }
+
+    fn check_status(&self, status: &ShareStatus) {
+        let before = self.status();
+        if let Some(chosen) = recorded(&before) {
+            assert_eq!(recorded(status), Some(chosen), "the choice is kept");
+            assert_eq!(status.backend_name, before.backend_name);
+            assert_eq!(status.capabilities, before.capabilities);
+        }
+        if is_true(&before.conditions, types::PROVISIONED) {
+            assert!(
+                is_true(&status.conditions, types::PROVISIONED),
+                "what was there is not forgotten"
+            );
+        }
+        let is = |type_| told(&status.conditions, type_).0;
+        for only_while_true in [types::RECONCILING, types::STALLED, types::DELETION_BLOCKED] {
+            assert_ne!(is(only_while_true), "False", "{:?}", status.conditions);
+        }
+        assert!(
+            is(types::RECONCILING).is_empty() || is(types::STALLED).is_empty(),
+            "{:?}",
+            status.conditions
+        );
+        let order: Vec<_> = status.conditions.iter().map(|c| &c.type_).collect();
+        assert!(order.is_sorted(), "{order:?}");
+        assert!(!serde_json::to_string(status).unwrap().contains(KEY));
+    }
+
+    fn check_step(&self, observed: &Observed, step: &Step<Effect>, status: &ShareStatus) {
+        let stored = self.share();
+        let chosen = recorded(&self.status());
+        match step {
+            Step::AddFinalizer => assert!(!stored.is_leaving() && !stored.is_held()),
+            Step::Record => {
+                assert!(stored.is_held() && chosen.is_none() && recorded(status).is_some());
+            }
+            Step::RemoveFinalizer => {
+                assert!(stored.is_leaving());
+                assert!(
+                    self.subvolume.is_none() || self.is_anothers(),
+                    "let go with its volume there"
+                );
+                assert!(!matches!(self.export, Export::Ours { .. }) || self.is_anothers());
+            }
+            Step::Do(effect) => {
+                if effect.changes_backend() {
+                    assert!(stored.is_held(), "{} before the finalizer", effect.name());
+                    assert!(chosen.is_some(), "{} before the choice is stored", effect.name());
+                    assert!(self.usable_backend().is_some(), "{}", effect.name());
+                    assert_eq!(
+                        stored.is_leaving(),
+                        matches!(effect, Effect::Unexport | Effect::Remove),
+                        "{}",
+                        effect.name()
+                    );
+                    assert!(
+                        !self.is_anothers() || matches!(effect, Effect::Create(_)),
+                        "{} on another's volume",
+                        effect.name()
+                    );
+                    assert!(
+                        observed.failure.is_none(),
+                        "{} after a failure",
+                        effect.name()
+                    );
+                }
+                self.check_effect(observed, effect);
+            }
+        }
+    }
+
+    fn check_effect(&self, observed: &Observed, effect: &Effect) {
+        match effect {
+            Effect::Create(_) => assert!(
+                self.subvolume.is_some() || !self.was_provisioned(),
+                "made again, empty"
+            ),
+            Effect::Resize(bytes) => {
+                let shrinks = self.status().size.is_some_and(|s| s.bytes() > *bytes);
+                let may_shrink = self.status().capabilities.unwrap().shrink;
+                assert!(!shrinks || may_shrink, "shrunk against its type");
+            }
+            Effect::Export(access) => {
+                let risky = !access.is_empty() || !self.access().is_empty();
+                assert!(observed.rules_confirmed || !risky, "applied from a cache");
+                for grant in access {
+                    assert!(
+                        self.rules.iter().any(|r| !r.is_leaving()
+                            && r.is_held()
+                            && r.spec.access_level == grant.level
+                            && self.client_of(r).as_ref() == Some(&grant.client)),
+                        "no live, held rule names {grant:?}"
+                    );
+                }
+                let clients: BTreeSet<_> = access.iter().map(|g| g.client.to_string()).collect();
+                assert_eq!(clients.len(), access.len(), "a client twice");
+            }
+            Effect::HoldRules(names) => assert!(!names.is_empty()),
+            Effect::ReportRules(reports) => {
+                assert!(!reports.is_empty());
+                for report in reports {
+                    self.check_report(report);
+                }
+            }
+            Effect::Remove => assert!(self.access().is_empty(), "removed with clients let in"),
+            Effect::Unexport | Effect::FetchKey(_) | Effect::Annotate(_) | Effect::Look | Effect::ConfirmRules => {}
+        }
+    }
+
+    fn check_report(&self, report: &Report) {
+        let access = self.access();
+        let client = self.client_of(&report.rule);
+        let in_force = |level: AccessLevel| {
+            access
+                .iter()
+                .any(|g| Some(&g.client) == client.as_ref() && g.level == level)
+        };
+        assert!(report.release || report.status.is_some() || report.secret.is_some());
+        if report.release {
+            assert!(report.rule.is_leaving());
+            let named_by_another = self.rules.iter().any(|r| {
+                r.named() != report.rule.named() && !r.is_leaving() && self.client_of(r) == client
+            });
+            assert!(
+                named_by_another || client.is_none() || access.iter().all(|g| Some(&g.client) != client.as_ref()),
+                "let go with its client let in"
+            );
+        }
+        if let Some(status) = &report.status {
+            assert_ne!(report.rule.status.as_ref(), Some(status), "written again");
+            if status.phase == Some(AccessPhase::Active) {
+                assert!(
+                    report.rule.is_held() && in_force(report.rule.spec.access_level),
+                    "{status:?}"
+                );
+            }
+            assert!(!serde_json::to_string(status).unwrap().contains(KEY));
+        }
+        if let Some(secret) = &report.secret {
+            assert!(self.secrets.get(&secret.name) != Some(&Stored::Foreign));
+            assert!(in_force(report.rule.spec.access_level), "a key for one not let in");
+        }
+    }
+
+    /// Whom a rule names, if it names anybody.
+    fn client_of(&self, rule: &ShareAccessRule) -> Option<Client> {
+        let made = format!("shoal-{}", rule.metadata.uid.as_ref()?);
+        let text = match (&rule.spec.access_to, &rule.spec.access_to_secret_ref) {
+            (Some(text), _) => text,
+            (None, Some(reference)) => self.values.get(&reference.name)?,
+            (None, None) => &made,
+        };
+        Client::parse(rule.spec.access_type, text.trim()).ok()
+    }
+
+    /// The rules that ought to be in force.
+    fn rules_in_force(&self) -> Vec<&ShareAccessRule> {
+        let fitting = if self.is_nfs() { AccessType::IP } else { AccessType::CephX };
+        let reserved = |client: &Client| match client {
+            Client::CephX(identity) => {
+                RESERVED_IDENTITIES.contains(&identity.as_str()) || identity == "shoal-operator"
+            }
+            Client::Ip(_) => false,
+        };
+        let foreign = |rule: &ShareAccessRule| {
+            let name = format!("{}-cephx", rule.named());
+            rule.spec.access_type == AccessType::CephX && self.secrets.get(&name) == Some(&Stored::Foreign)
+        };
+        let mut fit: Vec<_> = self
+            .rules
+            .iter()
+            .filter(|r| !r.is_leaving() && r.spec.access_type == fitting && !foreign(r))
+            .filter(|r| self.client_of(r).is_some_and(|c| !reserved(&c)))
+            .collect();
+        fit.sort_by_key(|r| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.named()));
+        let mut seen = BTreeSet::new();
+        fit.retain(|r| seen.insert(self.client_of(r).unwrap().to_string()));
+        fit.retain(|r| !self.unavailable.contains_key(&self.client_of(r).unwrap()));
+        fit
+    }
+
+    /// At rest the backend holds exactly what the objects say, or the status says why not.
+    fn check_rest(&self) {
+        let share = self.share();
+        let status = self.status();
+        let conditions = &status.conditions;
+        if share.is_leaving() {
+            assert!(says(conditions, types::DELETION_BLOCKED), "{status:?}");
+            return;
+        }
+        assert!(share.is_held());
+        if recorded(&status).is_none() {
+            assert!(self.subvolume.is_none() || self.is_anothers());
+            assert!(!why_not_ready(conditions).is_empty());
+            assert!(self.all_told());
+            return;
+        }
+        let expected = match (self.usable_backend(), &self.subvolume) {
+            (None, _) => {
+                let replaced = matches!(&self.backend, Some(Ok(_)));
+                let reason = told(conditions, types::READY);
+                if replaced {
+                    assert_eq!(reason, ("False".into(), reasons::BACKEND_REPLACED.into()));
+                }
+                assert!(self.all_told());
+                return;
+            }
+            (_, Some(_)) if self.is_anothers() => reasons::OWNED_BY_ANOTHER,
+            (_, None) if self.was_provisioned() => reasons::VOLUME_MISSING,
+            (_, None) => reasons::SIZE_OUT_OF_RANGE,
+            (_, Some(there)) if there.tag == Tag::Absent => reasons::SIZE_OUT_OF_RANGE,
+            _ if matches!(self.export, Export::Taken(_)) => reasons::EXPORT_PATH_TAKEN,
+            (_, Some(there)) => {
+                self.check_access();
+                assert!(self.rules.iter().all(|r| !r.is_leaving()), "a rule is kept from going");
+                if says(conditions, types::READY) {
+                    assert_eq!(there.size_bytes, Some(share.spec.size.bytes()));
+                    assert!(!status.export_locations.is_empty());
+                    assert!(share.metadata.annotations.is_some());
+                    assert_eq!(status.observed_generation, share.metadata.generation);
+                } else {
+                    let reason = why_not_ready(conditions);
+                    let refused = [
+                        reasons::SHRINK_NOT_ALLOWED,
+                        reasons::SHRINK_BELOW_USED,
+                        reasons::SIZE_OUT_OF_RANGE,
+                    ];
+                    assert!(refused.contains(&reason.as_str()), "{status:?}");
+                    assert!(says(conditions, types::STALLED));
+                }
+                return;
+            }
+        };
+        assert_eq!(why_not_ready(conditions), expected);
+        assert!(says(conditions, types::STALLED));
+        assert!(self.all_told());
+    }
+
+    fn check_access(&self) {
+        let in_force = self.rules_in_force();
+        let wanted: BTreeSet<_> = in_force
+            .iter()
+            .map(|r| (self.client_of(r).unwrap().to_string(), r.spec.access_level))
+            .collect();
+        let given: BTreeSet<_> = self
+            .access()
+            .iter()
+            .map(|g| (g.client.to_string(), g.level))
+            .collect();
+        assert_eq!(given, wanted, "exactly the clients of the rules");
+        assert!(matches!(self.export, Export::Ours { intact: true, .. }) || !self.is_nfs());
+        for rule in &self.rules {
+            let status = rule.status.as_ref().unwrap();
+            assert_eq!(status.observed_generation, rule.metadata.generation);
+            let active = in_force.iter().any(|r| r.named() == rule.named());
+            let phase = if active { AccessPhase::Active } else { AccessPhase::Error };
+            assert_eq!(status.phase, Some(phase), "{rule:?}");
+            assert!(rule.is_held());
+            if active && !self.is_nfs() {
+                let secret = status.credentials_secret_ref.as_ref().unwrap();
+                assert!(matches!(&self.secrets[&secret.name], Stored::Ours { identity, .. }
+                    if Some(cephx(identity)) == self.client_of(rule)));
+            }
+        }
+        let access = status_access(&self.status());
+        let sizes = (self.rules.len(), in_force.len(), self.rules.len() - in_force.len());
+        assert_eq!(access, sizes);
+    }
+
+    fn all_told(&self) -> bool {
+        self.rules
+            .iter()
+            .all(|r| r.status.as_ref().is_some_and(|s| s.observed_generation == r.metadata.generation))
+    }
+
+    fn check_gone(&self) {
+        assert!(
+            self.subvolume.as_ref().is_none_or(|s| s.tag != Tag::Owner(owner_of(&share("a")))),
+            "its volume is left behind"
+        );
+        assert!(self.rules.iter().all(|r| !r.is_leaving()));
+    }
+}
+
+fn status_access(status: &ShareStatus) -> (usize, usize, usize) {
+    let access = status.access.unwrap();
+    let count = |n: i32| usize::try_from(n).unwrap();
+    (count(access.total), count(access.applied), count(access.failed))
+}
+
+/// The world without times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Essence {
+    share: Option<Share>,
+    rules: Vec<ShareAccessRule>,
+    secrets: BTreeMap<String, Stored>,
+    subvolume: Option<Subvolume>,
+    export: Export,
+}
+
+/// Every key holds this.
+pub const KEY: &str = "AQkey";
+
+pub fn key_of(identity: &str) -> Key {
+    Key::new(format!("{KEY}-{identity}"))
+}
+
+impl Fault {
+    fn strike(self, effect: &Effect) -> Failure {
+        let api = matches!(
+            effect,
+            Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_)
+        );
+        match self.scope {
+            _ if api => failure(Scope::Object, Class::Transient, reasons::API_ERROR),
+            Scope::Object => failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR),
+            Scope::Backend => failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT),
+        }
+    }
+}
+
+/// What a pass over a settled share sees.
+pub fn observed(share: Share, rules: impl Into<Vec<ShareAccessRule>>) -> Observed {
+    World::settled(share, rules).load().unwrap()
+}
+
+/// The finalizer's name is part of what users see.
+#[test]
+fn the_finalizer_is_the_one_of_the_api() {
+    assert_eq!(share("a").held().metadata.finalizers.unwrap(), [FINALIZER]);
+    assert_eq!(share::recorded(&ShareStatus::default()), None);
+}

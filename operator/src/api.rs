@@ -1,0 +1,167 @@
+//! Reads and writes on the API server: each bounded in time, each write on exactly the version it was decided on.
+
+use std::{fmt::Debug, future::Future, time::Duration};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use shoal_crds::{
+    Share, ShareAccessRule, ShareBackend, ShareType,
+    names::{FINALIZER, field_managers},
+};
+
+use crate::error::Error;
+
+/// The longest that one request may take. kube's own retries are off: a write that timed out may have been stored, and
+/// only a fresh pass can tell.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What Shoal's kinds have in common.
+pub trait Object:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static
+{
+    /// The API of the kind; of a namespaced kind in this namespace.
+    fn api(client: &Client, namespace: Option<&str>) -> Api<Self>;
+}
+
+impl Object for ShareBackend {
+    fn api(client: &Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client.clone())
+    }
+}
+
+impl Object for ShareType {
+    fn api(client: &Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client.clone())
+    }
+}
+
+impl Object for Share {
+    fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
+        Api::namespaced(client.clone(), namespace.unwrap_or_default())
+    }
+}
+
+impl Object for ShareAccessRule {
+    fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
+        Api::namespaced(client.clone(), namespace.unwrap_or_default())
+    }
+}
+
+/// Bounds a request.
+pub async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    tokio::time::timeout(REQUEST_TIMEOUT, request)
+        .await
+        .map_err(|_| Error::ApiTimedOut(REQUEST_TIMEOUT))?
+        .map_err(Error::from)
+}
+
+/// The API that an object lives in.
+pub fn of<K: Object>(client: &Client, object: &K) -> Api<K> {
+    K::api(client, object.namespace().as_deref())
+}
+
+/// Reads the object from the API server itself, and makes sure that it is this very one.
+pub async fn live<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
+    let found = bounded(of(client, object).get(&object.name_any())).await?;
+    if found.uid() == object.uid() { Ok(found) } else { Err(Error::Gone) }
+}
+
+/// Stores a status by server-side apply.
+pub async fn store_status<K: Object, S: Serialize>(
+    client: &Client,
+    manager: &str,
+    object: &K,
+    status: &S,
+) -> Result<K, Error> {
+    let mut patch = identified(object);
+    patch["status"] = serde_json::to_value(status).map_err(|e| Error::Bug(e.to_string()))?;
+    let params = PatchParams::apply(manager).force();
+    bounded(of(client, object).patch_status(&object.name_any(), &params, &Patch::Apply(&patch))).await
+}
+
+/// Writes annotations by server-side apply: those written before and not named now go.
+pub async fn store_annotations<K: Object>(
+    client: &Client,
+    object: &K,
+    annotations: &std::collections::BTreeMap<String, String>,
+) -> Result<K, Error> {
+    let mut patch = identified(object);
+    patch["metadata"]["annotations"] = json!(annotations);
+    let params = PatchParams::apply(field_managers::ANNOTATIONS).force();
+    bounded(of(client, object).patch(&object.name_any(), &params, &Patch::Apply(&patch))).await
+}
+
+/// Puts the finalizer on.
+pub async fn add_finalizer<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
+    let mut finalizers = object.finalizers().to_vec();
+    finalizers.push(FINALIZER.into());
+    store_finalizers(client, object, &finalizers).await
+}
+
+/// Takes the finalizer off. An object that is gone already is as good.
+pub async fn remove_finalizer<K: Object>(client: &Client, object: &K) -> Result<(), Error> {
+    let finalizers: Vec<_> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    match store_finalizers(client, object, &finalizers).await {
+        Ok(_) | Err(Error::Gone) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A merge patch: whoever put the finalizer on (a policy, the user, this operator), the list is replaced as a whole, on
+/// exactly the version it was read from.
+async fn store_finalizers<K: Object>(client: &Client, object: &K, finalizers: &[String]) -> Result<K, Error> {
+    let patch = json!({
+        "metadata": {
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+            "finalizers": finalizers,
+        },
+    });
+    let params = PatchParams { field_manager: Some(field_managers::FINALIZER.into()), ..PatchParams::default() };
+    bounded(of(client, object).patch(&object.name_any(), &params, &Patch::Merge(&patch))).await
+}
+
+/// What an apply needs to hit exactly this version of exactly this object.
+fn identified<K: Object>(object: &K) -> Value {
+    json!({
+        "apiVersion": K::api_version(&()),
+        "kind": K::kind(&()),
+        "metadata": {
+            "name": object.name_any(),
+            "namespace": object.namespace(),
+            "uid": object.uid(),
+            "resourceVersion": object.resource_version(),
+        },
+    })
+}
+
+/// Lists from the API server itself (no resourceVersion: a quorum read), in pages.
+pub async fn list_live<K: Object>(client: &Client, namespace: &str, field_selector: &str) -> Result<Vec<K>, Error> {
+    let api = K::api(client, Some(namespace));
+    let mut params = ListParams::default().fields(field_selector).limit(500);
+    let mut items = Vec::new();
+    loop {
+        let page = bounded(api.list(&params)).await?;
+        items.extend(page.items);
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            _ => return Ok(items),
+        }
+    }
+}
+
+/// Reads a Secret by name. None: there is none.
+pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    bounded(Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name)).await
+}
+
+/// The text under a Secret's key.
+pub fn secret_text(secret: &Secret, key: &str) -> Option<String> {
+    let bytes = &secret.data.as_ref()?.get(key)?.0;
+    String::from_utf8(bytes.clone()).ok()
+}

@@ -1,0 +1,184 @@
+//! The backends, as they answered last: what shares are placed on and worked through.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use kube::Client;
+use parking_lot::{Mutex, RwLock};
+use shoal_backend::{
+    Backend,
+    simulated::{self, Simulated},
+};
+use shoal_ceph::{CephBackend, CephSettings, Connections, NfsService};
+use shoal_crds::{ShareBackend, condition::reasons, names::connection_secret};
+use shoal_domain::{Class, Failure, Scope, grant::Key, identity::Description};
+
+use crate::{api, error::Error};
+
+/// A backend ready to be spoken to.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The ShareBackend's uid: one re-made under the same name is another.
+    uid: String,
+    /// What it was made from; it is made anew when that changes.
+    made_from: MadeFrom,
+    /// The backend.
+    pub backend: Arc<dyn Backend>,
+    /// What it said of itself last, as far as shares may rely on it.
+    pub state: Result<Description, Failure>,
+}
+
+/// What a backend is made from. Compared, never printed: it holds a key.
+#[derive(Clone, PartialEq)]
+enum MadeFrom {
+    Ceph(Box<CephSettings>),
+    Simulated(shoal_crds::SimulatedBackend),
+}
+
+impl std::fmt::Debug for MadeFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ceph(_) => "Ceph",
+            Self::Simulated(_) => "Simulated",
+        })
+    }
+}
+
+/// All backends, by name.
+pub struct Backends {
+    entries: RwLock<HashMap<String, Entry>>,
+    connections: Connections,
+    command_timeout: Duration,
+    simulated_state: Option<PathBuf>,
+    /// What simulated backends hold, by uid: it outlives a change of their spec.
+    simulated: Mutex<HashMap<String, simulated::Cluster>>,
+}
+
+impl Backends {
+    /// None yet.
+    pub fn new(command_timeout: Duration, simulated_state: Option<PathBuf>) -> Self {
+        Self {
+            entries: RwLock::default(),
+            connections: Connections::default(),
+            command_timeout,
+            simulated_state,
+            simulated: Mutex::default(),
+        }
+    }
+
+    /// The backend of this name and uid, if it has been asked what it is.
+    pub fn get(&self, name: &str, uid: &str) -> Option<Entry> {
+        self.entries.read().get(name).filter(|e| e.uid == uid).cloned()
+    }
+
+    /// Makes the backend that a ShareBackend describes, or finds the one made before.
+    pub async fn connect(&self, client: &Client, object: &ShareBackend) -> Result<Arc<dyn Backend>, Error> {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        let made_from = self.made_from(client, object).await?;
+        if let Some(entry) = self.get(&name, &uid).filter(|e| e.made_from == made_from) {
+            return Ok(entry.backend);
+        }
+        let backend: Arc<dyn Backend> = match &made_from {
+            MadeFrom::Ceph(settings) => Arc::new(CephBackend::new((**settings).clone(), &self.connections)),
+            MadeFrom::Simulated(spec) => Arc::new(self.simulate(&name, &uid, spec)?),
+        };
+        let entry = Entry { uid, made_from, backend: backend.clone(), state: Err(not_asked_yet()) };
+        self.entries.write().insert(name, entry);
+        Ok(backend)
+    }
+
+    /// Says what shares may rely on. True if that is news for them.
+    pub fn admit(&self, name: &str, uid: &str, state: Result<Description, Failure>) -> bool {
+        let mut entries = self.entries.write();
+        let Some(entry) = entries.get_mut(name).filter(|e| e.uid == uid) else { return false };
+        let news = match (&entry.state, &state) {
+            (Ok(old), Ok(new)) => {
+                old.identity != new.identity
+                    || old.monitors != new.monitors
+                    || old.nfs_endpoints != new.nfs_endpoints
+                    || old.protocols != new.protocols
+            }
+            (Err(old), Err(new)) => old.reason != new.reason,
+            _ => true,
+        };
+        entry.state = state;
+        news
+    }
+
+    /// Notes trouble that a share had with its backend: no other share tries before the backend itself has been asked.
+    pub fn trouble(&self, name: &str, failure: Failure) {
+        if let Some(entry) = self.entries.write().get_mut(name) {
+            entry.state = Err(failure);
+        }
+    }
+
+    async fn made_from(&self, client: &Client, object: &ShareBackend) -> Result<MadeFrom, Error> {
+        let Some(ceph) = &object.spec.ceph else {
+            return Ok(MadeFrom::Simulated(object.spec.simulated.clone().unwrap_or_default()));
+        };
+        let reference = &ceph.connection_secret_ref;
+        let place = format!("spec.ceph.connectionSecretRef: Secret {}/{}", reference.namespace, reference.name);
+        let secret = api::secret(client, &reference.namespace, &reference.name)
+            .await?
+            .ok_or_else(|| no_secret(format!("{place} does not exist; create it with keys monHost, userID and userKey")))?;
+        let text = |key: &str| {
+            api::secret_text(&secret, key)
+                .map(|t| t.trim().to_owned())
+                .filter(|t| !t.is_empty())
+                .ok_or_else(|| no_secret(format!("{place} has no {key}; add it")))
+        };
+        Ok(MadeFrom::Ceph(Box::new(CephSettings {
+            mon_host: text(connection_secret::MON_HOST)?,
+            user_id: text(connection_secret::USER_ID)?,
+            user_key: Key::new(text(connection_secret::USER_KEY)?),
+            filesystem: ceph.filesystem.clone(),
+            subvolume_group: ceph.subvolume_group.clone(),
+            data_pool: ceph.data_pool.clone(),
+            namespace_isolated: ceph.namespace_isolated,
+            nfs: ceph
+                .nfs
+                .as_ref()
+                .map(|n| NfsService { cluster_id: n.cluster_id.clone(), endpoints: n.endpoints.clone() }),
+            command_timeout: self.command_timeout,
+        })))
+    }
+
+    fn simulate(&self, name: &str, uid: &str, spec: &shoal_crds::SimulatedBackend) -> Result<Simulated, Error> {
+        // The cluster's ids come from the seed: the same ShareBackend is the same cluster after a restart.
+        let seed = uid.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let mut clusters = self.simulated.lock();
+        let cluster = match (clusters.get(uid), &self.simulated_state) {
+            (Some(cluster), _) => cluster.clone(),
+            (None, Some(folder)) => simulated::Cluster::with_state_file(&folder.join(format!("{name}-{uid}.json")), seed)?,
+            (None, None) => simulated::Cluster::new(seed),
+        };
+        clusters.insert(uid.to_owned(), cluster.clone());
+        let settings = simulated::Settings {
+            latency: Duration::from_millis(spec.latency_milliseconds.unsigned_abs().into()),
+            failure_percent: u8::try_from(spec.failure_percent).unwrap_or_default(),
+            total_bytes: spec.capacity.map_or(1 << 50, shoal_crds::Size::bytes),
+            seed,
+            ..simulated::Settings::default()
+        };
+        Ok(Simulated::new(&cluster, name, settings)?)
+    }
+}
+
+/// What is said of a backend before it has been asked what it is.
+pub(crate) fn not_asked_yet() -> Failure {
+    Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::BACKEND_NOT_READY,
+        message: "it has not been asked yet".into(),
+    }
+}
+
+fn no_secret(message: String) -> Error {
+    Error::Backend(Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::SECRET_NOT_FOUND,
+        message,
+    })
+}

@@ -1,0 +1,209 @@
+//! Watch caches of every kind that decisions rest on, and the queues that their events feed.
+//!
+//! kube's own trigger streams drop deletions; here one loop a kind keeps the cache and hands every change, a
+//! disappearance between two watches included, to [`route`](crate::controllers::route).
+
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use futures::{
+    StreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, Lookup, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+
+/// An object as the watch delivers it: one that can't be parsed does not stop the others.
+pub type Guarded<K> = DeserializeGuard<K>;
+
+/// Keys of objects that are due for a pass.
+pub struct Queue<K: Resource<DynamicType = ()> + 'static> {
+    sender: UnboundedSender<ObjectRef<Guarded<K>>>,
+}
+
+impl<K: Resource<DynamicType = ()> + 'static> Queue<K> {
+    fn new() -> (Self, UnboundedReceiver<ObjectRef<Guarded<K>>>) {
+        let (sender, receiver) = unbounded();
+        (Self { sender }, receiver)
+    }
+
+    /// Asks for a pass over a namespaced object.
+    pub fn push(&self, namespace: &str, name: &str) {
+        self.push_ref(ObjectRef::new(name).within(namespace));
+    }
+
+    /// Asks for a pass over a cluster-scoped object.
+    pub fn push_cluster_scoped(&self, name: &str) {
+        self.push_ref(ObjectRef::new(name));
+    }
+
+    /// Asks for a pass.
+    pub fn push_ref(&self, key: ObjectRef<Guarded<K>>) {
+        // The receiver lives as long as the controller; after it nobody needs passes.
+        let _ = self.sender.unbounded_send(key);
+    }
+}
+
+/// All caches and queues.
+pub struct Caches {
+    /// Namespaces: metadata only.
+    pub namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Share backends.
+    pub backends: Store<Guarded<ShareBackend>>,
+    /// Share types.
+    pub types: Store<Guarded<ShareType>>,
+    /// Shares.
+    pub shares: Store<Guarded<Share>>,
+    /// Access rules.
+    pub rules: Store<Guarded<ShareAccessRule>>,
+    /// Backends due for a pass.
+    pub backend_queue: Queue<ShareBackend>,
+    /// Types due for a pass.
+    pub type_queue: Queue<ShareType>,
+    /// Shares due for a pass.
+    pub share_queue: Queue<Share>,
+    /// Rules due for a pass.
+    pub rule_queue: Queue<ShareAccessRule>,
+}
+
+/// The receiving ends of the queues.
+pub struct Due {
+    /// Backends due for a pass.
+    pub backends: UnboundedReceiver<ObjectRef<Guarded<ShareBackend>>>,
+    /// Types due for a pass.
+    pub types: UnboundedReceiver<ObjectRef<Guarded<ShareType>>>,
+    /// Shares due for a pass.
+    pub shares: UnboundedReceiver<ObjectRef<Guarded<Share>>>,
+    /// Rules due for a pass.
+    pub rules: UnboundedReceiver<ObjectRef<Guarded<ShareAccessRule>>>,
+}
+
+/// The writing ends of the caches.
+pub struct Writers {
+    /// Namespaces.
+    pub namespaces: reflector::store::Writer<PartialObjectMeta<Namespace>>,
+    /// Share backends.
+    pub backends: reflector::store::Writer<Guarded<ShareBackend>>,
+    /// Share types.
+    pub types: reflector::store::Writer<Guarded<ShareType>>,
+    /// Shares.
+    pub shares: reflector::store::Writer<Guarded<Share>>,
+    /// Access rules.
+    pub rules: reflector::store::Writer<Guarded<ShareAccessRule>>,
+}
+
+impl Caches {
+    /// Empty caches and queues.
+    pub fn new() -> (Self, Writers, Due) {
+        let (namespaces, namespaces_w) = reflector::store();
+        let (backends, backends_w) = reflector::store();
+        let (types, types_w) = reflector::store();
+        let (shares, shares_w) = reflector::store();
+        let (rules, rules_w) = reflector::store();
+        let (backend_queue, backends_due) = Queue::new();
+        let (type_queue, types_due) = Queue::new();
+        let (share_queue, shares_due) = Queue::new();
+        let (rule_queue, rules_due) = Queue::new();
+        (
+            Self {
+                namespaces,
+                backends,
+                types,
+                shares,
+                rules,
+                backend_queue,
+                type_queue,
+                share_queue,
+                rule_queue,
+            },
+            Writers { namespaces: namespaces_w, backends: backends_w, types: types_w, shares: shares_w, rules: rules_w },
+            Due { backends: backends_due, types: types_due, shares: shares_due, rules: rules_due },
+        )
+    }
+
+    /// Waits until every cache has been filled once: a set that comes from a cache not yet filled is never acted on.
+    pub async fn wait_until_filled(&self) {
+        // A writer is dropped only when the process ends.
+        let _ = self.namespaces.wait_until_ready().await;
+        let _ = self.backends.wait_until_ready().await;
+        let _ = self.types.wait_until_ready().await;
+        let _ = self.shares.wait_until_ready().await;
+        let _ = self.rules.wait_until_ready().await;
+    }
+}
+
+/// The objects of a guarded cache that could be parsed, and that are wanted.
+pub fn parsed<K>(store: &Store<Guarded<K>>, wanted: impl Fn(&K) -> bool) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store.state().iter().filter_map(|guard| guard.0.as_ref().ok()).filter(|k| wanted(k)).cloned().collect()
+}
+
+/// Keeps a cache for as long as the process lives, and hands on each object that appeared, changed in more than its
+/// status, or went.
+pub async fn keep<K>(
+    client: Client,
+    mut writer: reflector::store::Writer<K>,
+    mut changed: impl FnMut(&K) + Send,
+) where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    ObjectRef<K>: Hash + Eq,
+{
+    let store = writer.as_reader();
+    let mut stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().boxed();
+    let mut before_relist: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new();
+    while let Some(event) = stream.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(kind = %<K as Resource>::kind(&()), %error, "a watch broke off; it starts again");
+                continue;
+            }
+        };
+        let earlier = match &event {
+            watcher::Event::Apply(object) => store.get(&Lookup::to_object_ref(object, ())),
+            _ => None,
+        };
+        if matches!(event, watcher::Event::Init) {
+            before_relist = store.state().into_iter().map(|o| (Lookup::to_object_ref(&*o, ()), o)).collect();
+        }
+        writer.apply_watcher_event(&event);
+        match &event {
+            watcher::Event::Apply(object) if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
+            watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(object),
+            watcher::Event::InitDone => {
+                for object in store.state() {
+                    let key = Lookup::to_object_ref(&*object, ());
+                    if before_relist.remove(&key).is_none_or(|e| !only_status_differs(&*e, &*object)) {
+                        changed(&object);
+                    }
+                }
+                // What is left went while nobody was watching.
+                std::mem::take(&mut before_relist).values().for_each(|object| changed(object));
+            }
+            watcher::Event::Init | watcher::Event::InitApply(_) => {}
+        }
+    }
+}
+
+/// Whether two versions of an object differ in nothing that asks for a pass.
+fn only_status_differs<K: Resource>(a: &K, b: &K) -> bool {
+    let (x, y) = (a.meta(), b.meta());
+    x.uid == y.uid
+        && x.generation.is_some()
+        && x.generation == y.generation
+        && x.deletion_timestamp == y.deletion_timestamp
+        && a.finalizers() == b.finalizers()
+        && a.labels() == b.labels()
+        && a.annotations() == b.annotations()
+}

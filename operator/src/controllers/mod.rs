@@ -1,0 +1,97 @@
+//! One file a kind, with its loads and its acts; and what an event on one kind means for the others.
+
+pub mod share;
+pub mod share_access_rule;
+pub mod share_backend;
+pub mod share_type;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+
+use crate::{
+    caches::{Caches, Guarded, parsed},
+    context::Context,
+};
+
+/// What an event means: which objects are due for a pass.
+pub mod route {
+    use super::{
+        Caches, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule, ShareBackend, ShareType,
+        parsed, wake_unplaced,
+    };
+
+    /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
+    pub fn share(caches: &Caches, share: &Guarded<Share>) {
+        caches.share_queue.push_ref(ObjectRef::from_obj(share));
+        let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
+        let concerned =
+            |r: &ShareAccessRule| r.namespace().as_deref() == Some(&namespace) && r.spec.share_ref.name == name;
+        for rule in parsed(&caches.rules, concerned) {
+            caches.rule_queue.push(&namespace, &rule.name_any());
+        }
+    }
+
+    /// A rule concerns its share, which is its one applier, and itself while there is none.
+    pub fn rule(caches: &Caches, rule: &Guarded<ShareAccessRule>) {
+        caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
+        if let Ok(rule) = &rule.0 {
+            caches.share_queue.push(&rule.namespace().unwrap_or_default(), &rule.spec.share_ref.name);
+        }
+    }
+
+    /// A type concerns itself, and shares that have no place yet.
+    pub fn share_type(caches: &Caches, share_type: &Guarded<ShareType>) {
+        caches.type_queue.push_ref(ObjectRef::from_obj(share_type));
+        wake_unplaced(caches);
+    }
+
+    /// A backend concerns itself, the types that may select it, and the shares on it when it comes or goes.
+    pub fn backend(caches: &Caches, backend: &Guarded<ShareBackend>) {
+        caches.backend_queue.push_ref(ObjectRef::from_obj(backend));
+        for share_type in parsed(&caches.types, |_| true) {
+            caches.type_queue.push_cluster_scoped(&share_type.name_any());
+        }
+        super::wake_shares_on(caches, &backend.name_any());
+    }
+
+    /// A namespace's labels say which types its shares may use.
+    pub fn namespace(caches: &Caches, _: &PartialObjectMeta<Namespace>) {
+        wake_unplaced(caches);
+    }
+}
+
+/// Asks for a pass over the shares that have no place yet.
+fn wake_unplaced(caches: &Caches) {
+    wake_shares(caches, |share| share.status.as_ref().is_none_or(|s| s.backend_name.is_none()));
+}
+
+/// Asks for a pass over the shares on this backend, and those that have no place yet.
+pub(crate) fn wake_shares_on(caches: &Caches, backend: &str) {
+    wake_shares(caches, |share| {
+        share.status.as_ref().and_then(|s| s.backend_name.as_deref()).is_none_or(|name| name == backend)
+    });
+}
+
+fn wake_shares(caches: &Caches, wanted: impl Fn(&Share) -> bool) {
+    for guard in caches.shares.state() {
+        if guard.0.as_ref().is_ok_and(&wanted) {
+            caches.share_queue.push_ref(ObjectRef::from_obj(&*guard));
+        }
+    }
+}
+
+/// Every backend as placement sees it.
+fn candidates(ctx: &Context) -> Vec<shoal_domain::placement::Candidate> {
+    parsed(&ctx.caches.backends, |_| true)
+        .into_iter()
+        .map(|backend| {
+            let (name, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
+            shoal_domain::placement::Candidate {
+                state: ctx.backends.get(&name, &uid).map_or_else(|| Err(crate::backends::not_asked_yet()), |e| e.state),
+                labels: backend.labels().clone(),
+                name,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,370 @@
+//! The controller of Shares, and the one applier of their access rules.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{Namespace, Secret},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::reflector::ObjectRef,
+};
+use shoal_crds::{
+    AccessType, Share, ShareAccessRule, ShareStatus,
+    condition::reasons,
+    names::{cephx_secret, field_managers, labels},
+};
+use shoal_domain::{
+    Class, Decision, Failure, Scope, decision,
+    grant::{Applied, Client},
+    share::{self, Effect, Observed},
+    share_access_rule::{Credentials, KeySecret, Report, RuleView},
+    share_type,
+    volume::{Export, Sight},
+};
+
+use super::share_access_rule::MANAGER as RULE_MANAGER;
+use crate::{
+    api,
+    backends::Entry,
+    caches::parsed,
+    context::Context,
+    driver::{self, Kind},
+    error::Error,
+    failpoint,
+};
+
+/// Makes shares, keeps them, and takes them away.
+pub struct Shares;
+
+impl driver::Effect for Effect {
+    fn name(&self) -> &'static str {
+        self.name()
+    }
+    fn speaks_to_backend(&self) -> bool {
+        self.changes_backend() || matches!(self, Self::Look)
+    }
+    fn changes_backend(&self) -> bool {
+        self.changes_backend()
+    }
+}
+
+#[async_trait]
+impl Kind for Shares {
+    type Object = Share;
+    type Status = ShareStatus;
+    type Observed = Observed;
+    type Effect = Effect;
+    const NAME: &'static str = "Share";
+    const MANAGER: &'static str = "shoal/share";
+
+    async fn load(ctx: &Context, share: Share) -> Result<Observed, Error> {
+        let now = ctx.now();
+        let name = share.namespace().unwrap_or_default();
+        let namespace = namespace(ctx, &name).await?;
+        let status = share.status.clone().unwrap_or_default();
+        let types = parsed(&ctx.caches.types, |_| true);
+        let concerns = |r: &ShareAccessRule| {
+            r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
+        };
+        let rules = parsed(&ctx.caches.rules, concerns).into_iter().map(RuleView::unread).collect();
+        let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
+        Ok(Observed {
+            cluster: ctx.cluster.clone(),
+            tenant: namespace.metadata.uid.clone().unwrap_or_default(),
+            namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
+            share_type: share_type::resolve(share.spec.share_type_name.as_deref(), &types),
+            candidates: if status.backend_name.is_none() { super::candidates(ctx) } else { Vec::new() },
+            backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
+            rules,
+            rules_confirmed: false,
+            look_due,
+            look_again,
+            sight: None,
+            keys: BTreeMap::new(),
+            refused: std::collections::HashMap::new(),
+            failure: None,
+            share,
+        })
+    }
+
+    fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareStatus, Effect> {
+        share::decide(observed, now)
+    }
+
+    async fn act(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(), Error> {
+        match effect {
+            Effect::ConfirmRules => confirm_rules(ctx, o).await,
+            Effect::HoldRules(names) => hold_rules(ctx, o, &names).await,
+            Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
+            Effect::Annotate(annotations) => {
+                o.share = api::store_annotations(&ctx.client, &o.share, &annotations).await?;
+                Ok(())
+            }
+            effect => {
+                let done = on_backend(ctx, o, effect).await;
+                if let Err(Error::Backend(failure)) = &done
+                    && failure.scope == Scope::Backend
+                    && let Some(name) = o.share.status.as_ref().and_then(|s| s.backend_name.clone())
+                {
+                    // The backend's own pass finds out what is the matter; its shares wait for that.
+                    ctx.backends.trouble(&name, failure.clone());
+                    ctx.caches.backend_queue.push_cluster_scoped(&name);
+                }
+                done
+            }
+        }
+    }
+
+    fn fail(observed: &mut Observed, failure: Failure) {
+        observed.failure = Some(failure);
+    }
+
+    fn object(observed: &mut Observed) -> &mut Share {
+        &mut observed.share
+    }
+
+    fn conditions(status: &ShareStatus) -> &[Condition] {
+        &status.conditions
+    }
+
+    fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
+        let status = o.share.status.as_ref()?;
+        let fsid = status.fsid.clone()?;
+        // Of all backends of one storage cluster the least counts: its mgr is the same.
+        let most = parsed(&ctx.caches.backends, |b| {
+            b.status.as_ref().and_then(|s| s.ceph.as_ref()).is_some_and(|c| c.fsid == fsid)
+        })
+        .iter()
+        .map(|b| b.spec.max_concurrent_operations)
+        .min()
+        .unwrap_or(1);
+        Some((fsid, o.share.namespace().unwrap_or_default(), usize::try_from(most).unwrap_or(1).max(1)))
+    }
+
+    fn deadline(ctx: &Context, o: &Observed) -> Duration {
+        let status = o.share.status.clone().unwrap_or_default();
+        match backend(ctx, &status) {
+            Some(Ok(entry)) => entry.backend.deadline(),
+            // Without a backend there is no effect.
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn gone(ctx: &Context, o: &Observed) {
+        ctx.looks.forget(o.uid());
+    }
+}
+
+/// The share's namespace. A new one may not have reached the cache yet.
+async fn namespace(ctx: &Context, name: &str) -> Result<PartialObjectMeta<Namespace>, Error> {
+    if let Some(found) = ctx.caches.namespaces.get(&ObjectRef::new(name)) {
+        return Ok((*found).clone());
+    }
+    api::bounded(Api::<Namespace>::all(ctx.client.clone()).get_metadata(name)).await
+}
+
+/// The backend that holds the share. None: there is no ShareBackend of that name.
+fn backend(ctx: &Context, status: &ShareStatus) -> Option<Result<Entry, Failure>> {
+    let name = status.backend_name.as_deref()?;
+    let object = ctx.caches.backends.get(&ObjectRef::new(name))?;
+    let uid = object.meta().uid.clone().unwrap_or_default();
+    Some(ctx.backends.get(name, &uid).ok_or_else(crate::backends::not_asked_yet))
+}
+
+/// Steps that speak to the backend.
+async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(), Error> {
+    let status = o.share.status.clone().unwrap_or_default();
+    let on = share::recorded(&status).ok_or_else(|| Error::Bug("an effect before the choice was stored".into()))?;
+    let entry = match backend(ctx, &status) {
+        Some(Ok(entry)) => entry,
+        Some(Err(failure)) => return Err(Error::Backend(failure)),
+        None => return Err(Error::Gone),
+    };
+    let backend = entry.backend;
+    let volume = share::volume_ref(o);
+    match effect {
+        Effect::Look => {
+            o.sight = Some(backend.look(&on, &volume).await?);
+            ctx.looks.looked(o.uid(), ctx.now());
+        }
+        Effect::Create(new) => {
+            o.sight = Some(Sight::Present(Box::new(backend.create(&on, &volume, &new).await?)));
+            ctx.looks.looked(o.uid(), ctx.now());
+        }
+        Effect::Resize(bytes) => {
+            backend.resize(&on, &volume, bytes).await?;
+            if let Some(Sight::Present(seen)) = &mut o.sight {
+                seen.size_bytes = Some(bytes);
+            }
+        }
+        Effect::Export(access) => {
+            let answers = backend.export(&on, &volume, &access).await?;
+            let mut in_force = access;
+            for Applied { client, outcome } in answers {
+                match (outcome, client) {
+                    (Ok(Some(key)), Client::CephX(identity)) => {
+                        o.keys.insert(identity, key);
+                    }
+                    (Ok(_), _) => {}
+                    (Err(failure), client) => {
+                        in_force.retain(|grant| grant.client != client);
+                        o.refused.insert(client, failure);
+                    }
+                }
+            }
+            if let Some(Sight::Present(seen)) = &mut o.sight {
+                let pseudo_path = (volume.protocol == shoal_crds::Protocol::NFS)
+                    .then(|| shoal_domain::owner::pseudo_path(&volume.owner.uid));
+                seen.export = Export::Ours { pseudo_path, access: in_force, intact: true };
+            }
+        }
+        Effect::FetchKey(grant) => {
+            let key = backend.key(&on, &volume, &grant).await?;
+            o.keys.insert(grant.client.to_string(), key);
+        }
+        Effect::Unexport => {
+            backend.unexport(&on, &volume).await?;
+            match &mut o.sight {
+                Some(Sight::Present(seen)) => seen.export = Export::Absent,
+                Some(Sight::Absent { leftovers }) => *leftovers = false,
+                None => {}
+            }
+        }
+        Effect::Remove => {
+            backend.remove(&on, &volume).await?;
+            o.sight = Some(Sight::Absent { leftovers: false });
+        }
+        Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_) => {}
+    }
+    Ok(())
+}
+
+/// Reads the share's rules, and what their Secrets hold, from the API server itself.
+async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
+    let namespace = o.share.namespace().unwrap_or_default();
+    let selector = format!("spec.shareRef.name={}", o.share.name_any());
+    let mut views = Vec::new();
+    for rule in api::list_live::<ShareAccessRule>(&ctx.client, &namespace, &selector).await? {
+        let secret_value = match &rule.spec.access_to_secret_ref {
+            Some(reference) => Some(secret_value(ctx, &namespace, &reference.name, &reference.key).await?),
+            None => None,
+        };
+        let mut view = RuleView { rule, secret_value, credentials: Credentials::NotRead };
+        if view.rule.spec.access_type == AccessType::CephX {
+            let secret = api::secret(&ctx.client, &namespace, &view.secret_name()).await?;
+            view.credentials = secret.map_or(Credentials::Missing, |s| credentials(&s, &view.rule));
+        }
+        views.push(view);
+    }
+    o.rules = views;
+    o.rules_confirmed = true;
+    Ok(())
+}
+
+/// What a Secret that a rule names holds; its value is never echoed.
+async fn secret_value(ctx: &Context, namespace: &str, name: &str, key: &str) -> Result<Result<String, Failure>, Error> {
+    let refuse = |reason, message| {
+        Ok(Err(Failure { class: Class::Waiting, scope: Scope::Object, reason, message }))
+    };
+    let Some(secret) = api::secret(&ctx.client, namespace, name).await? else {
+        return refuse(reasons::SECRET_NOT_FOUND, format!("spec.accessToSecretRef: Secret '{name}' does not exist"));
+    };
+    if !secret.labels().contains_key(labels::ACCESS) {
+        return refuse(
+            reasons::SECRET_NOT_LABELLED,
+            format!("spec.accessToSecretRef: Secret '{name}' lacks the label {}; only Secrets that carry it are read", labels::ACCESS),
+        );
+    }
+    match api::secret_text(&secret, key) {
+        Some(text) => Ok(Ok(text)),
+        None => refuse(reasons::SECRET_NOT_FOUND, format!("spec.accessToSecretRef: Secret '{name}' has no text under key '{key}'")),
+    }
+}
+
+/// Only a Secret that Shoal made for this very rule is ever written.
+fn credentials(secret: &Secret, rule: &ShareAccessRule) -> Credentials {
+    let made_for_it = secret.type_.as_deref() == Some(cephx_secret::TYPE)
+        && secret.owner_references().iter().any(|o| Some(&o.uid) == rule.metadata.uid.as_ref());
+    let complete = [cephx_secret::USER_ID, cephx_secret::USER_KEY, cephx_secret::KEYRING]
+        .iter()
+        .all(|key| api::secret_text(secret, key).is_some_and(|t| !t.is_empty()));
+    match (made_for_it, complete) {
+        (false, _) => Credentials::NotOurs,
+        (true, false) => Credentials::Missing,
+        (true, true) => Credentials::Complete,
+    }
+}
+
+/// Puts the finalizer on rules that lack it: nobody is let in by a rule that could vanish unnoticed.
+async fn hold_rules(ctx: &Context, o: &mut Observed, names: &[String]) -> Result<(), Error> {
+    for view in o.rules.iter_mut().filter(|v| names.contains(&v.rule.name_any())) {
+        view.rule = api::add_finalizer(&ctx.client, &view.rule).await?;
+    }
+    Ok(())
+}
+
+/// Writes each rule's Secret, status and, if it is done with, its finalizer, in this order.
+async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> Result<(), Error> {
+    for report in reports {
+        let Report { mut rule, status, release, secret } = report;
+        let name = rule.name_any();
+        let view = o.rules.iter_mut().find(|v| v.rule.name_any() == name);
+        if let Some(secret) = secret {
+            store_key(ctx, &rule, &secret).await?;
+            o.keys.remove(&secret.identity);
+            failpoint::hit("after-Secret");
+        }
+        if let Some(status) = status {
+            let before = rule.status.clone().unwrap_or_default();
+            rule = api::store_status(&ctx.client, RULE_MANAGER, &rule, &status).await?;
+            let reference = rule.object_ref(&());
+            for event in decision::trouble(&before.conditions, &status.conditions) {
+                driver::publish(ctx, &reference, event).await;
+            }
+        }
+        if let Some(view) = view {
+            view.rule = rule.clone();
+            if view.credentials == Credentials::Missing {
+                view.credentials = Credentials::Complete;
+            }
+        }
+        if release {
+            api::remove_finalizer(&ctx.client, &rule).await?;
+            o.rules.retain(|v| v.rule.name_any() != name);
+        }
+    }
+    Ok(())
+}
+
+/// Writes the Secret that holds a CephX key, owned by its rule.
+async fn store_key(ctx: &Context, rule: &ShareAccessRule, secret: &KeySecret) -> Result<(), Error> {
+    let KeySecret { name, identity, key } = secret;
+    let keyring = format!("[client.{identity}]\n\tkey = {}\n", key.reveal());
+    let data = [
+        (cephx_secret::USER_ID, identity.clone()),
+        (cephx_secret::USER_KEY, key.reveal().to_owned()),
+        (cephx_secret::KEYRING, keyring),
+    ];
+    let wanted = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: rule.namespace(),
+            owner_references: rule.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        type_: Some(cephx_secret::TYPE.into()),
+        data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect()),
+        ..Secret::default()
+    };
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &rule.namespace().unwrap_or_default());
+    let params = PatchParams::apply(field_managers::SECRETS).force();
+    api::bounded(api.patch(name, &params, &Patch::Apply(&wanted))).await?;
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! The one way through every controller: load → decide → act → report.
+//!
+//! A pass loads what it needs, then decides and acts, step by step, until no step is left, and then reports. A crash
+//! between any two lines is just a later pass.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Resource, ResourceExt, core::object::HasStatus, runtime::events::{Event, EventType}};
+use serde::Serialize;
+use shoal_domain::{Decision, Failure, Next, Step, decision};
+use tokio::time::Instant;
+
+use crate::{
+    api::{self, Object},
+    context::Context,
+    error::Error,
+    failpoint, metrics,
+    turns::Turn,
+};
+
+/// A pass that has worked this long says where it is.
+const REPORT_AFTER: Duration = Duration::from_secs(5);
+/// No pass takes more steps than this; one that would is a defect, and stops.
+const MOST_STEPS: usize = 64;
+
+/// What a controller adds to the driver: how its kind is loaded, decided on and acted for.
+#[async_trait]
+pub trait Kind: Send + Sync + 'static {
+    /// The API type.
+    type Object: Object + HasStatus<Status = Self::Status>;
+    /// Its status.
+    type Status: Clone + Default + PartialEq + Serialize + Send + Sync;
+    /// What a pass sees.
+    type Observed: Send + Sync;
+    /// What only this kind does.
+    type Effect: Effect;
+    /// For logs, metrics and the field manager.
+    const NAME: &'static str;
+    /// Field manager of its status.
+    const MANAGER: &'static str;
+
+    /// Gathers everything that decisions rest on, but for what the backend has.
+    async fn load(ctx: &Context, object: Self::Object) -> Result<Self::Observed, Error>;
+    /// Decides. Pure.
+    fn decide(observed: &Self::Observed, now: Timestamp) -> Decision<Self::Status, Self::Effect>;
+    /// Takes one step and folds what it learned into what was observed.
+    async fn act(ctx: &Context, observed: &mut Self::Observed, effect: Self::Effect) -> Result<(), Error>;
+    /// Folds a failure of the backend into what was observed.
+    fn fail(observed: &mut Self::Observed, failure: Failure);
+    /// The object.
+    fn object(observed: &mut Self::Observed) -> &mut Self::Object;
+    /// The conditions of its status.
+    fn conditions(status: &Self::Status) -> &[Condition];
+    /// Whose turn it has to be before a step that speaks to a backend: storage cluster, namespace, how many at once.
+    fn lane(_: &Context, _: &Self::Observed) -> Option<(String, String, usize)> {
+        None
+    }
+    /// The longest that a step which changes a backend may take: the lease has to outlive it.
+    fn deadline(_: &Context, _: &Self::Observed) -> Duration {
+        api::REQUEST_TIMEOUT
+    }
+    /// Called when an object has been let go.
+    fn gone(_: &Context, _: &Self::Observed) {}
+}
+
+/// What the driver has to know of a step that only one kind takes.
+pub trait Effect: Send + std::fmt::Debug {
+    /// For logs, metrics and failpoints.
+    fn name(&self) -> &'static str;
+    /// Whether it speaks to a backend, and so waits for its turn.
+    fn speaks_to_backend(&self) -> bool;
+    /// Whether it changes something there, and so needs the object read live, and the lease to outlive it.
+    fn changes_backend(&self) -> bool;
+}
+
+/// One pass over one object.
+pub async fn reconcile<K: Kind>(ctx: &Context, object: K::Object) -> Result<Next, Error> {
+    let started = Instant::now();
+    let result = Pass::<K>::run(ctx, object).await;
+    let reason = result.as_ref().err().map(Error::reason);
+    ctx.metrics.pass(K::NAME, reason, started.elapsed());
+    result
+}
+
+struct Pass<'a, K: Kind> {
+    ctx: &'a Context,
+    observed: K::Observed,
+    /// Whether the object is known to be the API server's current version.
+    live: bool,
+    turn: Option<Turn>,
+    /// Time spent working, not counting waits for a turn.
+    worked_since: Instant,
+}
+
+impl<'a, K: Kind> Pass<'a, K> {
+    async fn run(ctx: &'a Context, object: K::Object) -> Result<Next, Error> {
+        let observed = K::load(ctx, object).await?;
+        let mut pass = Self { ctx, observed, live: false, turn: None, worked_since: Instant::now() };
+        for _ in 0..MOST_STEPS {
+            if ctx.is_stopping() {
+                return Ok(Next::Await);
+            }
+            let decision = K::decide(&pass.observed, ctx.now());
+            let Some(step) = decision.step else {
+                pass.report(&decision.status).await?;
+                return Ok(decision.next);
+            };
+            let (kind, name) = (K::NAME, step_name(&step));
+            if pass.worked_since.elapsed() > REPORT_AFTER && !matches!(step, Step::RemoveFinalizer) {
+                pass.report(&decision.status).await?;
+                pass.worked_since = Instant::now();
+            }
+            let started = Instant::now();
+            let done = pass.take(step, &decision.status).await;
+            let outcome = done.as_ref().err().map_or("ok", Error::reason);
+            ctx.metrics
+                .step_seconds
+                .get_or_create(&metrics::Step { kind, step: name, outcome })
+                .observe(started.elapsed().as_secs_f64());
+            tracing::debug!(step = name, outcome, took_ms = started.elapsed().as_millis(), "step");
+            match done {
+                Ok(Taken::GoOn) => failpoint::hit(&format!("after-{name}")),
+                Ok(Taken::Gone) => return Ok(Next::Await),
+                Err(Error::Backend(failure)) => {
+                    tracing::info!(step = name, reason = failure.reason, message = %failure.message, "the backend failed");
+                    K::fail(&mut pass.observed, failure);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Bug(format!("a pass over {} takes more than {MOST_STEPS} steps", K::NAME)))
+    }
+
+    async fn take(&mut self, step: Step<K::Effect>, status: &K::Status) -> Result<Taken, Error> {
+        let client = &self.ctx.client;
+        match step {
+            Step::AddFinalizer => {
+                let object = K::object(&mut self.observed);
+                *object = api::add_finalizer(client, object).await?;
+                self.live = true;
+            }
+            Step::Record => {
+                self.report(status).await?;
+                self.live = true;
+            }
+            Step::RemoveFinalizer => {
+                api::remove_finalizer(client, K::object(&mut self.observed)).await?;
+                failpoint::hit("after-RemoveFinalizer");
+                K::gone(self.ctx, &self.observed);
+                return Ok(Taken::Gone);
+            }
+            Step::Do(effect) => {
+                if effect.speaks_to_backend() {
+                    self.wait_for_turn().await;
+                }
+                if effect.changes_backend() && !self.live {
+                    let object = K::object(&mut self.observed);
+                    let found = api::live(client, object).await?;
+                    self.live = true;
+                    if found.resource_version() != object.resource_version() {
+                        *object = found;
+                        return Ok(Taken::GoOn);
+                    }
+                }
+                // Writes to the API server are fenced by the versions they carry; these here by the lease alone.
+                let longest = if effect.changes_backend() {
+                    K::deadline(self.ctx, &self.observed)
+                } else {
+                    api::REQUEST_TIMEOUT
+                };
+                if !self.ctx.fence.covers(longest) {
+                    return Err(Error::NotLeading);
+                }
+                K::act(self.ctx, &mut self.observed, effect).await?;
+            }
+        }
+        Ok(Taken::GoOn)
+    }
+
+    async fn wait_for_turn(&mut self) {
+        if self.turn.is_some() {
+            return;
+        }
+        if let Some((cluster, namespace, most)) = K::lane(self.ctx, &self.observed) {
+            let asked = Instant::now();
+            self.turn = Some(self.ctx.turns.take(&cluster, &namespace, most).await);
+            self.worked_since += asked.elapsed();
+        }
+    }
+
+    /// Writes the status if it says anything new, and tells people of trouble.
+    async fn report(&mut self, status: &K::Status) -> Result<(), Error> {
+        let object = K::object(&mut self.observed);
+        let before = object.status().cloned().unwrap_or_default();
+        if before == *status {
+            return Ok(());
+        }
+        failpoint::hit("before-status");
+        *object = api::store_status(&self.ctx.client, K::MANAGER, object, status).await?;
+        self.ctx.metrics.status_writes.get_or_create(&metrics::Kind { kind: K::NAME }).inc();
+        let events = decision::trouble(K::conditions(&before), K::conditions(status));
+        let reference = K::object(&mut self.observed).object_ref(&());
+        for event in events {
+            publish(self.ctx, &reference, event).await;
+        }
+        Ok(())
+    }
+}
+
+enum Taken {
+    GoOn,
+    Gone,
+}
+
+fn step_name<E: Effect>(step: &Step<E>) -> &'static str {
+    match step {
+        Step::AddFinalizer => "AddFinalizer",
+        Step::Record => "Record",
+        Step::RemoveFinalizer => "RemoveFinalizer",
+        Step::Do(effect) => effect.name(),
+    }
+}
+
+/// Tells people of trouble. An event that can't be written is not worth a pass: the condition says the same.
+pub async fn publish(
+    ctx: &Context,
+    about: &k8s_openapi::api::core::v1::ObjectReference,
+    event: decision::Event,
+) {
+    let event = Event {
+        type_: EventType::Warning,
+        reason: event.reason,
+        note: Some(event.message.chars().take(1000).collect()),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    let published = tokio::time::timeout(api::REQUEST_TIMEOUT, ctx.recorder.publish(&event, about)).await;
+    if !matches!(published, Ok(Ok(()))) {
+        tracing::warn!(reason = event.reason, "an event could not be written");
+    }
+}

@@ -1,0 +1,170 @@
+//! Leader election on a Lease: one replica acts, the others wait.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{Api, Client, api::ObjectMeta, api::PostParams};
+use parking_lot::Mutex;
+use shoal_domain::lease::{self, Held, Move};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Name of the Lease.
+pub const LEASE_NAME: &str = "shoal";
+
+/// Whether this replica leads, and until when. Cheap to clone; every effect asks it.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    renewed: Arc<Mutex<Option<Instant>>>,
+    duration: Duration,
+}
+
+impl Fence {
+    /// A fence that is closed.
+    pub fn new(duration: Duration) -> Self {
+        Self { renewed: Arc::default(), duration }
+    }
+
+    /// Whether an effect that takes at most this long may start now.
+    pub fn covers(&self, effect: Duration) -> bool {
+        self.renewed.lock().is_some_and(|at| lease::covers(at.elapsed(), self.duration, effect))
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leading(&self) -> bool {
+        self.covers(Duration::ZERO)
+    }
+
+    fn renewed_at(&self, at: Option<Instant>) {
+        *self.renewed.lock() = at;
+    }
+}
+
+/// The Lease, as one replica handles it.
+pub struct Elector {
+    api: Api<Lease>,
+    me: String,
+    fence: Fence,
+    /// The version of the Lease last seen, and when it was first seen.
+    seen: Option<(String, Instant)>,
+}
+
+impl Elector {
+    /// An elector for the replica `me`.
+    pub fn new(client: &Client, namespace: &str, me: &str, fence: Fence) -> Self {
+        Self { api: Api::namespaced(client.clone(), namespace), me: me.into(), fence, seen: None }
+    }
+
+    /// How often the Lease is renewed, or looked at.
+    fn interval(&self) -> Duration {
+        (self.fence.duration / 6).clamp(Duration::from_millis(200), Duration::from_secs(5))
+    }
+
+    /// Waits until this replica leads.
+    pub async fn acquire(&mut self) {
+        loop {
+            match self.turn().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the Lease can't be read or taken"),
+            }
+            sleep(self.interval()).await;
+        }
+    }
+
+    /// Renews the Lease for as long as that succeeds in time. Returns only when it is lost.
+    pub async fn hold(&mut self) -> anyhow::Error {
+        loop {
+            sleep(self.interval()).await;
+            match self.turn().await {
+                Ok(true) => {}
+                Ok(false) => return anyhow::anyhow!("another replica took the Lease"),
+                Err(error) if self.fence.covers(self.interval()) => {
+                    tracing::warn!(%error, "the Lease could not be renewed");
+                }
+                Err(error) => return error.context("the Lease could not be renewed in time"),
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that another replica need not wait for its end. Only with no effect in flight.
+    pub async fn release(&mut self) -> anyhow::Result<()> {
+        self.fence.renewed_at(None);
+        let mut lease = self.request(self.api.get(LEASE_NAME)).await?;
+        if let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&self.me)) {
+            spec.holder_identity = None;
+            spec.lease_duration_seconds = Some(1);
+            self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &lease)).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the Lease and makes the move that is due. True: it is ours, for its duration from before the request.
+    async fn turn(&mut self) -> anyhow::Result<bool> {
+        let asked = Instant::now();
+        let lease = self.request(self.api.get_opt(LEASE_NAME)).await?;
+        let held = lease.as_ref().and_then(|lease| self.held(lease));
+        let next = match lease::evaluate(&self.me, held.as_ref()) {
+            Move::Stand => {
+                self.fence.renewed_at(None);
+                return Ok(false);
+            }
+            Move::Take | Move::Renew => self.renewal(lease),
+        };
+        let stored = match &next.metadata.resource_version {
+            None => self.request(self.api.create(&PostParams::default(), &next)).await,
+            Some(_) => self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &next)).await,
+        };
+        match stored {
+            Ok(_) => {
+                self.fence.renewed_at(Some(asked));
+                Ok(true)
+            }
+            // Another replica was faster, or a write of our own was stored whose answer was lost: the next look tells.
+            Err(error) => Err(error),
+        }
+    }
+
+    fn held(&mut self, lease: &Lease) -> Option<Held> {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        let since = match &self.seen {
+            Some((seen, since)) if *seen == version => *since,
+            _ => Instant::now(),
+        };
+        self.seen = Some((version, since));
+        let spec = lease.spec.as_ref()?;
+        Some(Held {
+            holder: spec.holder_identity.clone().unwrap_or_default(),
+            duration: Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().unsigned_abs().into()),
+            unchanged_for: since.elapsed(),
+        })
+    }
+
+    fn renewal(&self, lease: Option<Lease>) -> Lease {
+        let now = Some(MicroTime(Timestamp::now()));
+        let mut lease = lease.unwrap_or_else(|| Lease {
+            metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
+            ..Lease::default()
+        });
+        let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
+        if spec.holder_identity.as_deref() != Some(&self.me) {
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default() + 1);
+            spec.acquire_time.clone_from(&now);
+        }
+        spec.holder_identity = Some(self.me.clone());
+        spec.lease_duration_seconds = i32::try_from(self.fence.duration.as_secs()).ok();
+        spec.renew_time = now;
+        lease
+    }
+
+    async fn request<T>(&self, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
+        match timeout(self.fence.duration / 4, request).await {
+            Ok(answer) => answer.context("the API server refused"),
+            Err(_) => bail!("the API server did not answer in time"),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The Shoal operator: controllers that bring backends in line with what users ask for.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod backends;
+pub mod caches;
+pub mod context;
+pub mod controllers;
+pub mod driver;
+pub mod error;
+pub mod failpoint;
+pub mod invalid;
+pub mod leader;
+pub mod looks;
+pub mod metrics;
+pub mod run;
+pub mod server;
+pub mod settings;
+pub mod turns;

@@ -1,0 +1,54 @@
+//! When each share is next compared with what its backend has. In memory: a restart begins a new round, spread over it.
+
+use std::{collections::HashMap, time::Duration};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use shoal_domain::backoff;
+
+/// What a look costs the mgr at most, times twenty: so all looks together take at most 5 % of its time.
+const SPACING: Duration = Duration::from_millis(300);
+
+/// The schedule of looks.
+#[derive(Debug)]
+pub struct Looks {
+    resync: Duration,
+    due: Mutex<HashMap<String, Timestamp>>,
+}
+
+impl Looks {
+    /// A schedule with a round of this length; longer when there are many shares.
+    pub fn new(resync: Duration) -> Self {
+        Self { resync, due: Mutex::default() }
+    }
+
+    /// Whether the share is to be looked at now, and if not, in how long.
+    pub fn when(&self, uid: &str, now: Timestamp) -> (bool, Duration) {
+        let mut due = self.due.lock();
+        let round = self.round(due.len());
+        let at = *due.entry(uid.to_owned()).or_insert_with(|| {
+            let spread = backoff::spread(round, uid, 0).saturating_sub(round) * 4;
+            now.saturating_add(spread).unwrap_or(now)
+        });
+        match Duration::try_from(at.duration_since(now)) {
+            Ok(wait) if !wait.is_zero() => (false, wait),
+            _ => (true, round),
+        }
+    }
+
+    /// Notes that the share has just been looked at.
+    pub fn looked(&self, uid: &str, now: Timestamp) {
+        let mut due = self.due.lock();
+        let wait = self.round(due.len());
+        due.insert(uid.to_owned(), now.saturating_add(wait).unwrap_or(now));
+    }
+
+    /// Forgets a share that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.due.lock().remove(uid);
+    }
+
+    fn round(&self, shares: usize) -> Duration {
+        self.resync.max(SPACING * u32::try_from(shares).unwrap_or(u32::MAX))
+    }
+}

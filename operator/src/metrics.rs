@@ -1,0 +1,92 @@
+//! Prometheus metrics.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Labels of a pass.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Pass {
+    /// The kind.
+    pub kind: &'static str,
+    /// `ok` or `error`.
+    pub outcome: &'static str,
+    /// The error's reason; empty if there was none.
+    pub reason: &'static str,
+}
+
+/// Labels of a step.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Step {
+    /// The kind.
+    pub kind: &'static str,
+    /// The step's name.
+    pub step: &'static str,
+    /// `ok`, or the failure's reason.
+    pub outcome: &'static str,
+}
+
+/// Labels of what is counted by kind alone.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Kind {
+    /// The kind.
+    pub kind: &'static str,
+}
+
+/// Everything that is measured.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Passes, by kind and outcome.
+    pub passes: Family<Pass, Counter>,
+    /// How long passes take.
+    pub pass_seconds: Family<Kind, Histogram>,
+    /// How long steps take.
+    pub step_seconds: Family<Step, Histogram>,
+    /// Status writes, by kind.
+    pub status_writes: Family<Kind, Counter>,
+    /// Whether this replica leads.
+    pub leader: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let histogram = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        let mut metrics = Self {
+            registry: Registry::with_prefix("shoal"),
+            passes: Family::default(),
+            pass_seconds: Family::new_with_constructor(histogram as fn() -> Histogram),
+            step_seconds: Family::new_with_constructor(histogram as fn() -> Histogram),
+            status_writes: Family::default(),
+            leader: Gauge::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register("reconcile", "Passes of the controllers", metrics.passes.clone());
+        r.register("reconcile_seconds", "Time from the start of a pass to its end", metrics.pass_seconds.clone());
+        r.register("step_seconds", "Time that one step of a pass took", metrics.step_seconds.clone());
+        r.register("status_writes", "Writes of a status", metrics.status_writes.clone());
+        r.register("leader", "1 if this replica leads", metrics.leader.clone());
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Notes a pass.
+    pub fn pass(&self, kind: &'static str, error: Option<&'static str>, took: Duration) {
+        let outcome = if error.is_some() { "error" } else { "ok" };
+        self.passes.get_or_create(&Pass { kind, outcome, reason: error.unwrap_or_default() }).inc();
+        self.pass_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+    }
+
+    /// All of it in Prometheus' text format.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

@@ -1,0 +1,77 @@
+//! Settings: flags, with environment variables as fallback, read and checked once.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// Settings of `shoal run`.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    /// Namespace that holds the leader election Lease
+    #[arg(long, env = "SHOAL_NAMESPACE", default_value = "shoal-system")]
+    pub namespace: String,
+    /// Name of this replica in the Lease and in events; must differ between replicas
+    #[arg(long, env = "SHOAL_IDENTITY", default_value_t = default_identity())]
+    pub identity: String,
+    /// Address of the health and metrics endpoints (/healthz, /readyz, /metrics)
+    #[arg(long, env = "SHOAL_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// How long a leader that has gone silent is waited for, in seconds; must exceed the command time-out by ten seconds
+    #[arg(long, env = "SHOAL_LEASE_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..=3600))]
+    pub lease_seconds: u32,
+    /// How long one command of a backend may take, in seconds
+    #[arg(long, env = "SHOAL_COMMAND_TIMEOUT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub command_timeout_seconds: u32,
+    /// How often each share is compared with what its backend has, in seconds; less often when there are many
+    #[arg(long, env = "SHOAL_RESYNC_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub resync_seconds: u32,
+    /// Folder in which simulated backends keep their state, so that it outlives the process; kept in memory if not set
+    #[arg(long, env = "SHOAL_SIMULATED_STATE")]
+    pub simulated_state: Option<PathBuf>,
+    /// How logs are written
+    #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// What is logged, as tracing directives
+    #[arg(long, env = "SHOAL_LOG", default_value = "info,kube_client=warn,kube_runtime=warn")]
+    pub log: String,
+}
+
+impl Settings {
+    /// What flags can't say one by one.
+    pub fn check(&self) -> Result<(), String> {
+        if self.identity.is_empty() || self.identity.len() > 128 {
+            return Err("--identity must have 1 to 128 characters".into());
+        }
+        Ok(())
+    }
+
+    /// How long the lease lasts.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.into())
+    }
+
+    /// How long one command may take.
+    pub fn command_timeout(&self) -> Duration {
+        Duration::from_secs(self.command_timeout_seconds.into())
+    }
+
+    /// How often shares are compared with their backend.
+    pub fn resync(&self) -> Duration {
+        Duration::from_secs(self.resync_seconds.into())
+    }
+}
+
+/// A Pod's name is unique; elsewhere the process id tells replicas of one host apart.
+fn default_identity() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|h| !h.is_empty()).unwrap_or_else(|| "shoal".into());
+    format!("{host}-{}", std::process::id())
+}
