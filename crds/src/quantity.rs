@@ -133,17 +133,12 @@ impl JsonSchema for Size {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "x-kubernetes-int-or-string": true,
-            "maxLength": 24,
-            "x-kubernetes-validations": [
-                {
-                    "rule": "string(self).matches('^[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$')",
-                    "message": "must be a whole number of bytes above zero, as in 100Gi; a fraction is written in a smaller unit: 1536Mi for 1.5Gi"
-                },
-                {
-                    "rule": "!string(self).matches('^[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$') || quantity(string(self)).compareTo(quantity('1024Pi')) <= 0",
-                    "message": "must not be above 1024Pi"
-                }
-            ]
+            "maxLength": 64,
+            "x-kubernetes-validations": [{
+                "rule": "string(self).matches('^[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$') && quantity(string(self)).compareTo(quantity('1024Pi')) <= 0",
+                // Before Kubernetes 1.35 the server does not show the value by itself.
+                "messageExpression": "\"'\" + string(self) + \"' is not a whole number of bytes between 1 and 1024Pi; write for example 100Gi, or 1536Mi for 1.5Gi\""
+            }]
         })
     }
 }

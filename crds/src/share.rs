@@ -230,7 +230,16 @@ pub struct Capabilities {
 }
 
 /// How small and how large a share may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.min) || !has(self.max) || !isQuantity(string(self.min)) || !isQuantity(string(self.max)) \
+         || quantity(string(self.min)).compareTo(quantity(string(self.max))) <= 0"
+    )
+    .message(Message::Expression(
+        "'min ' + string(self.min) + ' is above max ' + string(self.max) + '; swap them, or leave one out'".into()
+    ))
+)]
 pub struct SizeLimits {
     /// Smallest size.
     #[serde(default, skip_serializing_if = "Option::is_none")]

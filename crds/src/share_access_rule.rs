@@ -39,15 +39,17 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("!(has(self.accessTo) && has(self.accessToSecretRef))")
         .message("accessTo and accessToSecretRef exclude each other; keep one"),
     validation = Rule::new("self.accessType != 'IP' || has(self.accessTo) || has(self.accessToSecretRef)")
-        .message("a rule of accessType IP needs accessTo or accessToSecretRef; set one, for example accessTo: 10.0.0.0/24"),
+        .message("a rule of accessType IP needs accessTo or accessToSecretRef; set one, for example accessTo: 10.0.0.0/24").field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'IP' || !has(self.accessTo) || isIP(self.accessTo) || isCIDR(self.accessTo)")
-        .message("must be an IPv4 or IPv6 address or network, for example 10.0.0.5, 10.0.0.0/24 or fd00::/64").field_path(".accessTo"),
+        .message(Message::Expression("\"'\" + self.accessTo + \"' is no IPv4 or IPv6 address or network; write for example 10.0.0.5, 10.0.0.0/24 or fd00::/64\"".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'IP' || !has(self.accessTo) || !isCIDR(self.accessTo) || cidr(self.accessTo).masked() == cidr(self.accessTo)")
-        .message("the network has host bits set; write the network's first address (10.0.0.0/24, not 10.0.0.5/24), or one address without a prefix").field_path(".accessTo"),
+        .message(Message::Expression("self.accessTo + ' has host bits set; write ' + string(cidr(self.accessTo).masked()) + ' for the network, or ' + string(cidr(self.accessTo).ip()) + ' for the one address'".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || self.accessTo.matches('^[A-Za-z0-9][A-Za-z0-9_@+=:-]*$')")
-        .message("a CephX identity is made of ASCII letters, digits and _ @ + = : - and begins with a letter or digit; it has no dot, no space and no client. prefix").field_path(".accessTo"),
+        .message(Message::Expression("\"'\" + self.accessTo + \"' is no CephX identity; write ASCII letters, digits and _ @ + = : - beginning with a letter or digit, without dots, spaces or the prefix client., for example alice\"".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || !(self.accessTo in ['admin', 'client', 'ganesha', 'mds', 'mgr', 'mon', 'nfs', 'osd'])")
-        .message("this identity is reserved for Ceph itself; choose another, or leave accessTo out to get one made").field_path(".accessTo"),
+        .message(Message::Expression("self.accessTo + ' is reserved for Ceph itself; choose another identity, or leave accessTo out to get one made'".into())).field_path(".accessTo"),
+    validation = Rule::new("has(self.credentialsSecretName) == has(oldSelf.credentialsSecretName)")
+        .message("credentialsSecretName is immutable: it can't be set or taken away later; create another rule").field_path(".credentialsSecretName"),
     validation = Rule::new("!has(self.squash) || self.accessType == 'IP'")
         .message("squash is for NFS clients (accessType IP); remove it").field_path(".squash"),
     validation = Rule::new("!has(self.credentialsSecretName) || self.accessType == 'CephX'")
@@ -55,7 +57,9 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct ShareAccessRuleSpec {
     /// The share, in the rule's own namespace.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("shareRef is immutable; create another rule"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(Message::Expression(
+        "'shareRef is immutable: it stays ' + oldSelf.name + ' and can not become ' + self.name + '; create another rule'".into()
+    )))]
     pub share_ref: ShareReference,
     /// How the client is known: `IP` on NFS shares, `CephX` on CephFS shares.
     #[x_kube(validation = Rule::new("self == oldSelf").message("accessType is immutable; create another rule"))]

@@ -60,6 +60,10 @@ fn default_max_concurrent_operations() -> i32 {
 /// A CephFS file system.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(oldSelf.nfs) || has(self.nfs)")
+        .message("nfs can't be taken away: shares are exported there; create another ShareBackend without it").field_path(".nfs")
+)]
 pub struct CephBackend {
     /// The Secret with keys `monHost`, `userID` and `userKey`.
     pub connection_secret_ref: SecretReference,
@@ -92,6 +96,12 @@ fn default_true() -> bool {
     true
 }
 
+/// A name, an IPv4 address or an IPv6 address in brackets, and a port if any.
+const ENDPOINT: &str = concat!(
+    r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]+\\])",
+    "(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?$"
+);
+
 /// A clustered NFS service (`ceph nfs cluster`).
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -105,6 +115,9 @@ pub struct NfsBackend {
     /// `ceph nfs cluster info` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new(format!("self.all(e, isIP(e) || e.matches('{ENDPOINT}'))")).message(Message::Expression(
+        format!("\"'\" + self.filter(e, !isIP(e) && !e.matches('{ENDPOINT}'))[0] + \"' is no endpoint; write a host, host:port or [IPv6 address]:port, the port from 1 to 65535\"")
+    )))]
     pub endpoints: Vec<String>,
 }
 

@@ -40,14 +40,14 @@ use crate::{Protocol, RootDirectory, SizeLimits, Squash};
 pub struct ShareTypeSpec {
     /// The ShareBackends that may hold its shares, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub backend_names: Option<Vec<String>>,
     /// The ShareBackends that may hold its shares, by label. With neither this nor `backendNames`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_selector: Option<LabelSelector>,
     /// The protocols it offers. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
     pub protocols: Vec<Protocol>,
     /// How small and how large its shares may be.
     #[serde(default, skip_serializing_if = "SizeLimits::is_unlimited")]

@@ -33,7 +33,7 @@ async fn main() {
         Some("describe") => { println!("{:#?}", t("describe", b.describe()).await); let d = t("describe", b.describe()).await; println!("{:?}", d.is_ok()); }
         Some("all") => all(&b, &conns).await,
         Some("bench") => bench(&b).await,
-        Some("watch") => watch(&b, args[2].parse().unwrap()).await,
+        Some("watch") => watch(&b, &conns, args[2].parse().unwrap()).await,
         Some("nfs") => { // nfs UID grants... ("-" = none) address/level/squash
             let on = b.describe().await.unwrap().identity; let v = vol(&args[2], Protocol::NFS, "t1");
             b.create(&on, &v, &NewVolume { size_bytes: 100 << 20, root: RootDirectory { uid: 1000, gid: 1000, mode: "0755".into() } }).await.unwrap();
@@ -129,8 +129,8 @@ async fn bench(b: &CephBackend) {
 }
 
 fn mem() -> String { let s = std::fs::read_to_string("/proc/self/status").unwrap(); s.lines().filter(|l| l.starts_with("VmRSS") || l.starts_with("Threads")).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(" ") }
-async fn watch(b: &Arc<CephBackend>, secs: u64) {
-    let on = b.describe().await.unwrap().identity;
+async fn watch(b: &Arc<CephBackend>, conns: &Arc<Connections>, secs: u64) {
+    let on = CephBackend::new(settings("cephfs", false), conns).describe().await.unwrap().identity;
     let end = Instant::now() + Duration::from_secs(secs);
     let started = Instant::now();
     let mut last: Vec<String> = vec![];
