@@ -36,7 +36,7 @@ pub const SYSTEM_NAMESPACE: &str = "shoal-system";
 /// The Secret with the operator's way to Ceph.
 pub const CONNECTION_SECRET: &str = "ceph-connection";
 /// How long anything is waited for, unless a test says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the operator may do, and as whom.
 const ROLE: &str = include_str!("../../operator/role.yaml");
