@@ -16,6 +16,7 @@ mod share;
 mod share_access_rule;
 mod share_backend;
 mod share_type;
+mod validation;
 
 pub use generate::{custom_resource_definitions, generated_files};
 pub use quantity::{ParseSizeError, Size};

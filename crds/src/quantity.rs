@@ -136,7 +136,7 @@ impl JsonSchema for Size {
             "maxLength": 64,
             "x-kubernetes-validations": [{
                 "rule": "string(self).matches('^[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$') && quantity(string(self)).compareTo(quantity('1024Pi')) <= 0",
-                // Before Kubernetes 1.35 the server does not show the value by itself.
+                // Kubernetes 1.34 does not show the value by itself.
                 "messageExpression": "\"'\" + string(self) + \"' is not a whole number of bytes between 1 and 1024Pi; write for example 100Gi, or 1536Mi for 1.5Gi\""
             }]
         })

@@ -3,6 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::validation::{immutable, set_at_creation};
 use crate::{Size, Squash};
 
 /// A shared file system, for as long as the object exists.
@@ -47,18 +48,16 @@ use crate::{Size, Squash};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.shareTypeName) == has(oldSelf.shareTypeName)")
-        .message("shareTypeName is immutable: it can't be set or taken away later; create another Share")
-        .field_path(".shareTypeName")
+    validation = set_at_creation("shareTypeName", "Share")
 )]
 pub struct ShareSpec {
     /// The ShareType to make it from. Left out: the one marked as default, as recorded in status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("shareTypeName is immutable; create another Share"))]
+    #[x_kube(validation = immutable("shareTypeName", "Share"))]
     pub share_type_name: Option<String>,
     /// How clients mount it.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("protocol is immutable; create another Share"))]
+    #[x_kube(validation = immutable("protocol", "Share"))]
     pub protocol: Protocol,
     /// Size in whole bytes, enforced by the backend as a quota. May grow; may shrink where the type allows it.
     pub size: Size,

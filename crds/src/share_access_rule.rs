@@ -3,6 +3,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::validation::{immutable, immutable_value, set_at_creation};
+
 /// One client that may mount a share.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -32,10 +34,8 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.accessTo) == has(oldSelf.accessTo)")
-        .message("accessTo is immutable: it can't be set or taken away later; create another rule").field_path(".accessTo"),
-    validation = Rule::new("has(self.accessToSecretRef) == has(oldSelf.accessToSecretRef)")
-        .message("accessToSecretRef is immutable: it can't be set or taken away later; create another rule").field_path(".accessToSecretRef"),
+    validation = set_at_creation("accessTo", "ShareAccessRule"),
+    validation = set_at_creation("accessToSecretRef", "ShareAccessRule"),
     validation = Rule::new("!(has(self.accessTo) && has(self.accessToSecretRef))")
         .message("accessTo and accessToSecretRef exclude each other; keep one"),
     validation = Rule::new("self.accessType != 'IP' || has(self.accessTo) || has(self.accessToSecretRef)")
@@ -43,13 +43,12 @@ use serde::{Deserialize, Serialize};
     validation = Rule::new("self.accessType != 'IP' || !has(self.accessTo) || isIP(self.accessTo) || isCIDR(self.accessTo)")
         .message(Message::Expression("\"'\" + self.accessTo + \"' is no IPv4 or IPv6 address or network; write for example 10.0.0.5, 10.0.0.0/24 or fd00::/64\"".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'IP' || !has(self.accessTo) || !isCIDR(self.accessTo) || cidr(self.accessTo).masked() == cidr(self.accessTo)")
-        .message(Message::Expression("self.accessTo + ' has host bits set; write ' + string(cidr(self.accessTo).masked()) + ' for the network, or ' + string(cidr(self.accessTo).ip()) + ' for the one address'".into())).field_path(".accessTo"),
+        .message(Message::Expression("self.accessTo + ' has host bits set; write the first address of the network, as in 10.0.0.0/24, or one address without a prefix'".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || self.accessTo.matches('^[A-Za-z0-9][A-Za-z0-9_@+=:-]*$')")
         .message(Message::Expression("\"'\" + self.accessTo + \"' is no CephX identity; write ASCII letters, digits and _ @ + = : - beginning with a letter or digit, without dots, spaces or the prefix client., for example alice\"".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || !(self.accessTo in ['admin', 'client', 'ganesha', 'mds', 'mgr', 'mon', 'nfs', 'osd'])")
         .message(Message::Expression("self.accessTo + ' is reserved for Ceph itself; choose another identity, or leave accessTo out to get one made'".into())).field_path(".accessTo"),
-    validation = Rule::new("has(self.credentialsSecretName) == has(oldSelf.credentialsSecretName)")
-        .message("credentialsSecretName is immutable: it can't be set or taken away later; create another rule").field_path(".credentialsSecretName"),
+    validation = set_at_creation("credentialsSecretName", "ShareAccessRule"),
     validation = Rule::new("!has(self.squash) || self.accessType == 'IP'")
         .message("squash is for NFS clients (accessType IP); remove it").field_path(".squash"),
     validation = Rule::new("!has(self.credentialsSecretName) || self.accessType == 'CephX'")
@@ -57,22 +56,20 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct ShareAccessRuleSpec {
     /// The share, in the rule's own namespace.
-    #[x_kube(validation = Rule::new("self == oldSelf").message(Message::Expression(
-        "'shareRef is immutable: it stays ' + oldSelf.name + ' and can not become ' + self.name + '; create another rule'".into()
-    )))]
+    #[x_kube(validation = immutable_value("shareRef", ".name", "ShareAccessRule"))]
     pub share_ref: ShareReference,
     /// How the client is known: `IP` on NFS shares, `CephX` on CephFS shares.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accessType is immutable; create another rule"))]
+    #[x_kube(validation = immutable("accessType", "ShareAccessRule"))]
     pub access_type: AccessType,
     /// The client: an address or network, or a CephX identity. A CephX rule without one gets an identity of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accessTo is immutable; create another rule"))]
+    #[x_kube(validation = immutable("accessTo", "ShareAccessRule"))]
     pub access_to: Option<String>,
     /// The Secret that holds the client instead, for one that must not be read by everybody who reads rules. It must
     /// carry the label `shoal.storage/access`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accessToSecretRef is immutable; create another rule"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accessToSecretRef is immutable; create another ShareAccessRule"))]
     pub access_to_secret_ref: Option<SecretKeyReference>,
     /// What the client may do; may change.
     #[serde(default)]
@@ -86,7 +83,7 @@ pub struct ShareAccessRuleSpec {
         length(min = 1, max = 253),
         regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
     )]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("credentialsSecretName is immutable; create another rule"))]
+    #[x_kube(validation = immutable("credentialsSecretName", "ShareAccessRule"))]
     pub credentials_secret_name: Option<String>,
 }
 

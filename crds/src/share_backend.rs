@@ -3,6 +3,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::validation::immutable;
 use crate::{Protocol, Size};
 
 /// One file system behind one driver.
@@ -69,12 +70,12 @@ pub struct CephBackend {
     pub connection_secret_ref: SecretReference,
     /// The file system's name.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("filesystem is immutable; create another ShareBackend"))]
+    #[x_kube(validation = immutable("filesystem", "ShareBackend"))]
     pub filesystem: String,
     /// The subvolume group that holds the shares; made when absent.
     #[serde(default = "default_subvolume_group")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("subvolumeGroup is immutable; create another ShareBackend"))]
+    #[x_kube(validation = immutable("subvolumeGroup", "ShareBackend"))]
     pub subvolume_group: String,
     /// The data pool of new shares. Left out: the file system's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +110,7 @@ pub struct NfsBackend {
     /// The NFS cluster's id. A cluster that serves nothing but Shoal is best.
     #[serde(rename = "clusterID")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("clusterID is immutable; create another ShareBackend"))]
+    #[x_kube(validation = immutable("clusterID", "ShareBackend"))]
     pub cluster_id: String,
     /// Where clients reach it, as `host` or `host:port`, `[v6]:port` for IPv6; the first is preferred. Left out: as
     /// `ceph nfs cluster info` says.

@@ -46,7 +46,7 @@ impl std::fmt::Debug for MadeFrom {
 /// All backends, by name.
 pub struct Backends {
     entries: RwLock<HashMap<String, Entry>>,
-    connections: Connections,
+    connections: Arc<Connections>,
     command_timeout: Duration,
     simulated_state: Option<PathBuf>,
     /// What simulated backends hold, by uid: it outlives a change of their spec.
@@ -58,7 +58,7 @@ impl Backends {
     pub fn new(command_timeout: Duration, simulated_state: Option<PathBuf>) -> Self {
         Self {
             entries: RwLock::default(),
-            connections: Connections::default(),
+            connections: Connections::new(),
             command_timeout,
             simulated_state,
             simulated: Mutex::default(),

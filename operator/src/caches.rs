@@ -189,7 +189,9 @@ pub async fn keep<K>(
                     }
                 }
                 // What is left went while nobody was watching.
-                std::mem::take(&mut before_relist).values().for_each(|object| changed(object));
+                for object in std::mem::take(&mut before_relist).values() {
+                    changed(object);
+                }
             }
             watcher::Event::Init | watcher::Event::InitApply(_) => {}
         }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use shoal_ceph::CephBackend;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,7 +26,8 @@ pub struct Settings {
     /// Address of the health and metrics endpoints (/healthz, /readyz, /metrics)
     #[arg(long, env = "SHOAL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// How long a leader that has gone silent is waited for, in seconds; must exceed the command time-out by ten seconds
+    /// How long a leader that has gone silent is waited for, in seconds; five sixths of it must exceed three times the
+    /// command time-out
     #[arg(long, env = "SHOAL_LEASE_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..=3600))]
     pub lease_seconds: u32,
     /// How long one command of a backend may take, in seconds
@@ -50,6 +52,14 @@ impl Settings {
     pub fn check(&self) -> Result<(), String> {
         if self.identity.is_empty() || self.identity.len() > 128 {
             return Err("--identity must have 1 to 128 characters".into());
+        }
+        let effect = self.command_timeout_seconds * CephBackend::COMMANDS_IN_DEADLINE;
+        // The Lease is renewed every sixth of its duration; what is left then has to outlive an effect, or none starts.
+        if self.lease_seconds * 5 / 6 <= effect {
+            return Err(format!(
+                "--lease-seconds {} is too short for --command-timeout-seconds {}: five sixths of it must exceed {effect}",
+                self.lease_seconds, self.command_timeout_seconds
+            ));
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A file system of a Ceph cluster, and how to reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CephSettings {
     /// The monitors, as `mon_host` in ceph.conf.
     pub mon_host: String,
@@ -42,7 +42,7 @@ pub struct CephSettings {
 }
 
 /// A clustered NFS service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NfsService {
     /// Its id.
     pub cluster_id: String,
@@ -68,7 +68,7 @@ impl fmt::Debug for CephBackend {
 
 impl CephBackend {
     /// Commands that the longest method has time for, if each takes as long as it may.
-    const COMMANDS_IN_DEADLINE: u32 = 3;
+    pub const COMMANDS_IN_DEADLINE: u32 = 3;
 
     /// The backend; nothing is sent yet.
     pub fn new(settings: CephSettings, connections: &Arc<Connections>) -> Self {

@@ -35,11 +35,10 @@ fn set_access(document: &mut Document, access: &Access) {
     document.insert("clients".into(), Value::Array(clients));
 }
 
-/// The block for a grant; none for a CephX client. One address each, so that blocks and grants are the same list.
+/// The block for a grant, so that blocks and grants are the same list; none for one that can't be put into an export.
 fn client_block(grant: &Grant) -> Option<Value> {
-    let Client::Ip(_) = grant.client else { return None };
     Some(json!({
-        "addresses": [grant.client.to_string()],
+        "addresses": addresses(&grant.client).ok()?,
         "access_type": match grant.level {
             AccessLevel::ReadWrite => "rw",
             AccessLevel::ReadOnly => "ro",
@@ -52,9 +51,41 @@ fn client_block(grant: &Grant) -> Option<Value> {
     }))
 }
 
+const ALL_V4: [&str; 2] = ["0.0.0.0/1", "128.0.0.0/1"];
+const ALL_V6: [&str; 2] = ["::/1", "8000::/1"];
+
+/// A client in words that Ganesha understands (tried on 6.5 and 15.2). Those it does not understand are no harmless
+/// mistake: mgr/nfs takes them, and Ganesha then drops the whole change and goes on with the access there was before.
+fn addresses(client: &Client) -> Result<Vec<String>> {
+    let net = match client {
+        Client::Ip(net) => net,
+        Client::CephX(_) => {
+            return Err(Error::Refused("a CephX client can't be let in to an NFS share".into()));
+        }
+    };
+    match (net.prefix_len(), net.max_prefix_len()) {
+        // It knows no network of prefix 0.
+        (0, 32) => Ok(ALL_V4.map(str::to_owned).into()),
+        (0, _) => Ok(ALL_V6.map(str::to_owned).into()),
+        // It knows no IPv6 prefix of three digits.
+        (100..=127, 128) => Err(Error::Refused(
+            "NFS-Ganesha takes IPv6 networks with a prefix of at most 99; name a larger network, or addresses".into(),
+        )),
+        // An address goes without its prefix.
+        _ => Ok(vec![client.to_string()]),
+    }
+}
+
 /// The grant of a block as [`client_block`] makes it; none for any other.
 fn grant(block: &Value) -> Option<Grant> {
-    let [Value::String(address)] = block.get("addresses")?.as_array()?.as_slice() else { return None };
+    let addresses: Option<Vec<&str>> =
+        block.get("addresses")?.as_array()?.iter().map(Value::as_str).collect();
+    let network = match addresses?.as_slice() {
+        [address] => *address,
+        addresses if addresses == ALL_V4 => "0.0.0.0/0",
+        addresses if addresses == ALL_V6 => "::/0",
+        _ => return None,
+    };
     let level = match block.get("access_type")?.as_str()? {
         "rw" => AccessLevel::ReadWrite,
         "ro" => AccessLevel::ReadOnly,
@@ -66,7 +97,7 @@ fn grant(block: &Value) -> Option<Grant> {
         "all" => Squash::All,
         _ => return None,
     };
-    Some(Grant { client: Client::parse(AccessType::IP, address).ok()?, level, squash })
+    Some(Grant { client: Client::parse(AccessType::IP, network).ok()?, level, squash })
 }
 
 fn new_document(pseudo_path: &str, fs_name: &str, path: &str, access: &Access) -> Document {
@@ -239,10 +270,10 @@ fn holds(written: &Document, wanted: &Document) -> bool {
 /// What came of each grant, by what is in the export.
 fn outcomes(access: &Access, document: &Document) -> Vec<Applied> {
     let (in_force, _) = access_of(document);
-    let outcome = |grant: &Grant| match &grant.client {
-        Client::CephX(_) => Err(Error::Refused("a CephX client can't be let in to an NFS share".into())),
-        Client::Ip(_) if in_force.contains(grant) => Ok(None),
-        Client::Ip(_) => Err(Error::Failed("the client is not in the export".into())),
+    let outcome = |grant: &Grant| match addresses(&grant.client) {
+        Err(error) => Err(error),
+        Ok(_) if in_force.contains(grant) => Ok(None),
+        Ok(_) => Err(Error::Failed("the client is not in the export".into())),
     };
     access
         .iter()

@@ -209,7 +209,7 @@ impl Pass<'_> {
         match &self.o.sight {
             None if self.is_settled(backend) => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
             // What was never there needs no look: making it looks for itself.
-            None if !self.was_provisioned() => self.create(),
+            None if !self.was_provisioned() && self.new_size().is_ok() => self.create(),
             None => self.progress(reasons::CREATING, "looking at what is there", Effect::Look),
             Some(Sight::Absent { .. }) if self.was_provisioned() => self.fail(&failure(
                 Class::Stalled,
@@ -407,15 +407,23 @@ impl Pass<'_> {
             && self.is_annotated(&expected)
     }
 
-    fn create(&self) -> ShareDecision {
-        // One that was there and lost its tag keeps its quota: growing and shrinking have rules of their own.
-        let in_force = self.before.size.filter(|_| self.was_provisioned());
-        let size = in_force.unwrap_or(self.o.share.spec.size);
-        if in_force.is_none()
-            && let Err(failure) = share_type::within(self.capabilities().size, size)
+    /// The size to make it with. One that was there and lost its tag keeps its quota: growing and shrinking have rules of
+    /// their own.
+    fn new_size(&self) -> Result<Size, Failure> {
+        if self.was_provisioned()
+            && let Some(in_force) = self.before.size
         {
-            return self.fail(&failure);
+            return Ok(in_force);
         }
+        let asked = self.o.share.spec.size;
+        share_type::within(self.capabilities().size, asked).map(|()| asked)
+    }
+
+    fn create(&self) -> ShareDecision {
+        let size = match self.new_size() {
+            Ok(size) => size,
+            Err(failure) => return self.fail(&failure),
+        };
         let new = NewVolume {
             size_bytes: size.bytes(),
             root: self.capabilities().root,
@@ -749,9 +757,7 @@ impl Pass<'_> {
     /// Rules that wait for the share are told why, once.
     fn done_telling_rules(&self, status: ShareStatus, next: Next, why: &Failure) -> ShareDecision {
         let reports = rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.now);
-        // It may be the telling that failed.
-        let api_failed = self.o.failure.as_ref().is_some_and(|f| f.reason == reasons::API_ERROR);
-        if reports.is_empty() || api_failed {
+        if reports.is_empty() {
             Decision::done(status, next)
         } else {
             Decision {
@@ -785,14 +791,8 @@ impl Pass<'_> {
     /// loses access must not keep it because something else failed.
     fn still_backing_off(&self) -> Option<Duration> {
         let until = self.before.next_retry_time.as_ref()?.0;
-        // Rules that were not told stay news; that must not undo the back-off.
-        let untold = self.o.share.metadata.deletion_timestamp.is_some()
-            || self
-                .before
-                .conditions
-                .iter()
-                .any(|c| c.type_ == types::READY && c.reason == reasons::API_ERROR);
-        let news = !untold && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
+        let news = self.o.share.metadata.deletion_timestamp.is_none()
+            && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
         let fresh = news || self.before.observed_generation != Some(self.generation());
         if fresh || until <= self.now || self.o.sight.is_some() {
             return None;

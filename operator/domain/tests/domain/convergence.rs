@@ -41,6 +41,7 @@ enum Event {
     Backend(Health),
     Fault(Fault),
     StaleRules,
+    Slow(bool),
     // time
     Pass { look_due: bool, killed_after: Option<usize> },
     Wait,
@@ -149,6 +150,8 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             let why = failure(Scope::Object, Class::Conflict, reasons::IDENTITY_NOT_AVAILABLE);
             world.unavailable.insert(client_in(slot, protocol), why);
         }
+        // Of a share that has not been placed yet, no storage can have been replaced.
+        Event::Backend(Health::Replaced) if world.status().fsid.is_none() => {}
         Event::Backend(health) => {
             world.backend = match health {
                 Health::Well => Some(Ok(backend_description())),
@@ -162,6 +165,7 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             }
         }
         Event::Fault(fault) => world.faults.extend([None, Some(fault)]),
+        Event::Slow(slow) => world.slow = slow,
         Event::StaleRules => world.cached_rules = Some(world.rules.clone()),
         Event::Pass { look_due, killed_after } => {
             world.look_due = look_due;
@@ -199,22 +203,40 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (select(vec![Scope::Object, Scope::Backend]), any::<bool>())
             .prop_map(|(scope, took_place)| Event::Fault(Fault { scope, took_place })),
         1 => Just(Event::StaleRules),
+        1 => any::<bool>().prop_map(Event::Slow),
         2 => Just(Event::Wait),
     ]
 }
 
 /// A share that may shrink or not, NFS or CephFS, and what happened to it.
-fn history() -> impl Strategy<Value = World> {
-    (any::<bool>(), any::<bool>(), vec(event(), 0..24)).prop_map(|(nfs, shrink, events)| {
-        let new = share("a").sized("2Gi");
-        let mut world = World::new(if nfs { new } else { new.cephfs() }, []);
-        world.share_type.as_mut().unwrap().spec.shrink = shrink;
-        for (serial, event) in events.into_iter().enumerate() {
+#[derive(Clone, Debug)]
+struct History {
+    protocol: Protocol,
+    shrink: bool,
+    events: Vec<Event>,
+}
+
+impl History {
+    fn world(self) -> World {
+        let mut share = share("a").sized("2Gi");
+        share.spec.protocol = self.protocol;
+        let mut world = World::new(share, []);
+        world.share_type.as_mut().unwrap().spec.shrink = self.shrink;
+        for (serial, event) in self.events.into_iter().enumerate() {
             happen(&mut world, event, serial);
         }
         world.faults.clear();
         world.cached_rules = None;
         world
+    }
+}
+
+fn history() -> impl Strategy<Value = History> {
+    let protocol = select(vec![Protocol::NFS, Protocol::CephFS]);
+    (protocol, any::<bool>(), vec(event(), 0..24)).prop_map(|(protocol, shrink, events)| History {
+        protocol,
+        shrink,
+        events,
     })
 }
 
@@ -230,7 +252,8 @@ proptest! {
     #![proptest_config(config(2000))]
 
     #[test]
-    fn it_comes_to_rest_and_is_then_as_the_objects_say(mut world in history()) {
+    fn it_comes_to_rest_and_is_then_as_the_objects_say(history in history()) {
+        let mut world = history.world();
         world.run_to_rest();
         // Once the backend is itself again, everything that waited for it is done.
         happen(&mut world, Event::Backend(Health::Well), 0);
@@ -238,7 +261,8 @@ proptest! {
     }
 
     #[test]
-    fn it_can_always_be_deleted_unless_its_volume_is_anothers(mut world in history()) {
+    fn it_can_always_be_deleted_unless_its_volume_is_anothers(history in history()) {
+        let mut world = history.world();
         happen(&mut world, Event::Backend(Health::Well), 0);
         world.snapshots = false;
         let anothers = world.subvolume.as_ref().is_some_and(|s| s.tag != Tag::Absent && s.tag != Tag::Owner(owner_of(&share("a"))));
@@ -252,7 +276,8 @@ proptest! {
     #![proptest_config(config(400))]
 
     #[test]
-    fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(world in history()) {
+    fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(history in history()) {
+        let world = history.world();
         let mut undisturbed = world.clone();
         undisturbed.run_to_rest();
         let end = undisturbed.essence();
@@ -261,13 +286,13 @@ proptest! {
             killed.look_due = true;
             killed.pass(Some(step));
             killed.run_to_rest();
-            assert_eq!(killed.essence(), end, "killed after step {step}");
+            killed.essence().must_equal(&end, &format!("killed after step {step}"));
             for scope in [Scope::Object, Scope::Backend] {
                 for took_place in [false, true] {
                     let mut failed = world.clone();
                     failed.faults = std::iter::repeat_n(None, step).chain([Some(Fault { scope, took_place })]).collect();
                     failed.run_to_rest();
-                    assert_eq!(failed.essence(), end, "{scope:?} failure of effect {step}, took place: {took_place}");
+                    failed.essence().must_equal(&end, &format!("{scope:?} failure of effect {step}, took place: {took_place}"));
                 }
             }
         }

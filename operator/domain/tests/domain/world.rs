@@ -53,6 +53,8 @@ pub struct World {
     /// What befalls the effects to come.
     pub faults: VecDeque<Option<Fault>>,
     pub look_due: bool,
+    /// Whether passes take so long that each step is reported before it is taken.
+    pub slow: bool,
     /// Steps taken so far.
     pub steps: Vec<&'static str>,
     pub status_writes: usize,
@@ -83,7 +85,8 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
     Rest(Next),
-    Crashed,
+    /// Killed, or the API server failed it.
+    Cut,
     Gone,
 }
 
@@ -113,6 +116,7 @@ impl World {
             unavailable: HashMap::new(),
             faults: VecDeque::new(),
             look_due: false,
+            slow: false,
             steps: Vec::new(),
             status_writes: 0,
         }
@@ -234,6 +238,10 @@ impl World {
                 self.store(decision.status);
                 return End::Rest(decision.next);
             };
+            if self.slow && matches!(step, Step::Do(_)) {
+                self.store(decision.status.clone());
+                observed.share.status.clone_from(&self.share().status);
+            }
             self.check_step(&observed, &step, &decision.status);
             self.steps.push(match &step {
                 Step::AddFinalizer => "AddFinalizer",
@@ -248,16 +256,20 @@ impl World {
                 }
                 Step::Record => {
                     self.store(decision.status);
-                    observed = self.load().unwrap();
+                    observed.share = self.share().clone();
                 }
                 Step::RemoveFinalizer => {
                     self.share = None;
                     return End::Gone;
                 }
-                Step::Do(effect) => self.act(&mut observed, &effect),
+                Step::Do(effect) => {
+                    if !self.act(&mut observed, &effect) {
+                        return End::Cut;
+                    }
+                }
             }
             if killed_after == Some(n) {
-                return End::Crashed;
+                return End::Cut;
             }
         }
         panic!(
@@ -274,21 +286,30 @@ impl World {
         }
     }
 
-    fn act(&mut self, observed: &mut Observed, effect: &Effect) {
+    /// Whether the pass goes on.
+    fn act(&mut self, observed: &mut Observed, effect: &Effect) -> bool {
         let fault = self.faults.pop_front().flatten();
-        let answer = if fault.is_none_or(|f| f.took_place) {
-            self.take_effect(effect)
-        } else {
-            Ok(Answer::Nothing)
-        };
         let answer = match fault {
-            Some(fault) => Err(fault.strike(effect)),
+            Some(Fault { took_place: false, .. }) => Ok(Answer::Nothing),
+            _ => self.take_effect(effect),
+        };
+        let api = matches!(
+            effect,
+            Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_)
+        );
+        let outcome = match fault {
+            Some(_) if api => return false,
+            Some(fault) if fault.scope == Scope::Backend => {
+                Err(failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT))
+            }
+            Some(_) => Err(failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR)),
             None => answer,
         };
-        match answer {
+        match outcome {
             Ok(answer) => self.fold(observed, effect, answer),
             Err(failure) => observed.failure = Some(failure),
         }
+        true
     }
 
     fn take_effect(&mut self, effect: &Effect) -> Result<Answer, Failure> {
@@ -550,7 +571,9 @@ impl World {
     pub fn run_to_rest(&mut self) {
         self.cached_rules = None;
         for _ in 0..MOST_PASSES {
+            self.let_back_off_pass();
             let before = self.essence();
+            let faults = self.faults.len();
             self.look_due = true;
             let end = self.pass(None);
             if end == End::Gone {
@@ -558,12 +581,18 @@ impl World {
                 self.check_gone();
                 return;
             }
-            if self.essence() == before {
+            if self.essence() != before {
+                continue;
+            }
+            if self.faults.is_empty() {
                 self.check_quiet();
                 self.check_rest();
                 return;
             }
-            self.let_back_off_pass();
+            if self.faults.len() == faults {
+                // Nothing is done that could fail.
+                self.faults.clear();
+            }
         }
         panic!("it does not come to rest: {:?}", self.steps);
     }
@@ -630,6 +659,8 @@ impl World {
     /// At rest, a pass writes nothing; if all is well it does not even look, and when it looks it only looks.
     fn check_quiet(&self) {
         let mut later = self.clone();
+        later.faults.clear();
+        later.slow = false;
         later.let_back_off_pass();
         let well = is_true(&self.status().conditions, types::READY)
             && !is_true(&self.status().conditions, types::RECONCILING);
@@ -638,7 +669,7 @@ impl World {
             later.steps.clear();
             later.status_writes = 0;
             later.pass(None);
-            assert_eq!(later.essence(), self.essence(), "{:?}", later.steps);
+            later.essence().must_equal(&self.essence(), "at rest");
             if !well {
                 continue;
             }
@@ -854,7 +885,13 @@ impl World {
         fit.sort_by_key(|r| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.named()));
         let mut seen = BTreeSet::new();
         fit.retain(|r| seen.insert(self.client_of(r).unwrap().to_string()));
-        fit.retain(|r| !self.unavailable.contains_key(&self.client_of(r).unwrap()));
+        // The backend lets in no such client anew; one that is in already stays.
+        let access = self.access();
+        let is_in = |client: &Client| access.iter().any(|g| g.client == *client);
+        fit.retain(|r| {
+            let client = self.client_of(r).unwrap();
+            !self.unavailable.contains_key(&client) || is_in(&client)
+        });
         fit
     }
 
@@ -967,6 +1004,20 @@ fn status_access(status: &ShareStatus) -> (usize, usize, usize) {
     (count(access.total), count(access.applied), count(access.failed))
 }
 
+impl Essence {
+    /// Says only where they differ.
+    pub fn must_equal(&self, other: &Self, when: &str) {
+        if self != other {
+            let (one, two) = (format!("{self:#?}"), format!("{other:#?}"));
+            let lines: BTreeSet<_> = two.lines().collect();
+            let differing: Vec<_> = one.lines().filter(|line| !lines.contains(line)).collect();
+            let lines: BTreeSet<_> = one.lines().collect();
+            let instead: Vec<_> = two.lines().filter(|line| !lines.contains(line)).collect();
+            panic!("{when}: {differing:#?} instead of {instead:#?}");
+        }
+    }
+}
+
 /// The world without times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Essence {
@@ -982,20 +1033,6 @@ pub const KEY: &str = "AQkey";
 
 pub fn key_of(identity: &str) -> Key {
     Key::new(format!("{KEY}-{identity}"))
-}
-
-impl Fault {
-    fn strike(self, effect: &Effect) -> Failure {
-        let api = matches!(
-            effect,
-            Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_)
-        );
-        match self.scope {
-            _ if api => failure(Scope::Object, Class::Transient, reasons::API_ERROR),
-            Scope::Object => failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR),
-            Scope::Backend => failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT),
-        }
-    }
 }
 
 /// What a pass over a settled share sees.

@@ -1,0 +1,123 @@
+//! `cargo xtask check`: everything that can be said about the code without running it.
+
+mod hosts;
+mod rooms;
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::generate;
+use crate::tools;
+use crate::workspace::{cargo, root, run as run_command};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Repair what can be repaired: format, lints that clippy can fix, generated files
+    #[arg(long)]
+    fix: bool,
+    /// Also compare the dependencies with the RustSec advisories; their database is fetched from the Internet
+    #[arg(long)]
+    advisories: bool,
+}
+
+struct Step {
+    name: &'static str,
+    run: fn(fix: bool) -> Result<()>,
+    remedy: &'static str,
+}
+
+/// The quick ones first.
+const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        run: format,
+        remedy: "cargo xtask check --fix",
+    },
+    Step {
+        name: "rooms",
+        run: |_| rooms::check(),
+        remedy: "who may import whom is the table in xtask/src/check/rooms.rs, and docs/architecture.md says why",
+    },
+    Step {
+        name: "host names",
+        run: |_| hosts::check(),
+        remedy: "name packages, not where they come from: machines have their own mirrors; \
+                 a host that is no place to download from goes into xtask/src/check/hosts.rs",
+    },
+    Step {
+        name: "generated files",
+        run: |fix| if fix { generate::run() } else { generate::check() },
+        remedy: "cargo xtask generate, and commit what it writes",
+    },
+    Step {
+        name: "lints",
+        run: lints,
+        remedy: "mend what is shown above; cargo xtask check --fix does part of it",
+    },
+    Step {
+        name: "dependencies",
+        run: |_| deny(&["bans", "licenses", "sources"]),
+        remedy: "deny.toml says which licences, versions and sources are allowed, and why",
+    },
+];
+
+const ADVISORIES: Step = Step {
+    name: "advisories",
+    run: |_| deny(&["advisories"]),
+    remedy: "move to a version without the flaw; if only the database could not be fetched, \
+             say so and try again where the Internet can be reached",
+};
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    for step in STEPS.iter().chain(arguments.advisories.then_some(&ADVISORIES)) {
+        let began = Instant::now();
+        println!("{:16} …", step.name);
+        if let Err(error) = (step.run)(arguments.fix) {
+            println!("{:16} FAILED after {:.1} s", step.name, began.elapsed().as_secs_f64());
+            return Err(error.context(format!("{}: not as it should be. Remedy: {}", step.name, step.remedy)));
+        }
+        println!("{:16} ok     {:6.1} s", step.name, began.elapsed().as_secs_f64());
+    }
+    if !arguments.advisories {
+        println!(
+            "{:16} left out: the advisory database is fetched from the Internet. cargo xtask check --advisories",
+            ADVISORIES.name
+        );
+    }
+    println!("all checks ok    {:6.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn format(fix: bool) -> Result<()> {
+    let check = if fix { None } else { Some("--check") };
+    run_command(&mut cargo(["fmt", "--all"].into_iter().chain(check)))
+}
+
+fn lints(fix: bool) -> Result<()> {
+    let fix = if fix {
+        &["--fix", "--allow-dirty", "--allow-staged"][..]
+    } else {
+        &[]
+    };
+    let what = ["--locked", "--workspace", "--all-targets", "--all-features"];
+    run_command(
+        cargo(["clippy"])
+            .args(fix)
+            .args(what)
+            .args(["--", "-D", "warnings"]),
+    )
+}
+
+fn deny(what: &[&str]) -> Result<()> {
+    let deny = tools::cargo_deny()?;
+    run_command(
+        Command::new(deny)
+            .current_dir(root())
+            .args(["--workspace", "--all-features", "--locked", "check"])
+            .args(what),
+    )
+}
