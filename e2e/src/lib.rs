@@ -3,5 +3,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod lab;
+pub mod storage;
 pub mod suite;
 pub mod world;

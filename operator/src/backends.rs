@@ -106,9 +106,11 @@ impl Backends {
     }
 
     /// Notes trouble that a share had with its backend: no other share tries before the backend itself has been asked.
-    pub fn trouble(&self, name: &str, failure: Failure) {
-        if let Some(entry) = self.entries.write().get_mut(name) {
-            entry.state = Err(failure);
+    /// True if it was thought to be well.
+    pub fn trouble(&self, name: &str, failure: Failure) -> bool {
+        match self.entries.write().get_mut(name) {
+            Some(entry) => std::mem::replace(&mut entry.state, Err(failure)).is_ok(),
+            None => false,
         }
     }
 
@@ -153,13 +155,7 @@ impl Backends {
             (None, None) => simulated::Cluster::new(seed),
         };
         clusters.insert(uid.to_owned(), cluster.clone());
-        let settings = simulated::Settings {
-            latency: Duration::from_millis(spec.latency_milliseconds.unsigned_abs().into()),
-            failure_percent: u8::try_from(spec.failure_percent).unwrap_or_default(),
-            total_bytes: spec.capacity.map_or(1 << 50, shoal_crds::Size::bytes),
-            seed,
-            ..simulated::Settings::default()
-        };
+        let settings = simulated::Settings::of(name, spec, seed);
         Ok(Simulated::new(&cluster, name, settings)?)
     }
 }

@@ -26,6 +26,7 @@ use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
 pub type Guarded<K> = DeserializeGuard<K>;
 
 /// Keys of objects that are due for a pass.
+#[derive(Clone)]
 pub struct Queue<K: Resource<DynamicType = ()> + 'static> {
     sender: UnboundedSender<ObjectRef<Guarded<K>>>,
 }

@@ -44,5 +44,9 @@ fn start(settings: Settings) -> anyhow::Result<()> {
         LogFormat::Human => log.init(),
     }
     let _failpoints = fail::FailScenario::setup();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(settings))
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(run(settings));
+    // A replica that lost its Lease ends now, whatever is still in flight.
+    runtime.shutdown_background();
+    result
 }

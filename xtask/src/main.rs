@@ -2,8 +2,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod check;
 mod generate;
 mod lab;
+mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;
@@ -19,16 +22,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Format, who imports whom, generated files, lints, licences and versions of dependencies
+    Check(check::Arguments),
     /// Write crds/generated from the API's Rust types
     Generate,
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
     Lab(lab::Arguments),
+    /// Every test; the last line is the sum
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Generate => generate::run().map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Test(arguments) => test::run(&arguments),
     };
     done.unwrap_or_else(|error| {
         // Not as Debug, which would add a stack backtrace to every plain "install this package".

@@ -9,6 +9,7 @@ pub mod client;
 pub mod process;
 
 mod address;
+mod admin;
 mod ceph;
 mod cephfs;
 mod control_plane;
@@ -27,6 +28,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+pub use admin::Admin;
 pub use ceph::{Ceph, CephOptions, Daemon};
 pub use cephfs::{CephFsMount, FileUser};
 pub use control_plane::ControlPlane;
@@ -215,6 +217,24 @@ impl Lab {
     /// A folder with `kubectl`, and with `ceph`, `rados` and `shoal-beside` that run beside Ceph.
     pub fn programs(&self) -> PathBuf {
         self.folder.join("bin")
+    }
+
+    /// Starts more processes that end when the lab does.
+    pub fn launcher(&self) -> Launcher {
+        let list = process_list(&self.folder);
+        if list.exists() {
+            Launcher::detached(list)
+        } else {
+            Launcher::attached()
+        }
+    }
+
+    /// Keeps the logs when the lab ends, since something failed in it; returns where they then are.
+    pub fn keep_logs(&mut self) -> PathBuf {
+        match &mut self._temporary {
+            Some(temporary) => temporary.keep_on_drop(),
+            None => self.folder.clone(),
+        }
     }
 
     fn write_facts(&self) -> Result<()> {

@@ -39,6 +39,11 @@ impl Temporary {
 
     /// Keeps it, whatever happens; returns where.
     pub(super) fn keep(mut self) -> PathBuf {
+        self.keep_on_drop()
+    }
+
+    /// Keeps it once it is dropped; returns where it then is.
+    pub(super) fn keep_on_drop(&mut self) -> PathBuf {
         self.failed = true;
         self.kept()
     }

@@ -10,7 +10,7 @@ use shoal_domain::{
 };
 
 use crate::{
-    commands::{Df, FsGetReply, MonDump, NfsClusterInfo, NfsClusterLs, Version},
+    commands::{Df, FsGetReply, MonDump, NfsClusterInfo, NfsClusterLs, Version, VolumeLs},
     connection::{Call, Connection, Connections, Credentials},
     errno::ENOENT,
     subvolume::Found,
@@ -133,6 +133,8 @@ impl Backend for CephBackend {
         let (version, monitors, room) =
             tokio::try_join!(call.run(&Version {}), call.run(&MonDump {}), call.run(&Df {}))?;
         let room = room.room(self.settings.data_pool.as_deref(), fs.data_pool());
+        // Of no use but that it is answered: a backend whose manager is silent is not ready for shares.
+        call.run(&VolumeLs {}).await?;
         let nfs_endpoints = self.nfs_endpoints(&call).await?;
         let mut protocols = vec![Protocol::CephFS];
         if self.settings.nfs.is_some() {

@@ -64,6 +64,11 @@ impl VersionReply {
     }
 }
 
+/// The file systems, as module volumes knows them: harmless, and answered in the order of its other commands.
+#[derive(Serialize)]
+pub(crate) struct VolumeLs {}
+request!(VolumeLs, "fs volume ls", Target::Manager(Module::Volumes), serde::de::IgnoredAny, json);
+
 /// The monitors.
 #[derive(Serialize)]
 pub(crate) struct MonDump {}

@@ -40,6 +40,9 @@ use crate::{
     failpoint,
 };
 
+/// How long after a share's trouble with it a backend is asked what it is.
+const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
+
 /// Makes shares, keeps them, and takes them away.
 pub struct Shares;
 
@@ -113,9 +116,15 @@ impl Kind for Shares {
                     && failure.scope == Scope::Backend
                     && let Some(name) = o.share.status.as_ref().and_then(|s| s.backend_name.clone())
                 {
-                    // The backend's own pass finds out what is the matter; its shares wait for that.
-                    ctx.backends.trouble(&name, failure.clone());
-                    ctx.caches.backend_queue.push_cluster_scoped(&name);
+                    // The backend's own pass finds out what is the matter; its shares wait for that. Not at once: if it
+                    // finds nothing, the shares try again, and that must not become a hot loop.
+                    if ctx.backends.trouble(&name, failure.clone()) {
+                        let queue = ctx.caches.backend_queue.clone();
+                        tokio::spawn(async move {
+                            tokio::time::sleep(ASK_BACKEND_AFTER).await;
+                            queue.push_cluster_scoped(&name);
+                        });
+                    }
                 }
                 done
             }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::workspace::{output, root};
 
 /// Top-level domains that such hosts are in.
-const TOP: &[&str] = &["com", "io", "net", "org"];
+const TOP: &[&str] = &["com", "io", "org"];
 
 /// Names that may be written, with everything below them: API groups and documentation.
 const ALLOWED: &[&str] = &["ceph.com", "example.com", "k8s.io", "kubernetes.io"];

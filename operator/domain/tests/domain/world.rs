@@ -584,7 +584,7 @@ impl World {
             if self.essence() != before {
                 continue;
             }
-            if self.faults.is_empty() {
+            if faults == 0 {
                 self.check_quiet();
                 self.check_rest();
                 return;

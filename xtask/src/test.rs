@@ -1,0 +1,135 @@
+//! `cargo xtask test`: every suite, one after the other, and the sum.
+
+mod suite;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use shoal_e2e::lab::{self, CephOptions, CephRelease, KubernetesRelease, Lab, LabOptions};
+
+use crate::workspace::{cargo, metadata, run as run_command, target_folder};
+use suite::{Outcome, Suite};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Leave out the suites that need servers (e2e/tests)
+    #[arg(long)]
+    fast: bool,
+}
+
+/// The lab's versions, each at least once.
+const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
+    (CephRelease::Reef, KubernetesRelease::V1_37),
+    (CephRelease::Tentacle, KubernetesRelease::V1_34),
+];
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let start = Instant::now();
+    if !arguments.fast {
+        check_host()?;
+    }
+    let (mut suites, operator) = build(arguments.fast)?;
+    println!("built in {:.0} s", start.elapsed().as_secs_f64());
+
+    suites.retain(|suite| !(arguments.fast && suite.needs_servers));
+    suites.sort_by_key(|suite| suite.needs_servers);
+    let mut outcomes = Vec::new();
+    for suite in &suites {
+        outcomes.push(suite.run(operator.as_deref())?);
+    }
+    outcomes.push(suite::documentation()?);
+
+    println!("\n{:40} {:>7} {:>7} {:>9}", "suite", "passed", "failed", "time");
+    for outcome in outcomes.iter().filter(|o| o.count() > 0) {
+        println!(
+            "{:40} {:>7} {:>7} {:>7.1} s",
+            outcome.suite,
+            outcome.passed,
+            outcome.failed.len(),
+            outcome.time.as_secs_f64()
+        );
+    }
+    let failed: Vec<_> = outcomes
+        .iter()
+        .flat_map(|o| o.failed.iter().map(move |test| format!("{}: {test}", o.suite)))
+        .collect();
+    for test in &failed {
+        println!("FAILED {test}");
+    }
+    println!("in all {:.0} s\n", start.elapsed().as_secs_f64());
+
+    let sum = |count: fn(&Outcome) -> usize| outcomes.iter().map(count).sum::<usize>();
+    let skipped = match sum(|o| o.ignored) {
+        0 => String::new(),
+        ignored => format!(", {ignored} skipped"),
+    };
+    println!("{} passed, {} failed{skipped}", sum(|o| o.passed), failed.len());
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What would only be missed after minutes of building.
+fn check_host() -> Result<()> {
+    const INSTEAD: &str = "cargo xtask test --fast runs the suites that need no servers";
+    if !lab::is_root() {
+        bail!("the Ceph suites need root: run this as root; {INSTEAD}");
+    }
+    if lab::find_on_host("go").is_none() && std::env::var_os("KUBEBUILDER_ASSETS").is_none() {
+        bail!(
+            "the API server is built with Go, and there is none on PATH: install Go 1.26 or newer, or set \
+             KUBEBUILDER_ASSETS to a folder with kube-apiserver, kube-controller-manager, etcd and kubectl; {INSTEAD}"
+        );
+    }
+    Ok(())
+}
+
+/// The suites, and the operator's program for those that need servers. The lab's own programs are made meanwhile.
+fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
+    if fast {
+        return Ok((suite::build()?, None));
+    }
+    thread::scope(|scope| {
+        let labs = scope.spawn(|| {
+            try_labs().inspect_err(|error| eprintln!("the lab does not start: {error:#}"))
+        });
+        let suites = suite::build()?;
+        let operator = build_operator()?;
+        labs.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .context("the suites need a lab, and it does not start")?;
+        Ok((suites, Some(operator)))
+    })
+}
+
+/// Starts and ends a lab of every version, so that what is missing is told once, and nothing is made within a test.
+fn try_labs() -> Result<()> {
+    for (release, kubernetes) in RELEASES {
+        Lab::start(&LabOptions {
+            ceph: Some(CephOptions {
+                release,
+                ..CephOptions::default()
+            }),
+            kubernetes: Some(kubernetes),
+            ..LabOptions::default()
+        })?;
+    }
+    Ok(())
+}
+
+fn build_operator() -> Result<PathBuf> {
+    run_command(&mut cargo([
+        "build",
+        "--locked",
+        "--profile=lab",
+        "--package=shoal-operator",
+        "--features=failpoints",
+    ]))?;
+    Ok(target_folder(&metadata()?)?.join("lab/shoal"))
+}
