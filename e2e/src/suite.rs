@@ -15,19 +15,29 @@ impl<W: Send + Sync> Suite<W> {
     /// A suite whose world has not been started.
     #[allow(clippy::new_without_default)] // A const one is needed, and Default is not.
     pub const fn new() -> Self {
-        Self { runtime: OnceLock::new(), world: OnceCell::const_new() }
+        Self {
+            runtime: OnceLock::new(),
+            world: OnceCell::const_new(),
+        }
     }
 
     /// Runs a scenario; the first one starts the world. All scenarios run on one runtime, since a client belongs to the
     /// runtime it was made on.
-    pub fn run<Start, Scenario>(&'static self, start: impl FnOnce() -> Start, scenario: impl FnOnce(&'static W) -> Scenario)
-    where
+    pub fn run<Start, Scenario>(
+        &'static self,
+        start: impl FnOnce() -> Start,
+        scenario: impl FnOnce(&'static W) -> Scenario,
+    ) where
         Start: Future<Output = Result<W>>,
         Scenario: Future<Output = Result<()>>,
     {
         let runtime = self.runtime.get_or_init(|| Runtime::new().expect("a runtime"));
         let result = runtime.block_on(async {
-            let world = self.world.get_or_try_init(start).await.context("the suite's world did not start")?;
+            let world = self
+                .world
+                .get_or_try_init(start)
+                .await
+                .context("the suite's world did not start")?;
             scenario(world).await
         });
         if let Err(error) = result {

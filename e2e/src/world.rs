@@ -48,6 +48,7 @@ pub struct World {
     /// The admin's client.
     pub client: Client,
     names: AtomicU32,
+    program: Option<PathBuf>,
 }
 
 impl World {
@@ -63,17 +64,25 @@ impl World {
         let kubeconfig = Kubeconfig::read_from(lab.control_plane()?.kubeconfig())?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
-        let world = Self { lab, client, names: AtomicU32::new(0) };
+        let world = Self {
+            lab,
+            client,
+            names: AtomicU32::new(0),
+            program: None,
+        };
         for crd in shoal_crds::custom_resource_definitions() {
             world.apply(&serde_json::to_value(&crd)?).await?;
         }
         for crd in shoal_crds::custom_resource_definitions() {
-            let api: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> =
-                Api::all(world.client.clone());
+            let api: Api<
+                k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+            > = Api::all(world.client.clone());
             let established = kube::runtime::wait::conditions::is_crd_established();
             let name = crd.name_any();
             let wait = kube::runtime::wait::await_condition(api, &name, established);
-            tokio::time::timeout(PATIENCE, wait).await.context("a CRD was not established in time")??;
+            tokio::time::timeout(PATIENCE, wait)
+                .await
+                .context("a CRD was not established in time")??;
         }
         if world.knows_mutating_policies().await? {
             for document in shoal_crds::policy::finalizer_policy() {
@@ -86,8 +95,14 @@ impl World {
 
     /// Whether the API server can put the finalizer on at birth (Kubernetes 1.36 and later).
     pub async fn knows_mutating_policies(&self) -> Result<bool> {
-        let served = self.client.list_api_group_resources("admissionregistration.k8s.io/v1").await?;
-        Ok(served.resources.iter().any(|r| r.name == "mutatingadmissionpolicies"))
+        let served = self
+            .client
+            .list_api_group_resources("admissionregistration.k8s.io/v1")
+            .await?;
+        Ok(served
+            .resources
+            .iter()
+            .any(|r| r.name == "mutatingadmissionpolicies"))
     }
 
     /// Makes the ShareBackends of the lab's Ceph: `cephfs` and `second`, one a file system, both with NFS; and the
@@ -95,7 +110,10 @@ impl World {
     pub async fn add_ceph_backends(&self) -> Result<()> {
         let ceph = self.lab.ceph()?;
         let secret = Secret {
-            metadata: ObjectMeta { name: Some(CONNECTION_SECRET.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(CONNECTION_SECRET.into()),
+                ..ObjectMeta::default()
+            },
             string_data: Some(
                 [
                     ("monHost", ceph.mon_host().to_owned()),
@@ -107,7 +125,9 @@ impl World {
             ),
             ..Secret::default()
         };
-        Api::<Secret>::namespaced(self.client.clone(), SYSTEM_NAMESPACE).create(&PostParams::default(), &secret).await?;
+        Api::<Secret>::namespaced(self.client.clone(), SYSTEM_NAMESPACE)
+            .create(&PostParams::default(), &secret)
+            .await?;
         let endpoints: Vec<String> = ceph.nfs_endpoints().iter().map(ToString::to_string).collect();
         for filesystem in ceph.filesystems() {
             self.apply(&json!({
@@ -155,23 +175,39 @@ impl World {
     /// Makes a namespace of its own for a test.
     pub async fn namespace(&self, prefix: &str) -> Result<String> {
         let name = format!("{prefix}-{}", self.names.fetch_add(1, Ordering::Relaxed));
-        let namespace =
-            Namespace { metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }, ..Namespace::default() };
-        Api::<Namespace>::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+        let namespace = Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::<Namespace>::all(self.client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?;
         Ok(name)
     }
 
     /// Applies one document, as `kubectl apply --server-side` does.
     pub async fn apply(&self, document: &Value) -> kube::Result<DynamicObject> {
-        let object: DynamicObject = serde_json::from_value(document.clone()).map_err(kube::Error::SerdeError)?;
+        let object: DynamicObject =
+            serde_json::from_value(document.clone()).map_err(kube::Error::SerdeError)?;
         let types = object.types.clone().unwrap_or_default();
-        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let (group, version) = types
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &types.api_version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
         let api: Api<DynamicObject> = match object.namespace() {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
-        api.patch(&object.name_any(), &PatchParams::apply("test").force(), &Patch::Apply(document)).await
+        api.patch(
+            &object.name_any(),
+            &PatchParams::apply("test").force(),
+            &Patch::Apply(document),
+        )
+        .await
     }
 
     /// Applies every document of a YAML text.
@@ -185,13 +221,16 @@ impl World {
     }
 
     /// Makes a Share; `spec` as in the API.
+    #[allow(clippy::needless_pass_by_value)] // As `json!` makes it.
     pub async fn share(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<DynamicObject> {
-        self.apply(&object("Share", namespace, name, spec)).await
+        self.apply(&object("Share", namespace, name, &spec)).await
     }
 
     /// Makes a ShareAccessRule; `spec` as in the API.
+    #[allow(clippy::needless_pass_by_value)] // As `json!` makes it.
     pub async fn rule(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<DynamicObject> {
-        self.apply(&object("ShareAccessRule", namespace, name, spec)).await
+        self.apply(&object("ShareAccessRule", namespace, name, &spec))
+            .await
     }
 
     /// The API of a namespaced kind.
@@ -210,25 +249,38 @@ impl World {
         Api::all(self.client.clone())
     }
 
+    /// Names the operator's program, in place of `SHOAL_OPERATOR`.
+    pub fn use_operator(&mut self, program: PathBuf) {
+        self.program = Some(program);
+    }
+
     /// Starts an operator as the ServiceAccount of [`ROLE`], beside Ceph if the lab has one. The program is named by
     /// `SHOAL_OPERATOR`.
     pub async fn operator(&self, options: &OperatorOptions) -> Result<Operator> {
         let kubeconfig = self.operator_kubeconfig(&options.name).await?;
-        Operator::start(&self.lab, options, &kubeconfig)
+        let program = self.program.clone().map_or_else(operator_program, Ok)?;
+        Operator::start(&self.lab, options, &program, &kubeconfig)
     }
 
     async fn operator_kubeconfig(&self, name: &str) -> Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        let request = TokenRequest { spec: TokenRequestSpec::default(), ..TokenRequest::default() };
-        let issued = accounts.create_token_request("shoal", &PostParams::default(), &request).await?;
+        let request = TokenRequest {
+            spec: TokenRequestSpec::default(),
+            ..TokenRequest::default()
+        };
+        let issued = accounts
+            .create_token_request("shoal", &PostParams::default(), &request)
+            .await?;
         let token = issued.status.context("no token was issued")?.token;
         let path = self.lab.folder().join(format!("{name}.kubeconfig"));
-        self.lab.control_plane()?.write_kubeconfig(&path, "shoal", &token)?;
+        self.lab
+            .control_plane()?
+            .write_kubeconfig(&path, "shoal", &token)?;
         Ok(path)
     }
 }
 
-fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "shoal.storage/v1alpha1",
         "kind": kind,
@@ -251,8 +303,16 @@ pub struct OperatorOptions {
 impl OperatorOptions {
     /// One that is quick to take over and to look for drift.
     pub fn quick(name: &str) -> Self {
-        let flags = ["--lease-seconds=12", "--command-timeout-seconds=3", "--resync-seconds=2"];
-        Self { name: name.into(), flags: flags.map(str::to_owned).into(), failpoints: String::new() }
+        let flags = [
+            "--lease-seconds=12",
+            "--command-timeout-seconds=3",
+            "--resync-seconds=2",
+        ];
+        Self {
+            name: name.into(),
+            flags: flags.map(str::to_owned).into(),
+            failpoints: String::new(),
+        }
     }
 }
 
@@ -265,11 +325,14 @@ pub struct Operator {
 }
 
 impl Operator {
-    fn start(lab: &Lab, options: &OperatorOptions, kubeconfig: &Path) -> Result<Self> {
-        let program = operator_program()?;
+    fn start(lab: &Lab, options: &OperatorOptions, program: &Path, kubeconfig: &Path) -> Result<Self> {
         let (program, kubeconfig, beside) = match lab.ceph() {
-            Ok(ceph) => (ceph.path_inside(&program)?, ceph.path_inside(kubeconfig)?, Some(ceph)),
-            Err(_) => (program, kubeconfig.to_owned(), None),
+            Ok(ceph) => (
+                ceph.path_inside(program)?,
+                ceph.path_inside(kubeconfig)?,
+                Some(ceph),
+            ),
+            Err(_) => (program.to_owned(), kubeconfig.to_owned(), None),
         };
         let mut words = vec![
             "env".to_owned(),
@@ -284,13 +347,12 @@ impl Operator {
         ];
         words.extend(options.flags.clone());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let command = match beside {
-            Some(ceph) => ceph.beside(&words),
-            None => {
-                let mut command = Command::new(words[0]);
-                command.args(&words[1..]);
-                command
-            }
+        let command = if let Some(ceph) = beside {
+            ceph.beside(&words)
+        } else {
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]);
+            command
         };
         let log = lab.folder().join(format!("{}.log", options.name));
         if log.exists() {
@@ -299,7 +361,11 @@ impl Operator {
             fs::rename(&log, lab.folder().join(format!("{}.{kept}.log", options.name)))?;
         }
         let started = Launcher::attached().start(&options.name, &command, &log, Stdio::null())?;
-        Ok(Self { process: started.process.clone(), log, _started: started })
+        Ok(Self {
+            process: started.process.clone(),
+            log,
+            _started: started,
+        })
     }
 
     /// Its process.
@@ -361,7 +427,11 @@ fn operator_program() -> Result<PathBuf> {
 }
 
 /// Asks until there is an answer, or patience ends. An error ends it at once.
-pub async fn eventually<T>(what: &str, patience: Duration, mut ask: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+pub async fn eventually<T>(
+    what: &str,
+    patience: Duration,
+    mut ask: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let until = Instant::now() + patience;
     loop {
         if let Some(answer) = ask().await? {
@@ -412,5 +482,8 @@ where
 
 /// A condition's status and reason, if the condition is there.
 pub fn condition<'a>(conditions: &'a [Condition], type_: &str) -> Option<(&'a str, &'a str)> {
-    conditions.iter().find(|c| c.type_ == type_).map(|c| (c.status.as_str(), c.reason.as_str()))
+    conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .map(|c| (c.status.as_str(), c.reason.as_str()))
 }

@@ -155,7 +155,11 @@ impl Backends {
             (None, None) => simulated::Cluster::new(seed),
         };
         clusters.insert(uid.to_owned(), cluster.clone());
-        let settings = simulated::Settings::of(name, spec, seed);
+        let settings = simulated::Settings {
+            // As long as Ceph's: a lease that is long enough for one is so for the other.
+            deadline: self.command_timeout * CephBackend::COMMANDS_IN_DEADLINE,
+            ..simulated::Settings::of(name, spec, seed)
+        };
         Ok(Simulated::new(&cluster, name, settings)?)
     }
 }

@@ -6,7 +6,7 @@ mod rooms;
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::generate;
@@ -73,28 +73,39 @@ const ADVISORIES: Step = Step {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
+    let mut failed = Vec::new();
     for step in STEPS.iter().chain(arguments.advisories.then_some(&ADVISORIES)) {
         let began = Instant::now();
-        println!("{:16} …", step.name);
-        if let Err(error) = (step.run)(arguments.fix) {
-            println!("{:16} FAILED after {:.1} s", step.name, began.elapsed().as_secs_f64());
-            return Err(error.context(format!("{}: not as it should be. Remedy: {}", step.name, step.remedy)));
+        let result = (step.run)(arguments.fix);
+        let time = began.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("{:16} ok     {time:6.1} s", step.name),
+            Err(error) => {
+                println!(
+                    "{:16} FAILED {time:6.1} s\n  {error:#}\n  Remedy: {}",
+                    step.name, step.remedy
+                );
+                failed.push(step.name);
+            }
         }
-        println!("{:16} ok     {:6.1} s", step.name, began.elapsed().as_secs_f64());
     }
     if !arguments.advisories {
         println!(
-            "{:16} left out: the advisory database is fetched from the Internet. cargo xtask check --advisories",
+            "{:16} not looked for: the RustSec database is fetched from the Internet. cargo xtask check --advisories",
             ADVISORIES.name
         );
     }
-    println!("all checks ok    {:6.1} s", start.elapsed().as_secs_f64());
+    println!("{:16}        {:6.1} s", "in all", start.elapsed().as_secs_f64());
+    if !failed.is_empty() {
+        bail!("not as it should be: {}", failed.join(", "));
+    }
     Ok(())
 }
 
 fn format(fix: bool) -> Result<()> {
-    let check = if fix { None } else { Some("--check") };
-    run_command(&mut cargo(["fmt", "--all"].into_iter().chain(check)))
+    // The files alone: how they should look is seen by letting it do it.
+    let check: &[&str] = if fix { &[] } else { &["--check", "--", "-l"] };
+    run_command(cargo(["fmt", "--all"]).args(check))
 }
 
 fn lints(fix: bool) -> Result<()> {

@@ -17,16 +17,13 @@ const FOLDER: &str = "crds/generated";
 pub(crate) fn run() -> Result<()> {
     let stale = stale()?;
     for (path, text) in &stale {
-        match text {
-            Some(text) => {
-                fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
-                fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-                println!("wrote {}", in_tree(path));
-            }
-            None => {
-                fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
-                println!("removed {}", in_tree(path));
-            }
+        if let Some(text) = text {
+            fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("wrote {}", in_tree(path));
+        } else {
+            fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+            println!("removed {}", in_tree(path));
         }
     }
     if stale.is_empty() {
@@ -85,9 +82,7 @@ mod tests {
 
     #[test]
     fn reads_back_as_what_was_written() {
-        for ((name, text), (_, documents)) in
-            generated().unwrap().iter().zip(shoal_crds::generated_files())
-        {
+        for ((name, text), (_, documents)) in generated().unwrap().iter().zip(shoal_crds::generated_files()) {
             let read: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).unwrap();
             assert_eq!(read, documents, "{name}");
         }

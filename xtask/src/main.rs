@@ -2,7 +2,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bench;
 mod check;
+mod demo;
 mod generate;
 mod lab;
 mod test;
@@ -22,8 +24,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// How fast, beside the floors in the same run
+    Bench(bench::Arguments),
     /// Format, who imports whom, generated files, lints, licences and versions of dependencies
     Check(check::Arguments),
+    /// Shoal from nothing to a share in use, in a lab that it starts and ends
+    Demo(demo::Arguments),
     /// Write crds/generated from the API's Rust types
     Generate,
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
@@ -34,7 +40,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Generate => generate::run().map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Test(arguments) => test::run(&arguments),

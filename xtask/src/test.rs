@@ -96,9 +96,8 @@ fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
         return Ok((suite::build()?, None));
     }
     thread::scope(|scope| {
-        let labs = scope.spawn(|| {
-            try_labs().inspect_err(|error| eprintln!("the lab does not start: {error:#}"))
-        });
+        let labs =
+            scope.spawn(|| try_labs().inspect_err(|error| eprintln!("the lab does not start: {error:#}")));
         let suites = suite::build()?;
         let operator = build_operator()?;
         labs.join()
@@ -123,7 +122,8 @@ fn try_labs() -> Result<()> {
     Ok(())
 }
 
-fn build_operator() -> Result<PathBuf> {
+/// The operator's program, with its failpoints.
+pub(crate) fn build_operator() -> Result<PathBuf> {
     run_command(&mut cargo([
         "build",
         "--locked",

@@ -48,7 +48,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 
 /// The members of the workspace, and the folder that cargo builds in.
 pub(crate) fn metadata() -> Result<Value> {
-    let text = output(&mut cargo(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let text = output(&mut cargo([
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--locked",
+    ]))?;
     serde_json::from_str(&text).context("cargo metadata prints no JSON")
 }
 

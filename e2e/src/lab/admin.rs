@@ -58,7 +58,10 @@ impl Admin {
         // A test that failed while it asked is no reason for the next one not to ask.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = session
-            .ask(to, json!({"path": command["prefix"], "command": command, "input": input}))
+            .ask(
+                to,
+                json!({"path": command["prefix"], "command": command, "input": input}),
+            )
             .with_context(|| format!("{command}"))?;
         Ok(answer.remove("out").unwrap_or_default())
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Block;
 use super::control_plane::private;
+use super::preload::MGR_PYTHON;
 use super::process::{self, Launcher, Process, Started, output, spawn, wait_until};
 use super::rootfs::{self, CephRelease};
 use super::steps::Steps;
@@ -480,6 +481,9 @@ fn write_assets(
         let path = folder.join(name);
         fs::write(&path, text)?;
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    }
+    if options.release == CephRelease::Reef {
+        fs::copy(MGR_PYTHON.get()?, folder.join("mgr_python.so"))?;
     }
     let tick = f64::from(options.mds_tick_ms) / 1000.0;
     let conf = include_str!("../../lab/ceph/ceph.conf")

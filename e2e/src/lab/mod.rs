@@ -15,6 +15,7 @@ mod cephfs;
 mod control_plane;
 mod host;
 mod nfs;
+mod preload;
 mod programs;
 mod rootfs;
 mod steps;
@@ -80,7 +81,7 @@ pub struct Lab {
     ceph: Option<Ceph>,
     folder: PathBuf,
     /// Last, so that the folder goes after the processes that write to it.
-    _temporary: Option<Temporary>,
+    temporary: Option<Temporary>,
 }
 
 /// What is written down about a lab, in `lab.json` in its folder.
@@ -178,7 +179,7 @@ impl Lab {
             control_plane,
             ceph,
             folder,
-            _temporary: temporary,
+            temporary,
         };
         lab.write_facts()?;
         lab.write_programs()?;
@@ -193,7 +194,7 @@ impl Lab {
             control_plane: facts.control_plane.map(ControlPlane::attach).transpose()?,
             ceph: facts.ceph.map(Ceph::attach).transpose()?,
             folder: folder.canonicalize()?,
-            _temporary: None,
+            temporary: None,
         })
     }
 
@@ -231,7 +232,7 @@ impl Lab {
 
     /// Keeps the logs when the lab ends, since something failed in it; returns where they then are.
     pub fn keep_logs(&mut self) -> PathBuf {
-        match &mut self._temporary {
+        match &mut self.temporary {
             Some(temporary) => temporary.keep_on_drop(),
             None => self.folder.clone(),
         }

@@ -1,19 +1,13 @@
 //! NFS clients: libnfs, NFSv4, from a chosen source address.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
-use super::cache::Artifact;
 use super::ceph::Ceph;
 use super::client::{Owner, Session};
-use super::host;
-use super::process::output;
-use super::steps::Steps;
+use super::preload::BIND_SOURCE;
 
 /// One client that has mounted one export, and stays mounted until it is dropped.
 #[derive(Debug)]
@@ -28,8 +22,8 @@ impl NfsClient {
     /// An export that does not let `source` in answers as if it were not there: a refusal,
     /// see [`super::client::ClientError::is_refused`].
     pub fn mount(ceph: &Ceph, server: SocketAddr, path: &str, source: IpAddr, owner: Owner) -> Result<Self> {
-        let shim = ceph.path_inside(&shim()?)?;
-        let preload = format!("LD_PRELOAD={}", shim.display());
+        let library = ceph.path_inside(&BIND_SOURCE.get()?)?;
+        let preload = format!("LD_PRELOAD={}", library.display());
         let from = format!("SHOAL_SOURCE={source}");
         let command = ceph.beside(&["env", &preload, &from, "python3", "/lab/nfs_client.py"]);
         let mut session = Session::start(format!("NFS client {source}"), command)?;
@@ -67,32 +61,4 @@ impl NfsClient {
     pub fn remove(&mut self, path: &str) -> Result<()> {
         self.session.remove(path)
     }
-}
-
-/// The library that, loaded into a client, chooses its source address.
-fn shim() -> Result<PathBuf> {
-    let source = include_str!("../../lab/bind_source.c");
-    let artifact = Artifact {
-        kind: "programs",
-        name: "bind_source".into(),
-        content: source.into(),
-        takes: "a moment",
-    };
-    let folder = artifact.get(&Steps::new(true), |out| {
-        fs::create_dir(out)?;
-        fs::write(out.join("bind_source.c"), source)?;
-        let cc = host::find("cc").context("no C compiler (Debian package gcc)")?;
-        let mut compile = Command::new(cc);
-        compile.current_dir(out).args([
-            "-O2",
-            "-shared",
-            "-fPIC",
-            "-o",
-            "bind_source.so",
-            "bind_source.c",
-            "-ldl",
-        ]);
-        output(&mut compile).map(drop)
-    })?;
-    Ok(folder.join("bind_source.so"))
 }

@@ -56,8 +56,9 @@ pub struct NfsService {
 /// manager's back, in RADOS, is seen when the next manager takes over.
 pub struct CephBackend {
     pub(crate) settings: CephSettings,
-    pub(crate) connections: Arc<Connections>,
     connection: Arc<Connection>,
+    // Dropped after the connection, for it waits for its end.
+    pub(crate) connections: Arc<Connections>,
 }
 
 impl fmt::Debug for CephBackend {

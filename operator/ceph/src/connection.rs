@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use shoal_backend::{Error, Result};
 use shoal_domain::grant::Key;
@@ -187,7 +187,12 @@ impl Connection {
         let this = Arc::clone(self);
         let work = move || {
             let Credentials { mon_host, user, key } = &this.credentials;
-            let state = match Cluster::connect(mon_host, user, key, timeout) {
+            let cluster = if is_key(key) {
+                Cluster::connect(mon_host, user, key, timeout)
+            } else {
+                Err(NotConnected::Setting("key"))
+            };
+            let state = match cluster {
                 Ok(cluster) => State::Open(Arc::new(Link::new(cluster))),
                 Err(why) => State::Failed(Instant::now(), this.refusal(why)),
             };
@@ -213,12 +218,23 @@ impl Connection {
                     Error::CredentialsRefused(format!("the monitors do not let client.{user} in with this key"))
                 }
                 ENOENT | EINVAL => {
-                    Error::Unreachable(format!("no monitor to be found at {}", self.credentials.mon_host))
+                    Error::Unreachable(format!("no monitor to be found at '{}'", self.credentials.mon_host))
                 }
                 _ => self.away(),
             },
         }
     }
+}
+
+/// Whether it can be a key at all (base64 of 28 bytes or more): librados says of one that can't the same as of a monitor
+/// that is not to be found.
+fn is_key(key: &Key) -> bool {
+    let key = key.reveal();
+    let digits = key.trim_end_matches('=');
+    key.len() >= 40
+        && key.len().is_multiple_of(4)
+        && key.len() - digits.len() <= 2
+        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 /// An open connection, with a lane for each queue that commands stand in.
@@ -262,12 +278,32 @@ impl Link {
     }
 }
 
+/// Links that are being shut down.
+static CLOSING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
 impl Drop for Link {
     fn drop(&mut self) {
         if let Some(cluster) = self.cluster.take() {
+            *CLOSING.0.lock() += 1;
             // It waits for librados's threads, and this may be one of the runtime's.
-            drop(spawn("ceph-shutdown", move || drop(cluster)));
+            let close = spawn("ceph-shutdown", move || {
+                drop(cluster);
+                *CLOSING.0.lock() -= 1;
+                CLOSING.1.notify_all();
+            });
+            if close.is_err() {
+                *CLOSING.0.lock() -= 1;
+            }
         }
+    }
+}
+
+impl Drop for Connections {
+    /// Waits a little for links to be shut down: whoever lets go of these is about to leave, and librados's threads must
+    /// not outlive the end of main (see [`crate::exit`]).
+    fn drop(&mut self) {
+        let mut closing = CLOSING.0.lock();
+        CLOSING.1.wait_while_for(&mut closing, |closing| *closing > 0, Duration::from_secs(2));
     }
 }
 
@@ -349,8 +385,8 @@ impl Call {
         let (tell, answer) = oneshot::channel();
         spawn(R::PREFIX, move || {
             let answer = cluster.command(daemon, &command, &input);
-            // First the lane, so that whoever hears the answer finds the place free.
-            drop(runner);
+            // Whoever hears the answer finds the place free, and us no longer using the cluster.
+            drop((cluster, runner));
             drop(tell.send(answer));
         })?;
         let until = self.ends.min(Instant::now() + self.timeout);
@@ -361,7 +397,18 @@ impl Call {
             // Its thread died.
             Ok(Err(_)) => Ok(Answer { code: -EIO, output: Vec::new(), message: String::new() }),
             Err(_) if *target == Target::Monitors => Err(self.connection.away()),
-            Err(_) => Err(Error::TimedOut(R::PREFIX.into())),
+            Err(_) => Err(Error::TimedOut(self.command_name(target, R::PREFIX))),
+        }
+    }
+
+    /// For people. A metadata server does not say that it refuses us: it says nothing.
+    fn command_name(&self, target: &Target, prefix: &str) -> String {
+        match target {
+            Target::MetadataServer(fs, _) => format!(
+                "{prefix} (of file system {fs}; is client.{} allowed mds 'allow *'?)",
+                self.connection.credentials.user
+            ),
+            _ => prefix.to_owned(),
         }
     }
 
@@ -371,7 +418,10 @@ impl Call {
             Target::Manager(Module::Volumes) => Error::Silent("ceph-mgr's module volumes".into()),
             Target::Manager(Module::Nfs) => Error::Silent("ceph-mgr's module nfs".into()),
             Target::MetadataServer(fs, _) => {
-                Error::Silent(format!("the metadata servers of file system {fs}"))
+                Error::Silent(format!(
+                    "the metadata servers of file system {fs} (is client.{} allowed mds 'allow *'?)",
+                    self.connection.credentials.user
+                ))
             }
         }
     }
@@ -391,6 +441,19 @@ mod tests {
         assert_eq!(shorten("Traceback\n  line 1\nValueError: no\n"), "ValueError: no");
         assert_eq!(shorten(""), "");
         assert_eq!(shorten(&"ä".repeat(1000)).chars().count(), 256);
+    }
+
+    #[test]
+    fn what_can_be_a_key() {
+        for key in [
+            "AQAgNANrpb5FKRAAQODMqdmM2/LglFWdI6P95g==",
+            "AgAhNANrK4tiCyAA1c44zxfiOz3E3xDJrmF3bikflSL5uK9TTr8oVKyk26Y=",
+        ] {
+            assert!(is_key(&Key::new(key)));
+        }
+        for key in ["", "garbage", "Z2FyYmFnZQ==", "AQAgNANrpb5FKRAAQODMqdmM2 LglFWdI6P95g==", &"=".repeat(40)] {
+            assert!(!is_key(&Key::new(key)), "{key}");
+        }
     }
 
     #[test]

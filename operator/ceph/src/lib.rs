@@ -17,3 +17,4 @@ mod work;
 
 pub use backend::{CephBackend, CephSettings, NfsService};
 pub use connection::Connections;
+pub use rados::exit;

@@ -8,6 +8,7 @@
 
 use std::{
     ffi::{CStr, CString, NulError, c_char, c_int, c_void},
+    io::{self, Write},
     ptr,
     sync::OnceLock,
     time::Duration,
@@ -121,6 +122,19 @@ fn cephfs() -> Result<&'static CephFs, String> {
     static CEPHFS: OnceLock<Result<CephFs, String>> = OnceLock::new();
     let loaded = CEPHFS.get_or_init(|| CephFs::load().map_err(|error| error.to_string()));
     loaded.as_ref().map_err(Clone::clone)
+}
+
+/// Ends the process at once: like `std::process::exit`, but without the destructors of the C++ libraries, which would
+/// take from under librados's threads what they are using. For the end of a program that had a connection, and perhaps
+/// has a command that hangs.
+pub fn exit(code: i32) -> ! {
+    unsafe extern "C" {
+        fn _exit(code: c_int) -> !;
+    }
+    drop(io::stdout().flush());
+    drop(io::stderr().flush());
+    // SAFETY: _exit takes any number and touches nothing of ours.
+    unsafe { _exit(code) }
 }
 
 /// Why there is no connection.

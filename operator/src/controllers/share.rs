@@ -332,6 +332,7 @@ async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> 
         }
         if let Some(status) = status {
             let before = rule.status.clone().unwrap_or_default();
+            failpoint::hit("before-rule-status");
             rule = api::store_status(&ctx.client, RULE_MANAGER, &rule, &status).await?;
             let reference = rule.object_ref(&());
             for event in decision::trouble(&before.conditions, &status.conditions) {

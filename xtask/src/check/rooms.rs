@@ -29,7 +29,11 @@ const ROOMS: &[Room] = &[
     room("shoal-crds", &[], false),
     room("shoal-domain", &["shoal-crds"], false),
     room("shoal-backend", &["shoal-crds", "shoal-domain"], true),
-    room("shoal-ceph", &["shoal-crds", "shoal-domain", "shoal-backend"], true),
+    room(
+        "shoal-ceph",
+        &["shoal-crds", "shoal-domain", "shoal-backend"],
+        true,
+    ),
     room(
         "shoal-operator",
         &["shoal-crds", "shoal-domain", "shoal-backend", "shoal-ceph"],
@@ -50,7 +54,14 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Crates that a room which runs nothing must not bring along, not even through others.
-const RUNNING: &[&str] = &["async-std", "hyper", "kube-client", "kube-runtime", "smol", "tokio"];
+const RUNNING: &[&str] = &[
+    "async-std",
+    "hyper",
+    "kube-client",
+    "kube-runtime",
+    "smol",
+    "tokio",
+];
 
 pub(super) fn check() -> Result<()> {
     let mut wrong = wrong_imports(&imports(&metadata()?)?);

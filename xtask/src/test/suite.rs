@@ -190,7 +190,10 @@ impl Outcome {
         if let Some((_, counts)) = test.and_then(|rest| rest.strip_prefix("result: ")?.split_once(". ")) {
             let mut failed = 0;
             for part in counts.split("; ") {
-                match part.split_once(' ').map(|(number, what)| (number.parse::<usize>(), what)) {
+                match part
+                    .split_once(' ')
+                    .map(|(number, what)| (number.parse::<usize>(), what))
+                {
                     Some((Ok(number), "passed")) => self.passed += number,
                     Some((Ok(number), "ignored")) => self.ignored += number,
                     Some((Ok(number), "failed")) => failed = number,
@@ -213,7 +216,9 @@ mod tests {
 
     fn read(lines: &[&str]) -> Outcome {
         let mut outcome = Outcome::default();
-        lines.iter().for_each(|line| outcome.read(line));
+        for line in lines {
+            outcome.read(line);
+        }
         outcome
     }
 
@@ -248,7 +253,10 @@ mod tests {
         let unit = suite(&message("e2e#shoal-e2e@0.1.0", "lib", "src/lib.rs")).unwrap();
         assert!(!unit.needs_servers);
         let other = suite(&message("xtask#0.1.0", "bin", "src/main.rs")).unwrap();
-        assert_eq!((other.name.as_str(), other.needs_servers), ("xtask src/main.rs", false));
+        assert_eq!(
+            (other.name.as_str(), other.needs_servers),
+            ("xtask src/main.rs", false)
+        );
     }
 
     #[test]
