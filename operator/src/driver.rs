@@ -72,8 +72,12 @@ pub trait Effect: Send + std::fmt::Debug {
     fn name(&self) -> &'static str;
     /// Whether it speaks to a backend, and so waits for its turn.
     fn speaks_to_backend(&self) -> bool;
-    /// Whether it changes something there, and so needs the object read live, and the lease to outlive it.
+    /// Whether it changes something there, and so needs the lease to outlive it.
     fn changes_backend(&self) -> bool;
+    /// Whether it rests on the object being as it was loaded, and so on a live read.
+    fn needs_live_object(&self) -> bool {
+        self.changes_backend()
+    }
 }
 
 /// One pass over one object.
@@ -156,7 +160,7 @@ impl<'a, K: Kind> Pass<'a, K> {
                 if effect.speaks_to_backend() {
                     self.wait_for_turn().await;
                 }
-                if effect.changes_backend() && !self.live {
+                if effect.needs_live_object() && !self.live {
                     let object = K::object(&mut self.observed);
                     let found = api::live(client, object).await?;
                     self.live = true;

@@ -323,6 +323,17 @@ impl Stage {
     }
 
     fn add_shares(&self) -> Result<()> {
+        // An API server that has a mutating policy on new kinds refuses their objects until it has read their schemas.
+        let rehearsal = ["apply", "--dry-run=server", "--filename=examples/quickstart/shares.yaml"];
+        let mut refusal = None;
+        wait_until("the API server to take shares", PATIENCE, || {
+            refusal = self.ask(&rehearsal).err();
+            Ok(refusal.is_none())
+        })
+        .map_err(|late| match refusal {
+            Some(refusal) => refusal.context(late),
+            None => late,
+        })?;
         self.show(&["apply", "--filename=examples/quickstart/shares.yaml"])?;
         self.wait(&[
             "wait",

@@ -515,3 +515,165 @@ pub(crate) struct NfsExportRm<'a> {
     pub pseudo_path: &'a str,
 }
 request!(NfsExportRm<'_>, "nfs export rm", NFS, (), nothing);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the two supported Cephs answered, as it came.
+    macro_rules! answers {
+        ($file:literal) => {
+            [
+                include_bytes!(concat!("../testdata/18.2.7/", $file)).as_slice(),
+                include_bytes!(concat!("../testdata/20.2.4/", $file)).as_slice(),
+            ]
+        };
+    }
+
+    const PATH: &str = "/volumes/shoal/shoal-x1";
+
+    #[test]
+    fn version() {
+        let numbers = answers!("version.json").map(|answer| Version::read(answer).unwrap().number().to_owned());
+        assert_eq!(numbers, ["18.2.7", "20.2.4"]);
+    }
+
+    #[test]
+    fn monitors_by_their_v1_address() {
+        let addresses = answers!("mon-dump.json").map(|answer| MonDump::read(answer).unwrap().addresses());
+        assert_eq!(addresses, [["127.80.3.1:6789"], ["127.80.2.1:6789"]]);
+    }
+
+    #[test]
+    fn monitors_without_a_v1_address() {
+        let answer = br#"{"mons":[{"public_addrs":{"addrvec":[{"type":"v2","addr":"[fd00::1]:3300","nonce":0}]}},
+            {"public_addrs":{"addrvec":[]}}]}"#;
+        assert_eq!(MonDump::read(answer).unwrap().addresses(), ["[fd00::1]:3300"]);
+    }
+
+    #[test]
+    fn file_system() {
+        for (answer, gid) in answers!("fs-get.json").into_iter().zip([4108, 4106]) {
+            let fs = FsGet::read(answer).unwrap();
+            assert_eq!((fs.id, fs.data_pool(), fs.metadata_servers()), (1, Some(2), Ok(vec![gid])));
+        }
+    }
+
+    #[test]
+    fn a_rank_that_nobody_serves_is_named() {
+        let answer = |state: &str| {
+            format!(
+                r#"{{"id":1,"mdsmap":{{"in":[0,1],"data_pools":[2],"info":{{
+                    "gid_1":{{"gid":1,"rank":0,"state":"up:active"}},
+                    "gid_2":{{"gid":2,"rank":1,"state":"{state}"}},
+                    "gid_3":{{"gid":3,"rank":-1,"state":"up:standby"}},
+                    "gid_4":{{"gid":4,"rank":0,"state":"up:standby-replay"}}}}}}}}"#
+            )
+        };
+        let servers = |state| FsGet::read(answer(state).as_bytes()).unwrap().metadata_servers();
+        assert_eq!(servers("up:active"), Ok(vec![1, 2]));
+        assert_eq!(servers("up:stopping"), Ok(vec![1, 2]));
+        assert_eq!(servers("up:replay"), Err(1));
+    }
+
+    #[test]
+    fn room() {
+        for answer in answers!("df.json") {
+            let df = Df::read(answer).unwrap();
+            let (total, free) = df.room(None, Some(2)).unwrap();
+            assert!(total >= free && free > 16_000_000_000);
+            assert_eq!(df.room(Some("cephfs.data"), Some(4)), Some((total, free)));
+            assert_eq!(df.room(Some("nope"), Some(2)), None);
+        }
+    }
+
+    #[test]
+    fn subvolume() {
+        for answer in answers!("fs-subvolume-info.json") {
+            let info = SubvolumeInfo::read(answer).unwrap();
+            assert!(info.path.as_ref().unwrap().starts_with(PATH));
+            assert_eq!((info.quota(), info.bytes_used), (Some(104_857_600), 0));
+        }
+        let unlimited = br#"{"path":"/volumes/shoal/a/b","bytes_quota":"infinite","bytes_used":7}"#;
+        assert_eq!(SubvolumeInfo::read(unlimited).unwrap().quota(), None);
+        let snapshots_only = br#"{"bytes_quota":"infinite","bytes_used":7,"state":"snapshot-retained"}"#;
+        assert_eq!(SubvolumeInfo::read(snapshots_only).unwrap().path, None);
+    }
+
+    #[test]
+    fn metadata() {
+        for answer in answers!("fs-subvolume-metadata-ls.json") {
+            let metadata = MetadataLs::read(answer).unwrap();
+            let owner = &metadata[shoal_domain::owner::Owner::METADATA_KEY];
+            let owner: shoal_domain::owner::Owner = serde_json::from_str(owner).unwrap();
+            assert_eq!(owner.uid, "x1");
+        }
+    }
+
+    #[test]
+    fn authorized() {
+        for answer in answers!("fs-subvolume-authorized-list.json") {
+            let list = AuthorizedList::read(answer).unwrap();
+            assert_eq!(list.get("bob").map(String::as_str), Some("r"));
+            assert_eq!(list.len(), 2);
+        }
+        assert!(AuthorizedList::read(b"[]").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_key_is_taken_from_its_line() {
+        assert_eq!(Authorize::read(b"AQsecret==\n").unwrap().reveal(), "AQsecret==");
+        assert!(Authorize::read(b"\n").is_err());
+    }
+
+    #[test]
+    fn sessions_at_a_path_and_below() {
+        for answer in answers!("session-ls.json") {
+            let sessions = SessionLs::read(answer).unwrap();
+            assert_eq!(sessions.len(), 1);
+            let root = &sessions[0].client_metadata.root;
+            assert!(sessions[0].is_within(root));
+            assert!(sessions[0].is_within(root.rsplit_once('/').unwrap().0));
+            assert!(!sessions[0].is_within(&root[..root.len() - 1]));
+            assert!(!sessions[0].is_within(&format!("{root}/d")));
+        }
+        // The manager's own.
+        let root = br#"[{"id":1,"client_metadata":{"root":"/"}},{"id":2}]"#;
+        assert!(SessionLs::read(root).unwrap().iter().all(|session| !session.is_within(PATH)));
+    }
+
+    #[test]
+    fn nfs() {
+        for answer in answers!("nfs-cluster-ls.json") {
+            assert_eq!(NfsClusterLs::read(answer).unwrap(), ["shoal-nfs"]);
+        }
+        for answer in answers!("nfs-export-apply.json") {
+            assert_eq!(NfsExportApply::read(answer).unwrap()[0].state, "updated");
+        }
+        assert_eq!(NfsExportInfo::read(b"{}\n"), Ok(None));
+        assert!(NfsExportInfo::read(answers!("nfs-export-info.json")[0]).unwrap().is_some());
+    }
+
+    #[test]
+    fn nfs_endpoints() {
+        let endpoints = |service: &str| {
+            let answer = format!(r#"{{"c":{service}}}"#);
+            NfsClusterInfo::read(answer.as_bytes()).unwrap()["c"].endpoints()
+        };
+        let backend = r#"[{"hostname":"a","ip":"192.0.2.1","port":2049},{"ip":"fd00::1","port":12049},{"ip":null}]"#;
+        assert_eq!(
+            endpoints(&format!(r#"{{"virtual_ip":null,"backend":{backend}}}"#)),
+            ["192.0.2.1", "[fd00::1]:12049"]
+        );
+        let virtual_ip = format!(r#"{{"virtual_ip":"192.0.2.9","port":2049,"monitor_port":9049,"backend":{backend}}}"#);
+        assert_eq!(endpoints(&virtual_ip), ["192.0.2.9"]);
+        assert!(endpoints(r#"{"virtual_ip":null,"backend":[]}"#).is_empty());
+    }
+
+    #[test]
+    fn an_error_does_not_say_what_was_answered() {
+        let error = MetadataLs::read(br#"{"key":["secret"]}"#).unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+        assert!(AuthorizedList::read(b"").is_err());
+    }
+}

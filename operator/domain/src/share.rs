@@ -122,6 +122,13 @@ impl Effect {
             | Self::Annotate(_) => false,
         }
     }
+
+    /// Whether a share that has changed meanwhile may make it wrong: what changes the backend, and letting a rule go
+    /// because nobody is let in.
+    pub fn needs_live_object(&self) -> bool {
+        let lets_go = matches!(self, Self::ReportRules(reports) if reports.iter().any(|r| r.release));
+        self.changes_backend() || lets_go
+    }
 }
 
 type ShareDecision = Decision<ShareStatus, Effect>;
@@ -211,6 +218,12 @@ impl Pass<'_> {
             // What was never there needs no look: making it looks for itself.
             None if !self.was_provisioned() && self.new_size().is_ok() => self.create(),
             None => self.progress(reasons::CREATING, "looking at what is there", Effect::Look),
+            // Nothing is left to be let in to, so rules that go need not wait for the subvolume to be restored.
+            Some(Sight::Absent { leftovers: true })
+                if self.was_provisioned() && self.o.rules.iter().any(RuleView::is_leaving) =>
+            {
+                self.progress(reasons::APPLYING_ACCESS, "access is being taken away", Effect::Unexport)
+            }
             Some(Sight::Absent { .. }) if self.was_provisioned() => self.fail(&failure(
                 Class::Stalled,
                 reasons::VOLUME_MISSING,
@@ -754,9 +767,10 @@ impl Pass<'_> {
         self.done_telling_rules(status, next, failure)
     }
 
-    /// Rules that wait for the share are told why, once.
+    /// Rules that wait for the share are told why, once; those that are being deleted go if nobody is let in anyway.
     fn done_telling_rules(&self, status: ShareStatus, next: Next, why: &Failure) -> ShareDecision {
-        let reports = rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.now);
+        let reports =
+            rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.nobody_is_let_in(), self.now);
         if reports.is_empty() {
             Decision::done(status, next)
         } else {
@@ -766,6 +780,16 @@ impl Pass<'_> {
                 next,
             }
         }
+    }
+
+    /// Whether it is known that the backend lets nobody in. After a failed command nothing is.
+    fn nobody_is_let_in(&self) -> bool {
+        let seen = match &self.o.sight {
+            None => false,
+            Some(Sight::Absent { leftovers }) => !leftovers,
+            Some(Sight::Present(volume)) => matches!(volume.export, Export::Absent | Export::Taken(_)),
+        };
+        self.o.failure.is_none() && (seen || recorded(&self.before).is_none())
     }
 
     /// Back-off of the share's own failures is kept in status, so that a restart does not forget it; the backend's is kept

@@ -441,7 +441,14 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
 }
 
 /// What rules are told whose share is there and can't take them yet: why, without a word against access in force.
-pub fn waiting_reports(share_uid: &str, rules: &[RuleView], why: &Failure, now: Timestamp) -> Vec<Report> {
+/// One that is being deleted is let go if `nobody_is_let_in` by the backend anyway.
+pub fn waiting_reports(
+    share_uid: &str,
+    rules: &[RuleView],
+    why: &Failure,
+    nobody_is_let_in: bool,
+    now: Timestamp,
+) -> Vec<Report> {
     let told = failure(
         reasons::SHARE_NOT_READY,
         Class::Waiting,
@@ -454,11 +461,13 @@ pub fn waiting_reports(share_uid: &str, rules: &[RuleView], why: &Failure, now: 
         .iter()
         .filter(|view| !view.is_settled(share_uid))
         .filter_map(|view| {
-            let status = waiting_status(view, share_uid, &told, now);
-            (view.rule.status.as_ref() != Some(&status)).then(|| Report {
+            let release = nobody_is_let_in && view.is_leaving() && view.is_held();
+            let status = Some(waiting_status(view, share_uid, &told, now))
+                .filter(|status| !release && view.rule.status.as_ref() != Some(status));
+            (release || status.is_some()).then(|| Report {
                 rule: view.rule.clone(),
-                status: Some(status),
-                release: false,
+                status,
+                release,
                 secret: None,
             })
         })

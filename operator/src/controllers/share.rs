@@ -56,6 +56,9 @@ impl driver::Effect for Effect {
     fn changes_backend(&self) -> bool {
         self.changes_backend()
     }
+    fn needs_live_object(&self) -> bool {
+        self.needs_live_object()
+    }
 }
 
 #[async_trait]

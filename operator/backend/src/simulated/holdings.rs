@@ -172,4 +172,9 @@ impl Cluster {
     pub fn effects(&self) -> Result<u64> {
         self.access(|world, _| Ok(world.effects))
     }
+
+    /// How many methods have been called so far, by whomever.
+    pub fn calls(&self) -> Result<u64> {
+        self.access(|world, _| Ok(world.calls))
+    }
 }

@@ -1,0 +1,547 @@
+//! A world with a simulated backend: what the suites without Ceph act in, and the comparison of what the backend holds with
+//! what the objects say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        core::v1::{Namespace, Secret},
+        events::v1::Event,
+    },
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
+use shoal_crds::{
+    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareBackend, Squash, condition::reasons,
+    names::cephx_secret,
+};
+use shoal_domain::{
+    grant::{self, Access, Client, Grant, Key},
+    owner::{Owner, Tag, generated_identity, pseudo_path, subvolume_name},
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    lab::{KubernetesRelease, LabOptions},
+    world::{Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, condition, eventually, until, until_gone},
+};
+
+/// Name of the world's simulated backend, and of its file system.
+pub const BACKEND: &str = "simulated";
+
+/// A world with a simulated backend, whose state outlives the operator.
+pub struct Simulation {
+    /// Servers and objects.
+    pub world: World,
+    operator: Mutex<Option<Operator>>,
+    alone: Mutex<()>,
+}
+
+impl Simulation {
+    /// A control plane with Shoal, the backend [`BACKEND`], the default type `standard`, and an operator that leads.
+    pub async fn start(release: KubernetesRelease) -> Result<Self> {
+        let simulation = Self::without_operator(release).await?;
+        simulation.start_operator("").await?;
+        simulation.until_backend(BACKEND, "True", reasons::AVAILABLE).await?;
+        Ok(simulation)
+    }
+
+    /// The same without an operator.
+    pub async fn without_operator(release: KubernetesRelease) -> Result<Self> {
+        let options = LabOptions { ceph: None, kubernetes: Some(release), ..LabOptions::default() };
+        let world = World::start(&options).await?;
+        fs::create_dir(world.lab.folder().join("state"))?;
+        world.add_simulated_backend().await?;
+        Ok(Self { world, operator: Mutex::default(), alone: Mutex::default() })
+    }
+
+    /// For a scenario that stops the operator or changes what all shares rest on: no other of its kind runs meanwhile.
+    pub async fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().await
+    }
+
+    fn state(&self) -> PathBuf {
+        self.world.lab.folder().join("state")
+    }
+
+    /// How an operator of this world is started.
+    pub fn operator_options(&self, name: &str) -> OperatorOptions {
+        let mut options = OperatorOptions::quick(name);
+        options.flags.push(format!("--simulated-state={}", self.state().display()));
+        options
+    }
+
+    /// Starts an operator, and waits until it leads, unless it is to die. Always under one name, so that it need not wait
+    /// for the Lease of one that was killed.
+    pub async fn start_operator(&self, failpoints: &str) -> Result<()> {
+        let options = OperatorOptions { failpoints: failpoints.into(), ..self.operator_options("operator") };
+        self.start_operator_with(&options).await
+    }
+
+    /// Starts an operator with other flags.
+    pub async fn start_operator_with(&self, options: &OperatorOptions) -> Result<()> {
+        let mut operator = self.operator.lock().await;
+        drop(operator.take());
+        let started = self.world.operator(options).await?;
+        if options.failpoints.is_empty() {
+            started.wait_until_leading().await?;
+        }
+        *operator = Some(started);
+        Ok(())
+    }
+
+    /// Ends the operator by force.
+    pub async fn kill_operator(&self) -> Result<()> {
+        match self.operator.lock().await.take() {
+            Some(operator) => operator.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a failpoint has ended the operator.
+    pub async fn until_operator_died(&self) -> Result<()> {
+        let operator = self.operator.lock().await;
+        operator.as_ref().context("no operator runs")?.wait_for_end()
+    }
+
+    /// Everything the operator that runs has logged.
+    pub async fn log(&self) -> Result<String> {
+        self.operator.lock().await.as_ref().context("no operator runs")?.log()
+    }
+
+    // ---- objects
+
+    /// Makes a Share of 1Gi and waits until it is Ready.
+    pub async fn ready_share(&self, namespace: &str, name: &str, protocol: Protocol) -> Result<Share> {
+        self.world.share(namespace, name, share_spec(protocol)).await?;
+        self.until_share(namespace, name, "True", reasons::AVAILABLE).await
+    }
+
+    /// Waits until a share's Ready condition is as wanted and answers its spec.
+    pub async fn until_share(&self, namespace: &str, name: &str, status: &str, reason: &str) -> Result<Share> {
+        until(&self.world.api::<Share>(namespace), name, &format!("Ready {status} {reason}"), |share: &Share| {
+            share.status.as_ref().is_some_and(|s| {
+                condition(&s.conditions, "Ready") == Some((status, reason))
+                    && s.observed_generation == share.metadata.generation
+            })
+        })
+        .await
+    }
+
+    /// Waits until a rule's Ready condition is as wanted and answers its spec.
+    pub async fn until_rule(&self, namespace: &str, name: &str, status: &str, reason: &str) -> Result<ShareAccessRule> {
+        let api = self.world.api::<ShareAccessRule>(namespace);
+        until(&api, name, &format!("Ready {status} {reason}"), |rule: &ShareAccessRule| {
+            rule.status.as_ref().is_some_and(|s| {
+                condition(&s.conditions, "Ready") == Some((status, reason))
+                    && s.observed_generation == rule.metadata.generation
+            })
+        })
+        .await
+    }
+
+    /// Waits until a backend's Ready condition is as wanted.
+    pub async fn until_backend(&self, name: &str, status: &str, reason: &str) -> Result<ShareBackend> {
+        let api = self.world.cluster_api::<ShareBackend>();
+        until(&api, name, &format!("Ready {status} {reason}"), |backend: &ShareBackend| {
+            let conditions = backend.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition(conditions, "Ready") == Some((status, reason))
+        })
+        .await
+    }
+
+    /// Changes a share's spec.
+    pub async fn change_share(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<Share> {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.world.api::<Share>(namespace).patch(name, &PatchParams::default(), &patch).await
+    }
+
+    /// Changes a rule's spec.
+    pub async fn change_rule(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<ShareAccessRule> {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.world.api::<ShareAccessRule>(namespace).patch(name, &PatchParams::default(), &patch).await
+    }
+
+    /// Asks for a share's deletion.
+    pub async fn delete_share(&self, namespace: &str, name: &str) -> Result<()> {
+        self.world.api::<Share>(namespace).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Asks for a rule's deletion.
+    pub async fn delete_rule(&self, namespace: &str, name: &str) -> Result<()> {
+        self.world.api::<ShareAccessRule>(namespace).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Deletes every share and rule of a namespace, and waits until they are gone.
+    pub async fn clear(&self, namespace: &str) -> Result<()> {
+        let (shares, rules) = (self.world.api::<Share>(namespace), self.world.api::<ShareAccessRule>(namespace));
+        rules.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        shares.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        eventually(&format!("namespace {namespace} to be empty"), PATIENCE, async || {
+            let left = shares.list(&ListParams::default()).await?.items.len()
+                + rules.list(&ListParams::default()).await?.items.len();
+            Ok((left == 0).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until a share is gone.
+    pub async fn until_share_gone(&self, namespace: &str, name: &str) -> Result<()> {
+        until_gone(&self.world.api::<Share>(namespace), name).await
+    }
+
+    /// Waits until a rule is gone.
+    pub async fn until_rule_gone(&self, namespace: &str, name: &str) -> Result<()> {
+        until_gone(&self.world.api::<ShareAccessRule>(namespace), name).await
+    }
+
+    /// Waits for an event with this reason about an object, and returns its note.
+    pub async fn until_event(&self, namespace: &str, about: &str, reason: &str) -> Result<String> {
+        let events: Api<Event> = Api::namespaced(self.world.client.clone(), namespace);
+        eventually(&format!("an event {reason} about {about}"), PATIENCE, async || {
+            let list = events.list(&ListParams::default()).await?;
+            Ok(list.items.into_iter().find_map(|event| {
+                let regarding = event.regarding?.name?;
+                (regarding == about && event.reason.as_deref() == Some(reason)).then(|| event.note.unwrap_or_default())
+            }))
+        })
+        .await
+    }
+
+    /// A Secret, if it is there.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>> {
+        Ok(Api::<Secret>::namespaced(self.world.client.clone(), namespace).get_opt(name).await?)
+    }
+
+    // ---- the backend
+
+    /// What a simulated backend keeps. Only once it has answered.
+    pub async fn cluster(&self, backend: &str) -> Result<Cluster> {
+        let uid = self.world.cluster_api::<ShareBackend>().get(backend).await?.uid().unwrap_or_default();
+        let file = self.state().join(format!("{backend}-{uid}.json"));
+        ensure!(file.is_file(), "{} is not there", file.display());
+        Ok(Cluster::with_state_file(&file, 0)?)
+    }
+
+    /// What [`BACKEND`] holds.
+    pub async fn holdings(&self) -> Result<Holdings> {
+        Ok(self.cluster(BACKEND).await?.snapshot()?)
+    }
+
+    /// What [`BACKEND`] holds for a share.
+    pub async fn held(&self, share: &Share) -> Result<Option<HeldShare>> {
+        Ok(self.holdings().await?.share(BACKEND, &share.uid().unwrap_or_default()))
+    }
+
+    /// The clients that are let in to a share, as `<client> <level>`.
+    pub async fn let_in(&self, share: &Share) -> Result<Vec<String>> {
+        let held = self.held(share).await?.with_context(|| format!("nothing is held for {}", share.name_any()))?;
+        Ok(held.access.iter().map(|g| format!("{} {:?}", g.client, g.level)).collect())
+    }
+
+    /// Waits until every share and rule is as its spec asks or says why not, and nothing is being deleted. Of one namespace,
+    /// or of all.
+    pub async fn until_settled(&self, namespace: Option<&str>) -> Result<()> {
+        let mut why = None;
+        eventually("everything to settle", PATIENCE, async || {
+            why = self.unsettled(namespace).await?;
+            Ok(why.is_none().then_some(()))
+        })
+        .await
+        .with_context(|| format!("the last thing in the way: {}", why.unwrap_or_default()))
+    }
+
+    /// Something that is not settled, if there is anything.
+    pub async fn unsettled(&self, namespace: Option<&str>) -> Result<Option<String>> {
+        let shares: Vec<Share> = self.list(namespace).await?;
+        let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
+        for share in &shares {
+            let status = share.status.clone().unwrap_or_default();
+            let is = |type_: &str| condition(&status.conditions, type_).is_some_and(|(truth, _)| truth == "True");
+            let done = status.observed_generation == share.metadata.generation
+                && !is("Reconciling")
+                && (is("Ready") || is("Stalled"));
+            if share.metadata.deletion_timestamp.is_some() || !done {
+                return Ok(Some(format!("Share {:?}: {status:#?}", share.metadata)));
+            }
+        }
+        for rule in &rules {
+            let status = rule.status.clone().unwrap_or_default();
+            let has_share = shares
+                .iter()
+                .any(|s| s.name_any() == rule.spec.share_ref.name && s.namespace() == rule.namespace());
+            let wanted: &[AccessPhase] =
+                if has_share { &[AccessPhase::Active, AccessPhase::Error] } else { &[AccessPhase::QueuedToApply] };
+            let done = status.observed_generation == rule.metadata.generation
+                && status.phase.is_some_and(|phase| wanted.contains(&phase));
+            if rule.metadata.deletion_timestamp.is_some() || !done {
+                return Ok(Some(format!("ShareAccessRule {:?}: {status:#?}", rule.metadata)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The objects of one namespace, or of all.
+    async fn list<K>(&self, namespace: Option<&str>) -> Result<Vec<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let client = self.world.client.clone();
+        let api = namespace.map_or_else(|| Api::<K>::all(client.clone()), |n| Api::namespaced(client.clone(), n));
+        Ok(api.list(&ListParams::default()).await?.items)
+    }
+
+    /// Compares what [`BACKEND`] holds with what the objects say, of one namespace or of all: each share's subvolume, tag,
+    /// quota, root, export and clients, every key, and that nothing else is there. For objects that are settled, and rules
+    /// that are all good.
+    pub async fn check_holdings(&self, namespace: Option<&str>) -> Result<()> {
+        let namespaces = Api::<Namespace>::all(self.world.client.clone()).list(&ListParams::default()).await?.items;
+        let uid_of = |name: &str| namespaces.iter().find(|n| n.name_any() == name).and_then(ResourceExt::uid);
+        let shares: Vec<Share> = self.list(namespace).await?;
+        let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
+        let cluster = self.cluster(BACKEND).await?;
+        let holdings = cluster.snapshot()?;
+
+        let mut subvolumes = BTreeSet::new();
+        let mut exports = BTreeSet::new();
+        let mut identities: BTreeMap<String, (String, usize)> = BTreeMap::new();
+        for share in &shares {
+            let status = share.status.clone().unwrap_or_default();
+            if status.backend_name.as_deref() != Some(BACKEND) {
+                continue;
+            }
+            let (uid, namespace) = (share.uid().unwrap_or_default(), share.namespace().unwrap_or_default());
+            subvolumes.insert((BACKEND.to_owned(), subvolume_name(&uid)));
+            if share.spec.protocol == Protocol::NFS {
+                exports.insert(pseudo_path(&uid));
+            }
+            let capabilities = status.capabilities.clone().context("no capabilities")?;
+            let mut access = Access::new();
+            let its_own = |r: &&ShareAccessRule| {
+                r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
+            };
+            for rule in rules.iter().filter(its_own) {
+                let grant = granted(rule, capabilities.squash)?;
+                if let Client::CephX(identity) = &grant.client {
+                    let tenant = uid_of(&namespace).with_context(|| format!("no namespace {namespace}"))?;
+                    identities.entry(identity.clone()).or_insert((tenant, 0)).1 += 1;
+                    self.check_key(&cluster, share, rule, identity).await?;
+                }
+                access.push(grant);
+            }
+            grant::sort(&mut access);
+            let expected = HeldShare {
+                tag: Tag::Owner(Owner {
+                    cluster: uid_of("kube-system").context("no kube-system")?,
+                    namespace,
+                    name: share.name_any(),
+                    uid: uid.clone(),
+                }),
+                size_bytes: Some(share.spec.size.bytes()),
+                root: capabilities.root,
+                exported: share.spec.protocol == Protocol::NFS,
+                access,
+            };
+            let held = holdings.share(BACKEND, &uid);
+            ensure!(
+                held.as_ref() == Some(&expected),
+                "for Share {} is held\n{held:#?}\nand the objects say\n{expected:#?}",
+                share.name_any()
+            );
+        }
+        // What other namespaces' shares have there is none of this one's business.
+        let its = |tag: &Tag| match (namespace, tag) {
+            (Some(namespace), Tag::Owner(owner)) => owner.namespace == namespace,
+            (Some(_), _) => false,
+            (None, _) => true,
+        };
+        let held: BTreeSet<_> =
+            holdings.subvolumes.iter().filter(|(_, held)| its(&held.tag)).map(|(name, _)| name.clone()).collect();
+        ensure!(held == subvolumes, "held subvolumes {held:?}, and the objects say {subvolumes:?}");
+        let tenant = namespace.map(|namespace| uid_of(namespace).unwrap_or_default());
+        let held: BTreeMap<_, _> = holdings
+            .identities
+            .iter()
+            .filter(|(_, held)| tenant.is_none() || held.tenant == tenant)
+            .map(|(name, held)| (name.clone(), (held.tenant.clone().unwrap_or_default(), held.paths.len())))
+            .collect();
+        ensure!(held == identities, "held identities {held:?}, and the objects say {identities:?}");
+        if namespace.is_some() {
+            return Ok(());
+        }
+        let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
+        ensure!(held == exports, "held exports {held:?}, and the objects say {exports:?}");
+        ensure!(holdings.pending == 0, "{} commands are still to come", holdings.pending);
+        Ok(())
+    }
+
+    /// Whether a rule's Secret is as it should be and opens its share, and no other is there.
+    async fn check_key(&self, cluster: &Cluster, share: &Share, rule: &ShareAccessRule, identity: &str) -> Result<()> {
+        let namespace = rule.namespace().unwrap_or_default();
+        let name = rule.spec.credentials_secret_name.clone().unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+        let secret = self.secret(&namespace, &name).await?.with_context(|| format!("no Secret {name}"))?;
+        ensure!(secret.type_.as_deref() == Some(cephx_secret::TYPE), "Secret {name} is a {:?}", secret.type_);
+        let owners: Vec<_> = secret.owner_references().iter().map(|o| o.uid.clone()).collect();
+        ensure!(Some(owners) == rule.uid().map(|uid| vec![uid]), "Secret {name} is owned by {:?}", secret.owner_references());
+        let text = |key: &str| secret_text(&secret, key).with_context(|| format!("Secret {name} has no {key}"));
+        ensure!(text(cephx_secret::USER_ID)? == identity, "Secret {name} is for {}", text(cephx_secret::USER_ID)?);
+        let key = text(cephx_secret::USER_KEY)?;
+        let keyring = text(cephx_secret::KEYRING)?;
+        ensure!(keyring == format!("[client.{identity}]\n\tkey = {key}\n"), "the keyring in Secret {name} is not as Ceph reads it");
+        cluster
+            .mount(BACKEND, &share.uid().unwrap_or_default(), identity, &Key::new(key), "")
+            .with_context(|| format!("the key in Secret {name} does not open the share"))?;
+        Ok(())
+    }
+
+    // ---- the audit log
+
+    /// Where the audit log ends now.
+    pub fn audit_mark(&self) -> Result<u64> {
+        Ok(fs::metadata(self.world.lab.control_plane()?.audit_log())?.len())
+    }
+
+    /// What operators have written since then, in order, without Leases.
+    pub fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
+        let mut file = File::open(self.world.lab.control_plane()?.audit_log())?;
+        file.seek(SeekFrom::Start(mark))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let user = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal");
+        let mut writes = Vec::new();
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let event: Value = serde_json::from_str(line)?;
+            let is_write = ["create", "update", "patch", "delete", "deletecollection"].iter().any(|v| event["verb"] == *v);
+            if event["user"]["username"] == user && is_write && event["objectRef"]["resource"] != "leases" {
+                writes.push(Write::read(&event)?);
+            }
+        }
+        writes.sort_by_key(|write| write.at);
+        Ok(writes)
+    }
+}
+
+/// A write to the API server, as its audit log has it.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// When the request came.
+    pub at: Timestamp,
+    /// Which token it came with: each operator has one of its own.
+    pub by: String,
+    /// `patch`, say.
+    pub verb: String,
+    /// `shares`, or `shares/status`.
+    pub resource: String,
+    /// The object's namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// The answer.
+    pub code: i64,
+}
+
+impl Write {
+    fn read(event: &Value) -> Result<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &event["objectRef"];
+        let resource = match object["subresource"].as_str() {
+            Some(sub) => format!("{}/{sub}", text(&object["resource"])),
+            None => text(&object["resource"]),
+        };
+        Ok(Self {
+            at: text(&event["requestReceivedTimestamp"]).parse().context("requestReceivedTimestamp")?,
+            by: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
+            verb: text(&event["verb"]),
+            resource,
+            namespace: text(&object["namespace"]),
+            name: text(&object["name"]),
+            code: event["responseStatus"]["code"].as_i64().unwrap_or_default(),
+        })
+    }
+}
+
+/// How often each resource was written, as `patch shares/status`.
+pub fn by_resource(writes: &[Write]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for write in writes {
+        *counts.entry(format!("{} {}", write.verb, write.resource)).or_default() += 1;
+    }
+    counts
+}
+
+/// Whom a good rule lets in, and how.
+fn granted(rule: &ShareAccessRule, squash: Squash) -> Result<Grant> {
+    let spec = &rule.spec;
+    let generated = generated_identity(&rule.uid().unwrap_or_default());
+    let text = spec.access_to.clone().unwrap_or(generated);
+    let Ok(client) = Client::parse(spec.access_type, &text) else { bail!("rule {} names {text}", rule.name_any()) };
+    let squash = match spec.access_type {
+        AccessType::IP => spec.squash.unwrap_or(squash),
+        AccessType::CephX => Squash::None,
+    };
+    Ok(Grant { client, level: spec.access_level, squash })
+}
+
+/// A Share's spec: 1Gi of the default type.
+pub fn share_spec(protocol: Protocol) -> Value {
+    json!({"protocol": protocol, "size": "1Gi"})
+}
+
+/// The spec of an IP rule.
+pub fn ip_rule(share: &str, to: &str, level: &str) -> Value {
+    json!({"shareRef": {"name": share}, "accessType": "IP", "accessTo": to, "accessLevel": level})
+}
+
+/// The spec of a CephX rule; without an identity, Shoal makes one.
+pub fn cephx_rule(share: &str, to: Option<&str>, level: &str) -> Value {
+    let mut spec = json!({"shareRef": {"name": share}, "accessType": "CephX", "accessLevel": level});
+    if let Some(to) = to {
+        spec["accessTo"] = to.into();
+    }
+    spec
+}
+
+/// The text under a Secret's key.
+pub fn secret_text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+/// A condition's message, if the condition is there.
+pub fn message<'a>(
+    conditions: &'a [k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
+    type_: &str,
+) -> Option<&'a str> {
+    conditions.iter().find(|c| c.type_ == type_).map(|c| c.message.as_str())
+}
+
+/// How long quiet is watched for.
+pub const QUIET: Duration = Duration::from_secs(4);
+
+impl Simulation {
+    /// Watches a namespace for a while: operators must write nothing there.
+    pub async fn check_quiet(&self, namespace: &str) -> Result<()> {
+        let mark = self.audit_mark()?;
+        tokio::time::sleep(QUIET).await;
+        let mut writes = self.writes_since(mark)?;
+        writes.retain(|write| write.namespace == namespace);
+        ensure!(writes.is_empty(), "written while nothing changed: {writes:#?}");
+        Ok(())
+    }
+}
