@@ -46,6 +46,8 @@ impl std::fmt::Debug for MadeFrom {
 /// All backends, by name.
 pub struct Backends {
     entries: RwLock<HashMap<String, Entry>>,
+    /// Why there is no entry for a backend that was to be made; by name, with its uid.
+    unmade: RwLock<HashMap<String, (String, Failure)>>,
     connections: Arc<Connections>,
     command_timeout: Duration,
     simulated_state: Option<PathBuf>,
@@ -58,6 +60,7 @@ impl Backends {
     pub fn new(command_timeout: Duration, simulated_state: Option<PathBuf>) -> Self {
         Self {
             entries: RwLock::default(),
+            unmade: RwLock::default(),
             connections: Connections::new(),
             command_timeout,
             simulated_state,
@@ -68,6 +71,14 @@ impl Backends {
     /// The backend of this name and uid, if it has been asked what it is.
     pub fn get(&self, name: &str, uid: &str) -> Option<Entry> {
         self.entries.read().get(name).filter(|e| e.uid == uid).cloned()
+    }
+
+    /// The same, or why there is none.
+    pub fn find(&self, name: &str, uid: &str) -> Result<Entry, Failure> {
+        self.get(name, uid).ok_or_else(|| {
+            let unmade = self.unmade.read();
+            unmade.get(name).filter(|(of, _)| of == uid).map_or_else(not_asked_yet, |(_, why)| why.clone())
+        })
     }
 
     /// Makes the backend that a ShareBackend describes, or finds the one made before.
@@ -83,6 +94,7 @@ impl Backends {
             MadeFrom::Simulated(spec) => Arc::new(self.simulate(&name, &uid, spec)?),
         };
         let entry = Entry { uid, made_from, backend: backend.clone(), state: Err(not_asked_yet()) };
+        self.unmade.write().remove(&name);
         self.entries.write().insert(name, entry);
         Ok(backend)
     }
@@ -90,7 +102,12 @@ impl Backends {
     /// Says what shares may rely on. True if that is news for them.
     pub fn admit(&self, name: &str, uid: &str, state: Result<Description, Failure>) -> bool {
         let mut entries = self.entries.write();
-        let Some(entry) = entries.get_mut(name).filter(|e| e.uid == uid) else { return false };
+        let Some(entry) = entries.get_mut(name).filter(|e| e.uid == uid) else {
+            let Err(why) = state else { return false };
+            let reason = why.reason;
+            let before = self.unmade.write().insert(name.to_owned(), (uid.to_owned(), why));
+            return before.is_none_or(|(of, why)| of != uid || why.reason != reason);
+        };
         let news = match (&entry.state, &state) {
             (Ok(old), Ok(new)) => {
                 old.identity != new.identity
@@ -165,7 +182,7 @@ impl Backends {
 }
 
 /// What is said of a backend before it has been asked what it is.
-pub(crate) fn not_asked_yet() -> Failure {
+fn not_asked_yet() -> Failure {
     Failure {
         class: Class::Waiting,
         scope: Scope::Backend,

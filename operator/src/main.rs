@@ -38,7 +38,10 @@ fn main() -> ExitCode {
 fn start(settings: Settings) -> anyhow::Result<()> {
     settings.check().map_err(anyhow::Error::msg)?;
     let filter = EnvFilter::try_new(&settings.log).map_err(|e| anyhow::anyhow!("--log: {e}"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match settings.log_format {
         LogFormat::Json => log.json().init(),
         LogFormat::Human => log.init(),

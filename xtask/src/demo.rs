@@ -220,7 +220,7 @@ impl Stage {
     }
 
     fn start_operator(&mut self) -> Result<()> {
-        self.show(&["apply", "--server-side", "--filename=operator/role.yaml"])?;
+        self.show(&["apply", "--server-side", "-f", "operator/role.yaml"])?;
         // Its token, kept in a file that only its owner reads. A kept lab may be looked at for days.
         let account = [
             "create",
@@ -272,7 +272,7 @@ impl Stage {
 
     fn add_backend(&self) -> Result<()> {
         let Ok(ceph) = self.lab.ceph() else {
-            self.show(&["apply", "--filename=examples/quickstart/backend-simulated.yaml"])?;
+            self.show(&["apply", "-f", "examples/quickstart/backend-simulated.yaml"])?;
             self.wait(&[
                 "wait",
                 "--for=condition=Ready",
@@ -310,7 +310,7 @@ impl Stage {
             "In {file}, the lab's addresses take the place of {NFS_PLACEHOLDER}:"
         ));
         self.feed(
-            &["apply", "--filename=-"],
+            &["apply", "-f", "-"],
             &text.replace(NFS_PLACEHOLDER, &endpoints.join(", ")),
         )?;
         self.wait(&[
@@ -324,7 +324,12 @@ impl Stage {
 
     fn add_shares(&self) -> Result<()> {
         // An API server that has a mutating policy on new kinds refuses their objects until it has read their schemas.
-        let rehearsal = ["apply", "--dry-run=server", "--filename=examples/quickstart/shares.yaml"];
+        let rehearsal = [
+            "apply",
+            "--dry-run=server",
+            "-f",
+            "examples/quickstart/shares.yaml",
+        ];
         let mut refusal = None;
         wait_until("the API server to take shares", PATIENCE, || {
             refusal = self.ask(&rehearsal).err();
@@ -334,33 +339,23 @@ impl Stage {
             Some(refusal) => refusal.context(late),
             None => late,
         })?;
-        self.show(&["apply", "--filename=examples/quickstart/shares.yaml"])?;
+        self.show(&["apply", "-f", "examples/quickstart/shares.yaml"])?;
         self.wait(&[
             "wait",
             "--for=condition=Ready",
-            "--filename=examples/quickstart/shares.yaml",
+            "-f",
+            "examples/quickstart/shares.yaml",
         ])?;
         self.show(&["get", "shr,shacc"])
     }
 
     fn show_locations(&self) -> Result<()> {
-        self.show(&[
-            "get",
-            "shr",
-            "--output=custom-columns=NAME:.metadata.name,PATH:.status.exportLocations[*].path",
-        ])?;
-        self.show(&[
-            "get",
-            "shr",
-            "datasets",
-            "--output=jsonpath-as-json={.status.exportLocations[0].metadata}",
-        ])?;
-        self.show(&[
-            "get",
-            "secret",
-            "trainer-cephx",
-            "--output=go-template={{.type}}{{range $key, $value := .data}} {{$key}}{{end}}",
-        ])
+        let paths = r#"jsonpath={range .items[*].status.exportLocations[*]}{.protocol}  {.path}{"\n"}{end}"#;
+        self.show(&["get", "shr", "-o", paths])?;
+        let metadata = "jsonpath-as-json={.status.exportLocations[0].metadata}";
+        self.show(&["get", "shr", "datasets", "-o", metadata])?;
+        // Names and lengths, no values.
+        self.show(&["describe", "secret", "trainer-cephx"])
     }
 
     fn use_nfs(&self, ceph: &Ceph) -> Result<NfsClient> {
@@ -389,7 +384,7 @@ impl Stage {
             refused.downcast_ref().is_some_and(ClientError::is_refused),
             "not a refusal: {refused:#}"
         );
-        say(&format!("{refused:#}"));
+        say(&format!("Refused: {refused:#}"));
         Ok(())
     }
 
@@ -412,7 +407,7 @@ impl Stage {
             match client.write("/hello", b"no more") {
                 Ok(()) => Ok(false),
                 Err(error) if failure(&error) == Some(Failure::ReadOnly) => {
-                    say(&format!("{error:#}"));
+                    say(&format!("Refused, on the mount of before: {error:#}"));
                     Ok(true)
                 }
                 Err(error) => Err(error),
@@ -472,7 +467,7 @@ impl Stage {
     }
 
     fn delete_shares(&self) -> Result<()> {
-        self.wait(&["delete", "--filename=examples/quickstart/shares.yaml"])?;
+        self.wait(&["delete", "-f", "examples/quickstart/shares.yaml"])?;
         if let Ok(ceph) = self.lab.ceph() {
             let subvolumes = ceph.ceph(&["fs", "subvolume", "ls", "cephfs", "shoal"])?;
             let exports = ceph.ceph(&["nfs", "export", "ls", ceph.nfs_cluster()])?;
@@ -691,8 +686,8 @@ impl Build {
 }
 
 fn with_files(words: &[&str], files: &[String]) -> Vec<String> {
-    let files = files.iter().map(|f| format!("--filename={f}"));
-    words.iter().map(|&w| w.to_owned()).chain(files).collect()
+    let files = files.iter().flat_map(|f| ["-f", f.as_str()]);
+    words.iter().copied().chain(files).map(str::to_owned).collect()
 }
 
 fn say(what: &str) {
@@ -716,6 +711,6 @@ fn show_words(arguments: &[impl AsRef<str>]) {
 
 fn print_indented(text: &str) {
     for line in text.lines() {
-        println!("    {line}");
+        println!("{}", format!("    {line}").trim_end());
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("built in {:.0} s", start.elapsed().as_secs_f64());
 
     suites.retain(|suite| !(arguments.fast && suite.needs_servers));
-    suites.sort_by_key(|suite| suite.needs_servers);
+    suites.sort_by(|a, b| (a.needs_servers, &a.name).cmp(&(b.needs_servers, &b.name)));
     let mut outcomes = Vec::new();
     for suite in &suites {
         outcomes.push(suite.run(operator.as_deref())?);

@@ -10,7 +10,7 @@ use shoal_domain::{
 };
 
 use crate::{
-    commands::{Df, FsGetReply, MonDump, NfsClusterInfo, NfsClusterLs, Version, VolumeLs},
+    commands::{Df, FsGetReply, MonDump, NfsClusterInfo, NfsClusterLs, NfsServiceReply, Version, VolumeLs},
     connection::{Call, Connection, Connections, Credentials},
     errno::ENOENT,
     subvolume::Found,
@@ -22,8 +22,8 @@ use crate::{
 pub struct CephSettings {
     /// The monitors, as `mon_host` in ceph.conf.
     pub mon_host: String,
-    /// The CephX user, without `client.`. It needs `mon 'allow r'`, `mgr 'allow rw'` and, for CephFS shares,
-    /// `mds 'allow *'` (to list and evict sessions).
+    /// The CephX user, without `client.`. It needs `mon 'allow r'`, `mgr 'allow module volumes rw, allow module nfs rw'`
+    /// and, for CephFS shares, `mds 'allow *'` (or `'allow * fsname=…'`), to list and evict sessions.
     pub user_id: String,
     /// Its key.
     pub user_key: Key,
@@ -63,7 +63,9 @@ pub struct CephBackend {
 
 impl fmt::Debug for CephBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CephBackend").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("CephBackend")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,7 +80,11 @@ impl CephBackend {
             user: settings.user_id.clone(),
             key: settings.user_key.clone(),
         };
-        Self { connection: connections.get(credentials), connections: Arc::clone(connections), settings }
+        Self {
+            connection: connections.get(credentials),
+            connections: Arc::clone(connections),
+            settings,
+        }
     }
 
     pub(crate) async fn begin(&self) -> Result<Call> {
@@ -89,11 +95,24 @@ impl CephBackend {
     pub(crate) async fn identity(&self, call: &Call) -> Result<(Identity, FsGetReply)> {
         let fs_name = self.settings.filesystem.clone();
         let fs = fs(call, &fs_name).await?;
-        Ok((Identity { fsid: call.fsid()?, fs_name, fs_id: fs.id }, fs))
+        Ok((
+            Identity {
+                fsid: call.fsid()?,
+                fs_name,
+                fs_id: fs.id,
+            },
+            fs,
+        ))
     }
 
     async fn nfs_endpoints(&self, call: &Call) -> Result<Vec<String>> {
-        let Some(NfsService { cluster_id, endpoints }) = &self.settings.nfs else { return Ok(Vec::new()) };
+        let Some(NfsService {
+            cluster_id,
+            endpoints,
+        }) = &self.settings.nfs
+        else {
+            return Ok(Vec::new());
+        };
         if !call.run(&NfsClusterLs {}).await?.contains(cluster_id) {
             return Err(Error::NfsClusterNotFound(cluster_id.clone()));
         }
@@ -101,12 +120,19 @@ impl CephBackend {
             return Ok(endpoints.clone());
         }
         let said = match call.run(&NfsClusterInfo { cluster_id }).await {
-            Ok(clusters) => clusters.get(cluster_id).map(|service| service.endpoints()).unwrap_or_default(),
+            Ok(clusters) => clusters
+                .get(cluster_id)
+                .map(NfsServiceReply::endpoints)
+                .unwrap_or_default(),
             // There is no orchestrator to ask.
             Err(fault) if fault.errno() == Some(ENOENT) => Vec::new(),
             Err(fault) => return Err(fault.into()),
         };
-        if said.is_empty() { Err(Error::NfsEndpointsUnknown(cluster_id.clone())) } else { Ok(said) }
+        if said.is_empty() {
+            Err(Error::NfsEndpointsUnknown(cluster_id.clone()))
+        } else {
+            Ok(said)
+        }
     }
 }
 
@@ -185,7 +211,10 @@ impl Backend for CephBackend {
         let Client::CephX(identity) = &grant.client else {
             return Err(Error::Refused("an address has no key".into()));
         };
-        Work::begin(self, on, volume).await?.native_key(identity, grant.level).await
+        Work::begin(self, on, volume)
+            .await?
+            .native_key(identity, grant.level)
+            .await
     }
 
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {

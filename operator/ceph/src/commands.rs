@@ -14,7 +14,11 @@ type Read<T> = Result<T, String>;
 fn json<T: DeserializeOwned>(output: &[u8]) -> Read<T> {
     // The error says where and what kind of thing, not what was there.
     serde_json::from_slice(output).map_err(|error| {
-        let kind = if error.is_data() { "unexpected JSON" } else { "not JSON" };
+        let kind = if error.is_data() {
+            "unexpected JSON"
+        } else {
+            "not JSON"
+        };
         format!("{kind} at line {} column {}", error.line(), error.column())
     })
 }
@@ -59,7 +63,10 @@ pub(crate) struct VersionReply {
 impl VersionReply {
     /// `18.2.7` of `ceph version 18.2.7 (…) reef (stable)`.
     pub(crate) fn number(&self) -> &str {
-        let mut words = self.version.split_whitespace().skip_while(|word| *word != "version");
+        let mut words = self
+            .version
+            .split_whitespace()
+            .skip_while(|word| *word != "version");
         words.nth(1).unwrap_or(&self.version)
     }
 }
@@ -67,7 +74,13 @@ impl VersionReply {
 /// The file systems, as module volumes knows them: harmless, and answered in the order of its other commands.
 #[derive(Serialize)]
 pub(crate) struct VolumeLs {}
-request!(VolumeLs, "fs volume ls", Target::Manager(Module::Volumes), serde::de::IgnoredAny, json);
+request!(
+    VolumeLs,
+    "fs volume ls",
+    Target::Manager(Module::Volumes),
+    serde::de::IgnoredAny,
+    json
+);
 
 /// The monitors.
 #[derive(Serialize)]
@@ -102,7 +115,10 @@ impl MonDumpReply {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let address = |monitor: &Monitor| {
             let all = &monitor.public_addrs.addrvec;
-            let best = all.iter().find(|address| address.kind == "v1").or_else(|| all.first())?;
+            let best = all
+                .iter()
+                .find(|address| address.kind == "v1")
+                .or_else(|| all.first())?;
             Some(best.addr.split('/').next().unwrap_or_default().to_owned())
         };
         self.mons.iter().filter_map(address).collect()
@@ -144,7 +160,8 @@ impl FsGetReply {
         let serves = |rank: i64| {
             let mut all = self.mdsmap.info.values();
             // A daemon that a rank is moving away from still answers for the sessions it has.
-            let found = all.find(|info| info.rank == rank && matches!(&*info.state, "up:active" | "up:stopping"));
+            let found =
+                all.find(|info| info.rank == rank && matches!(&*info.state, "up:active" | "up:stopping"));
             found.map(|info| info.gid).ok_or(rank)
         };
         self.mdsmap.ranks.iter().copied().map(serves).collect()
@@ -191,6 +208,7 @@ impl DfReply {
 // Module volumes.
 
 /// A subvolume's place.
+#[expect(clippy::struct_field_names, reason = "Ceph's names")]
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Place<'a> {
     pub vol_name: &'a str,
@@ -231,7 +249,13 @@ pub(crate) struct SubvolumeInfo<'a> {
     #[serde(flatten)]
     pub place: Place<'a>,
 }
-request!(SubvolumeInfo<'_>, "fs subvolume info", VOLUMES, SubvolumeInfoReply, json);
+request!(
+    SubvolumeInfo<'_>,
+    "fs subvolume info",
+    VOLUMES,
+    SubvolumeInfoReply,
+    json
+);
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SubvolumeInfoReply {
@@ -284,7 +308,14 @@ pub(crate) struct MetadataSet<'a> {
     pub key_name: &'a str,
     pub value: String,
 }
-request!(MetadataSet<'_>, "fs subvolume metadata set", VOLUMES, (), nothing, DISCREET);
+request!(
+    MetadataSet<'_>,
+    "fs subvolume metadata set",
+    VOLUMES,
+    (),
+    nothing,
+    DISCREET
+);
 
 /// -2: absent.
 #[derive(Serialize)]
@@ -321,7 +352,14 @@ pub(crate) struct Authorize<'a> {
     /// Without one the key comes back empty.
     pub tenant_id: &'a str,
 }
-request!(Authorize<'_>, "fs subvolume authorize", VOLUMES, Key, key, DISCREET);
+request!(
+    Authorize<'_>,
+    "fs subvolume authorize",
+    VOLUMES,
+    Key,
+    key,
+    DISCREET
+);
 
 fn key(output: &[u8]) -> Read<Key> {
     match std::str::from_utf8(output).map(str::trim) {
@@ -337,7 +375,14 @@ pub(crate) struct Deauthorize<'a> {
     pub place: Place<'a>,
     pub auth_id: &'a str,
 }
-request!(Deauthorize<'_>, "fs subvolume deauthorize", VOLUMES, (), nothing, DISCREET);
+request!(
+    Deauthorize<'_>,
+    "fs subvolume deauthorize",
+    VOLUMES,
+    (),
+    nothing,
+    DISCREET
+);
 
 // Metadata servers.
 
@@ -385,7 +430,10 @@ struct ClientMetadata {
 impl Session {
     /// Whether it was mounted at the path or below it.
     pub(crate) fn is_within(&self, path: &str) -> bool {
-        self.client_metadata.root.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.client_metadata
+            .root
+            .strip_prefix(path)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -428,10 +476,10 @@ request!(NfsClusterLs, "nfs cluster ls", NFS, Vec<String>, json);
 pub(crate) struct NfsClusterInfo<'a> {
     pub cluster_id: &'a str,
 }
-request!(NfsClusterInfo<'_>, "nfs cluster info", NFS, BTreeMap<String, NfsService>, json);
+request!(NfsClusterInfo<'_>, "nfs cluster info", NFS, BTreeMap<String, NfsServiceReply>, json);
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct NfsService {
+pub(crate) struct NfsServiceReply {
     #[serde(default)]
     virtual_ip: Option<String>,
     #[serde(default)]
@@ -448,12 +496,16 @@ struct NfsDaemon {
     port: Option<u16>,
 }
 
-impl NfsService {
+impl NfsServiceReply {
     /// The virtual address if there is one, else the daemons'; as `host` or, where the port is not NFS's own,
     /// `host:port`.
     pub(crate) fn endpoints(&self) -> Vec<String> {
         let endpoint = |ip: &str, port: Option<u16>| {
-            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
+            let host = if ip.contains(':') {
+                format!("[{ip}]")
+            } else {
+                ip.to_owned()
+            };
             match port {
                 None | Some(2049) => host,
                 Some(port) => format!("{host}:{port}"),
@@ -462,7 +514,10 @@ impl NfsService {
         if let Some(ip) = self.virtual_ip.as_deref().filter(|ip| !ip.is_empty()) {
             return vec![endpoint(ip, self.port)];
         }
-        self.backend.iter().filter_map(|daemon| Some(endpoint(daemon.ip.as_deref()?, daemon.port))).collect()
+        self.backend
+            .iter()
+            .filter_map(|daemon| Some(endpoint(daemon.ip.as_deref()?, daemon.port)))
+            .collect()
     }
 }
 
@@ -472,9 +527,15 @@ pub(crate) struct NfsExportInfo<'a> {
     pub cluster_id: &'a str,
     pub pseudo_path: &'a str,
 }
-request!(NfsExportInfo<'_>, "nfs export info", NFS, Option<Map<String, Value>>, |output| {
-    json::<Map<String, Value>>(output).map(|export| Some(export).filter(|export| !export.is_empty()))
-});
+request!(
+    NfsExportInfo<'_>,
+    "nfs export info",
+    NFS,
+    Option<Map<String, Value>>,
+    |output| {
+        json::<Map<String, Value>>(output).map(|export| Some(export).filter(|export| !export.is_empty()))
+    }
+);
 
 /// The answer's code says little (-11 although all was written): what counts is what is there afterwards.
 #[derive(Serialize)]
@@ -534,7 +595,8 @@ mod tests {
 
     #[test]
     fn version() {
-        let numbers = answers!("version.json").map(|answer| Version::read(answer).unwrap().number().to_owned());
+        let numbers =
+            answers!("version.json").map(|answer| Version::read(answer).unwrap().number().to_owned());
         assert_eq!(numbers, ["18.2.7", "20.2.4"]);
     }
 
@@ -546,7 +608,8 @@ mod tests {
 
     #[test]
     fn monitors_without_a_v1_address() {
-        let answer = br#"{"mons":[{"public_addrs":{"addrvec":[{"type":"v2","addr":"[fd00::1]:3300","nonce":0}]}},
+        let answer =
+            br#"{"mons":[{"public_addrs":{"addrvec":[{"type":"v2","addr":"[fd00::1]:3300","nonce":0}]}},
             {"public_addrs":{"addrvec":[]}}]}"#;
         assert_eq!(MonDump::read(answer).unwrap().addresses(), ["[fd00::1]:3300"]);
     }
@@ -555,7 +618,10 @@ mod tests {
     fn file_system() {
         for (answer, gid) in answers!("fs-get.json").into_iter().zip([4108, 4106]) {
             let fs = FsGet::read(answer).unwrap();
-            assert_eq!((fs.id, fs.data_pool(), fs.metadata_servers()), (1, Some(2), Ok(vec![gid])));
+            assert_eq!(
+                (fs.id, fs.data_pool(), fs.metadata_servers()),
+                (1, Some(2), Ok(vec![gid]))
+            );
         }
     }
 
@@ -639,7 +705,12 @@ mod tests {
         }
         // The manager's own.
         let root = br#"[{"id":1,"client_metadata":{"root":"/"}},{"id":2}]"#;
-        assert!(SessionLs::read(root).unwrap().iter().all(|session| !session.is_within(PATH)));
+        assert!(
+            SessionLs::read(root)
+                .unwrap()
+                .iter()
+                .all(|session| !session.is_within(PATH))
+        );
     }
 
     #[test]
@@ -651,7 +722,11 @@ mod tests {
             assert_eq!(NfsExportApply::read(answer).unwrap()[0].state, "updated");
         }
         assert_eq!(NfsExportInfo::read(b"{}\n"), Ok(None));
-        assert!(NfsExportInfo::read(answers!("nfs-export-info.json")[0]).unwrap().is_some());
+        assert!(
+            NfsExportInfo::read(answers!("nfs-export-info.json")[0])
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]
@@ -660,12 +735,14 @@ mod tests {
             let answer = format!(r#"{{"c":{service}}}"#);
             NfsClusterInfo::read(answer.as_bytes()).unwrap()["c"].endpoints()
         };
-        let backend = r#"[{"hostname":"a","ip":"192.0.2.1","port":2049},{"ip":"fd00::1","port":12049},{"ip":null}]"#;
+        let backend =
+            r#"[{"hostname":"a","ip":"192.0.2.1","port":2049},{"ip":"fd00::1","port":12049},{"ip":null}]"#;
         assert_eq!(
             endpoints(&format!(r#"{{"virtual_ip":null,"backend":{backend}}}"#)),
             ["192.0.2.1", "[fd00::1]:12049"]
         );
-        let virtual_ip = format!(r#"{{"virtual_ip":"192.0.2.9","port":2049,"monitor_port":9049,"backend":{backend}}}"#);
+        let virtual_ip =
+            format!(r#"{{"virtual_ip":"192.0.2.9","port":2049,"monitor_port":9049,"backend":{backend}}}"#);
         assert_eq!(endpoints(&virtual_ip), ["192.0.2.9"]);
         assert!(endpoints(r#"{"virtual_ip":null,"backend":[]}"#).is_empty());
     }

@@ -81,8 +81,11 @@ pub(crate) struct Credentials {
 pub struct Connections {
     open: Mutex<Vec<Weak<Connection>>>,
     /// By fsid and NFS cluster id, whoever declares the backend: one writer of exports at a time.
-    nfs: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+    nfs: Mutex<HashMap<(String, String), Weak<NfsLock>>>,
 }
+
+/// Held while exports of an NFS cluster are compared, written and read back.
+pub(crate) type NfsLock = tokio::sync::Mutex<()>;
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,18 +103,23 @@ impl Connections {
     pub(crate) fn get(&self, credentials: Credentials) -> Arc<Connection> {
         let mut open = self.open.lock();
         open.retain(|connection| connection.strong_count() > 0);
-        if let Some(connection) =
-            open.iter().filter_map(Weak::upgrade).find(|connection| connection.credentials == credentials)
+        if let Some(connection) = open
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|connection| connection.credentials == credentials)
         {
             return connection;
         }
-        let connection = Arc::new(Connection { credentials, state: watch::Sender::new(State::Idle) });
+        let connection = Arc::new(Connection {
+            credentials,
+            state: watch::Sender::new(State::Idle),
+        });
         open.push(Arc::downgrade(&connection));
         connection
     }
 
-    /// The lock under which exports of the NFS cluster are compared, written and read back.
-    pub(crate) fn nfs_lock(&self, fsid: &str, cluster_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+    /// The lock of an NFS cluster.
+    pub(crate) fn nfs_lock(&self, fsid: &str, cluster_id: &str) -> Arc<NfsLock> {
         let mut locks = self.nfs.lock();
         locks.retain(|_, lock| lock.strong_count() > 0);
         let place = locks.entry((fsid.to_owned(), cluster_id.to_owned())).or_default();
@@ -199,7 +207,8 @@ impl Connection {
             this.state.send_replace(state);
         };
         spawn("ceph-connect", work).inspect_err(|error| {
-            self.state.send_replace(State::Failed(Instant::now(), error.clone()));
+            self.state
+                .send_replace(State::Failed(Instant::now(), error.clone()));
         })
     }
 
@@ -210,16 +219,21 @@ impl Connection {
     fn refusal(&self, why: NotConnected) -> Error {
         let user = &self.credentials.user;
         match why {
-            NotConnected::NoLibrary(error) => Error::Unreachable(format!("librados can't be loaded: {error}")),
+            NotConnected::NoLibrary(error) => {
+                Error::Unreachable(format!("librados can't be loaded: {error}"))
+            }
             NotConnected::Setting("key") => Error::CredentialsRefused("userKey is not a CephX key".into()),
-            NotConnected::Setting(option) => Error::CredentialsRefused(format!("{option} can't be understood")),
+            NotConnected::Setting(option) => {
+                Error::CredentialsRefused(format!("{option} can't be understood"))
+            }
             NotConnected::Errno(code) => match code.abs() {
-                EPERM | EACCES => {
-                    Error::CredentialsRefused(format!("the monitors do not let client.{user} in with this key"))
-                }
-                ENOENT | EINVAL => {
-                    Error::Unreachable(format!("no monitor to be found at '{}'", self.credentials.mon_host))
-                }
+                EPERM | EACCES => Error::CredentialsRefused(format!(
+                    "the monitors do not let client.{user} in with this key"
+                )),
+                ENOENT | EINVAL => Error::Unreachable(format!(
+                    "no monitor to be found at '{}'",
+                    self.credentials.mon_host
+                )),
                 _ => self.away(),
             },
         }
@@ -234,7 +248,9 @@ fn is_key(key: &Key) -> bool {
     key.len() >= 40
         && key.len().is_multiple_of(4)
         && key.len() - digits.len() <= 2
-        && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        && digits
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
 }
 
 /// An open connection, with a lane for each queue that commands stand in.
@@ -303,7 +319,9 @@ impl Drop for Connections {
     /// not outlive the end of main (see [`crate::exit`]).
     fn drop(&mut self) {
         let mut closing = CLOSING.0.lock();
-        CLOSING.1.wait_while_for(&mut closing, |closing| *closing > 0, Duration::from_secs(2));
+        CLOSING
+            .1
+            .wait_while_for(&mut closing, |closing| *closing > 0, Duration::from_secs(2));
     }
 }
 
@@ -335,12 +353,21 @@ impl Call {
     ) -> Result<Self> {
         let ends = Instant::now() + deadline;
         let link = connection.link(timeout, ends).await?;
-        Ok(Self { connection: Arc::clone(connection), link, timeout, ends })
+        Ok(Self {
+            connection: Arc::clone(connection),
+            link,
+            timeout,
+            ends,
+        })
     }
 
     /// The cluster's id, as the monitors said it last.
     pub(crate) fn fsid(&self) -> Result<String> {
-        self.link.cluster.as_ref().and_then(|cluster| cluster.fsid()).ok_or_else(|| self.connection.away())
+        self.link
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.fsid())
+            .ok_or_else(|| self.connection.away())
     }
 
     /// Runs a command.
@@ -361,14 +388,27 @@ impl Call {
                 // What a monitor says to a client that knows it as another cluster's.
                 self.connection.forget(&self.link);
             }
-            let message = if R::DISCREET { String::new() } else { shorten(&answer.message) };
-            return Err(Fault::Rejected(Rejection { prefix: R::PREFIX, errno, message }));
+            let message = if R::DISCREET {
+                String::new()
+            } else {
+                shorten(&answer.message)
+            };
+            return Err(Fault::Rejected(Rejection {
+                prefix: R::PREFIX,
+                errno,
+                message,
+            }));
         }
-        R::read(&answer.output).map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)).into())
+        R::read(&answer.output)
+            .map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)).into())
     }
 
     async fn send<R: Request>(&self, target: &Target, request: &R) -> Result<Answer> {
-        let wire = Wire { prefix: R::PREFIX, format: "json", request };
+        let wire = Wire {
+            prefix: R::PREFIX,
+            format: "json",
+            request,
+        };
         let command = serde_json::to_vec(&wire).map_err(|error| Error::Refused(error.to_string()))?;
         let input = request.input();
         let daemon = match target {
@@ -381,7 +421,9 @@ impl Call {
             place = lane.enter() => place.map_err(|_| self.silent(target))?,
             () = sleep_until(self.ends) => return Err(Error::Failed("other commands took all the time".into())),
         };
-        let Some(cluster) = self.link.cluster.clone() else { return Err(self.connection.away()) };
+        let Some(cluster) = self.link.cluster.clone() else {
+            return Err(self.connection.away());
+        };
         let (tell, answer) = oneshot::channel();
         spawn(R::PREFIX, move || {
             let answer = cluster.command(daemon, &command, &input);
@@ -395,7 +437,11 @@ impl Call {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             // Its thread died.
-            Ok(Err(_)) => Ok(Answer { code: -EIO, output: Vec::new(), message: String::new() }),
+            Ok(Err(_)) => Ok(Answer {
+                code: -EIO,
+                output: Vec::new(),
+                message: String::new(),
+            }),
             Err(_) if *target == Target::Monitors => Err(self.connection.away()),
             Err(_) => Err(Error::TimedOut(self.command_name(target, R::PREFIX))),
         }
@@ -417,19 +463,24 @@ impl Call {
             Target::Monitors => self.connection.away(),
             Target::Manager(Module::Volumes) => Error::Silent("ceph-mgr's module volumes".into()),
             Target::Manager(Module::Nfs) => Error::Silent("ceph-mgr's module nfs".into()),
-            Target::MetadataServer(fs, _) => {
-                Error::Silent(format!(
-                    "the metadata servers of file system {fs} (is client.{} allowed mds 'allow *'?)",
-                    self.connection.credentials.user
-                ))
-            }
+            Target::MetadataServer(fs, _) => Error::Silent(format!(
+                "the metadata servers of file system {fs} (is client.{} allowed mds 'allow *'?)",
+                self.connection.credentials.user
+            )),
         }
     }
 }
 
 /// The last line, which in a traceback is the one that says what went wrong; and not too much of it.
 fn shorten(message: &str) -> String {
-    message.trim().lines().last().unwrap_or_default().chars().take(256).collect()
+    message
+        .trim()
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .chars()
+        .take(256)
+        .collect()
 }
 
 #[cfg(test)]
@@ -451,7 +502,13 @@ mod tests {
         ] {
             assert!(is_key(&Key::new(key)));
         }
-        for key in ["", "garbage", "Z2FyYmFnZQ==", "AQAgNANrpb5FKRAAQODMqdmM2 LglFWdI6P95g==", &"=".repeat(40)] {
+        for key in [
+            "",
+            "garbage",
+            "Z2FyYmFnZQ==",
+            "AQAgNANrpb5FKRAAQODMqdmM2 LglFWdI6P95g==",
+            &"=".repeat(40),
+        ] {
             assert!(!is_key(&Key::new(key)), "{key}");
         }
     }
@@ -468,7 +525,10 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &connections.get(credentials("a"))));
         assert!(!Arc::ptr_eq(&first, &connections.get(credentials("b"))));
         drop(first);
-        assert_eq!(connections.open.lock().iter().filter_map(Weak::upgrade).count(), 0);
+        assert_eq!(
+            connections.open.lock().iter().filter_map(Weak::upgrade).count(),
+            0
+        );
     }
 
     #[test]

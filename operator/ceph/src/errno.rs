@@ -16,6 +16,8 @@ pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ENAMETOOLONG: i32 = 36;
 pub(crate) const ENOTEMPTY: i32 = 39;
 pub(crate) const EOPNOTSUPP: i32 = 95;
+pub(crate) const ENOTCONN: i32 = 107;
+pub(crate) const ESHUTDOWN: i32 = 108;
 pub(crate) const ETIMEDOUT: i32 = 110;
 
 /// A command that was answered with something else than 0.
@@ -67,7 +69,9 @@ impl From<Fault> for Error {
             ETIMEDOUT => Self::TimedOut(rejection.prefix.into()),
             EACCES => Self::CredentialsRefused(format!("{words}; the user's capabilities do not suffice")),
             EPERM | EEXIST | ENOTDIR | EINVAL | EFBIG | ENAMETOOLONG => Self::Refused(words),
-            // EOPNOTSUPP is also what a manager says that has not loaded the module yet.
+            // What a manager says that has not loaded the module yet, or whose own client was cut off by a failover: trouble
+            // of the backend, not of the share.
+            EOPNOTSUPP | ENOTCONN | ESHUTDOWN => Self::Unreachable(words),
             _ => Self::Failed(words),
         }
     }
@@ -99,6 +103,8 @@ fn name(errno: i32) -> String {
         ENAMETOOLONG => "ENAMETOOLONG",
         ENOTEMPTY => "ENOTEMPTY",
         EOPNOTSUPP => "EOPNOTSUPP",
+        ENOTCONN => "ENOTCONN",
+        ESHUTDOWN => "ESHUTDOWN",
         ETIMEDOUT => "ETIMEDOUT",
         other => return format!("errno {other}"),
     };
@@ -107,23 +113,33 @@ fn name(errno: i32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shoal_domain::Class;
+    use shoal_domain::{Class, Scope};
 
     use super::*;
 
     fn error(errno: i32) -> Error {
-        Fault::Rejected(Rejection { prefix: "fs subvolume info", errno, message: "words".into() }).into()
+        Fault::Rejected(Rejection {
+            prefix: "fs subvolume info",
+            errno,
+            message: "words".into(),
+        })
+        .into()
     }
 
     #[test]
     fn errnos_have_classes() {
         assert_eq!(error(ETIMEDOUT), Error::TimedOut("fs subvolume info".into()));
         assert!(matches!(error(EACCES), Error::CredentialsRefused(_)));
+        for errno in [EOPNOTSUPP, ENOTCONN, ESHUTDOWN] {
+            assert_eq!((error(errno).class(), error(errno).scope()), (Class::Transient, Scope::Backend), "{errno}");
+        }
         for errno in [EPERM, EEXIST, ENOTDIR, EINVAL, EFBIG, ENAMETOOLONG] {
             assert_eq!(error(errno).class(), Class::Stalled, "{errno}");
         }
         // 28 ENOSPC, 30 EROFS, 107 ENOTCONN, 108 ESHUTDOWN, 122 EDQUOT
-        for errno in [ENOENT, EINTR, EIO, EAGAIN, EBUSY, ENOTEMPTY, EOPNOTSUPP, 28, 30, 107, 108, 122, 4711] {
+        for errno in [
+            ENOENT, EINTR, EIO, EAGAIN, EBUSY, ENOTEMPTY, EOPNOTSUPP, 28, 30, 107, 108, 122, 4711,
+        ] {
             assert_eq!(error(errno).class(), Class::Transient, "{errno}");
         }
     }

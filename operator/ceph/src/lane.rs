@@ -32,7 +32,10 @@ enum Phase {
 
 impl Lane {
     pub(crate) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { places: Arc::new(Semaphore::new(places)), owed: watch::Sender::new(0) })
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(places)),
+            owed: watch::Sender::new(0),
+        })
     }
 
     /// Whether answers are owed.
@@ -53,8 +56,18 @@ impl Lane {
             return Err(Held);
         }
         let phase = Arc::new(Mutex::new(Phase::Sent));
-        let sender = Sender { lane: Arc::clone(self), phase: Arc::clone(&phase) };
-        Ok((sender, Runner { lane: Arc::clone(self), phase, _permit: permit }))
+        let sender = Sender {
+            lane: Arc::clone(self),
+            phase: Arc::clone(&phase),
+        };
+        Ok((
+            sender,
+            Runner {
+                lane: Arc::clone(self),
+                phase,
+                _permit: permit,
+            },
+        ))
     }
 }
 
@@ -145,7 +158,9 @@ mod tests {
         }
         let third = tokio::time::timeout(Duration::from_millis(10), lane.enter()).await;
         assert!(third.is_err());
-        drop(under_way.pop().map(|(sender, runner)| (drop(runner), drop(sender))));
+        let (sender, runner) = under_way.pop().unwrap();
+        drop(runner);
+        drop(sender);
         assert!(lane.enter().await.is_ok());
     }
 }

@@ -57,7 +57,8 @@ fn plan<'a>(
             }
         }
     }
-    plan.cut.extend(plan.deny.iter().copied().chain(to_cut.iter().map(String::as_str)));
+    plan.cut
+        .extend(plan.deny.iter().copied().chain(to_cut.iter().map(String::as_str)));
     plan
 }
 
@@ -75,9 +76,17 @@ impl Work<'_> {
                     continue;
                 }
             };
-            access.push(Grant { client: Client::CephX(identity), level, squash: Squash::default() });
+            access.push(Grant {
+                client: Client::CephX(identity),
+                level,
+                squash: Squash::default(),
+            });
         }
-        Ok(Export::Ours { pseudo_path: None, access, intact })
+        Ok(Export::Ours {
+            pseudo_path: None,
+            access,
+            intact,
+        })
     }
 
     pub(crate) async fn export_native(&self, found: &Found, access: &Access) -> Result<Vec<Applied>> {
@@ -122,7 +131,10 @@ impl Work<'_> {
                     Err(Error::Refused("an address can't be let in to a CephFS share".into()).into())
                 }
             };
-            applied.push(Applied { client: grant.client.clone(), outcome });
+            applied.push(Applied {
+                client: grant.client.clone(),
+                outcome,
+            });
         }
 
         if !cut.is_empty() {
@@ -161,7 +173,10 @@ impl Work<'_> {
     }
 
     async fn authorized(&self) -> Result<BTreeMap<String, String>> {
-        self.call.run(&AuthorizedList { place: self.place() }).await.map_err(not_found)
+        self.call
+            .run(&AuthorizedList { place: self.place() })
+            .await
+            .map_err(not_found)
     }
 
     async fn authorize(&self, identity: &str, level: AccessLevel) -> Result<Key> {
@@ -171,15 +186,25 @@ impl Work<'_> {
             access_level: level_name(level),
             tenant_id: &self.volume.tenant,
         };
-        self.call.run(&authorize).await.map_err(|fault| match fault.errno() {
-            Some(EPERM) => Error::IdentityNotAvailable,
-            Some(EINVAL) => Error::Refused("Ceph does not take the identity".into()),
-            _ => not_found(fault),
-        })
+        self.call
+            .run(&authorize)
+            .await
+            .map_err(|fault| match fault.errno() {
+                Some(EPERM) => Error::IdentityNotAvailable,
+                Some(EINVAL) => Error::Refused("Ceph does not take the identity".into()),
+                _ => not_found(fault),
+            })
     }
 
     async fn deauthorize(&self, identity: &str) -> Result<()> {
-        match self.call.run(&Deauthorize { place: self.place(), auth_id: identity }).await {
+        match self
+            .call
+            .run(&Deauthorize {
+                place: self.place(),
+                auth_id: identity,
+            })
+            .await
+        {
             Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
             _ => Ok(()),
         }
@@ -192,7 +217,9 @@ impl Work<'_> {
             // Anew each time: ranks move.
             let servers = self.fs().await?.metadata_servers().map_err(|rank| {
                 let fs = self.fs_name();
-                Error::Failed(format!("no metadata server is active as rank {rank} of file system {fs}"))
+                Error::Failed(format!(
+                    "no metadata server is active as rank {rank} of file system {fs}"
+                ))
             })?;
             let mut left = false;
             for gid in servers {
@@ -205,7 +232,11 @@ impl Work<'_> {
                     for session in self.call.run(&list).await? {
                         if session.is_within(path) {
                             left = true;
-                            let evict = ClientEvict { fs_name: self.fs_name(), gid, id: session.id };
+                            let evict = ClientEvict {
+                                fs_name: self.fs_name(),
+                                gid,
+                                id: session.id,
+                            };
                             match self.call.run(&evict).await {
                                 // Gone already.
                                 Err(fault) if fault.errno() != Some(ENOENT) => return Err(fault.into()),
@@ -219,21 +250,31 @@ impl Work<'_> {
                 return Ok(());
             }
         }
-        Err(Error::Failed("clients that are to be cut off still have sessions".into()))
+        Err(Error::Failed(
+            "clients that are to be cut off still have sessions".into(),
+        ))
     }
 }
 
 fn not_found(fault: Fault) -> Error {
-    if fault.errno() == Some(ENOENT) { Error::NotFound } else { fault.into() }
+    if fault.errno() == Some(ENOENT) {
+        Error::NotFound
+    } else {
+        fault.into()
+    }
 }
 
 /// What was said to be in force has to be seen there.
 fn confirm(applied: &mut [Applied], access: &Access, listed: &BTreeMap<String, String>) {
     for (applied, grant) in applied.iter_mut().zip(access) {
-        let Client::CephX(identity) = &grant.client else { continue };
+        let Client::CephX(identity) = &grant.client else {
+            continue;
+        };
         let in_force = listed.get(identity).map(String::as_str) == Some(level_name(grant.level));
         if applied.outcome.is_ok() && !in_force {
-            applied.outcome = Err(Failure::from(Error::Failed("Ceph does not list the client".into())));
+            applied.outcome = Err(Failure::from(Error::Failed(
+                "Ceph does not list the client".into(),
+            )));
         }
     }
 }
@@ -243,7 +284,10 @@ mod tests {
     use super::*;
 
     fn listed(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
-        entries.iter().map(|(identity, level)| ((*identity).to_owned(), (*level).to_owned())).collect()
+        entries
+            .iter()
+            .map(|(identity, level)| ((*identity).to_owned(), (*level).to_owned()))
+            .collect()
     }
 
     fn set<'a>(entries: &[&'a str]) -> BTreeSet<&'a str> {
@@ -291,9 +335,17 @@ mod tests {
             level,
             squash: Squash::default(),
         };
-        let access = vec![grant("alice", AccessLevel::ReadWrite), grant("bob", AccessLevel::ReadOnly)];
-        let mut applied: Vec<_> =
-            access.iter().map(|g| Applied { client: g.client.clone(), outcome: Ok(None) }).collect();
+        let access = vec![
+            grant("alice", AccessLevel::ReadWrite),
+            grant("bob", AccessLevel::ReadOnly),
+        ];
+        let mut applied: Vec<_> = access
+            .iter()
+            .map(|g| Applied {
+                client: g.client.clone(),
+                outcome: Ok(None),
+            })
+            .collect();
         confirm(&mut applied, &access, &listed(&[("alice", "rw"), ("bob", "rw")]));
         assert!(applied[0].outcome.is_ok());
         assert!(applied[1].outcome.is_err());

@@ -60,7 +60,9 @@ fn addresses(client: &Client) -> Result<Vec<String>> {
     let net = match client {
         Client::Ip(net) => net,
         Client::CephX(_) => {
-            return Err(Error::Refused("a CephX client can't be let in to an NFS share".into()));
+            return Err(Error::Refused(
+                "a CephX client can't be let in to an NFS share".into(),
+            ));
         }
     };
     match (net.prefix_len(), net.max_prefix_len()) {
@@ -78,8 +80,12 @@ fn addresses(client: &Client) -> Result<Vec<String>> {
 
 /// The grant of a block as [`client_block`] makes it; none for any other.
 fn grant(block: &Value) -> Option<Grant> {
-    let addresses: Option<Vec<&str>> =
-        block.get("addresses")?.as_array()?.iter().map(Value::as_str).collect();
+    let addresses: Option<Vec<&str>> = block
+        .get("addresses")?
+        .as_array()?
+        .iter()
+        .map(Value::as_str)
+        .collect();
     let network = match addresses?.as_slice() {
         [address] => *address,
         addresses if addresses == ALL_V4 => "0.0.0.0/0",
@@ -97,7 +103,11 @@ fn grant(block: &Value) -> Option<Grant> {
         "all" => Squash::All,
         _ => return None,
     };
-    Some(Grant { client: Client::parse(AccessType::IP, network).ok()?, level, squash })
+    Some(Grant {
+        client: Client::parse(AccessType::IP, network).ok()?,
+        level,
+        squash,
+    })
 }
 
 fn new_document(pseudo_path: &str, fs_name: &str, path: &str, access: &Access) -> Document {
@@ -112,7 +122,10 @@ fn new_document(pseudo_path: &str, fs_name: &str, path: &str, access: &Access) -
 
 /// Whom an export lets in, and whether it is otherwise as Shoal makes it.
 fn access_of(document: &Document) -> (Access, bool) {
-    let blocks = document.get("clients").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let blocks = document
+        .get("clients")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
     let access: Access = blocks.iter().filter_map(grant).collect();
     let mut ours = document.clone();
     set_access(&mut ours, &access);
@@ -129,7 +142,11 @@ fn fs_of(document: &Document) -> Option<&str> {
 
 /// `file system:path`, for people.
 fn holder_of(document: &Document) -> String {
-    format!("{}:{}", fs_of(document).unwrap_or("another kind of storage"), path_of(document))
+    format!(
+        "{}:{}",
+        fs_of(document).unwrap_or("another kind of storage"),
+        path_of(document)
+    )
 }
 
 impl Work<'_> {
@@ -150,7 +167,10 @@ impl Work<'_> {
 
     async fn export_document(&self) -> Result<Option<Document>> {
         let cluster_id = &self.nfs()?.cluster_id;
-        let info = NfsExportInfo { cluster_id, pseudo_path: &self.pseudo_path() };
+        let info = NfsExportInfo {
+            cluster_id,
+            pseudo_path: &self.pseudo_path(),
+        };
         self.call.run(&info).await.map_err(|fault| self.no_cluster(fault))
     }
 
@@ -165,15 +185,19 @@ impl Work<'_> {
     /// The export at our pseudo path, if it is there; an error if it is another's.
     async fn own_export(&self) -> Result<Option<Document>> {
         match self.export_document().await? {
-            Some(document) if !self.is_ours(&document) => {
-                Err(Error::PathTaken { path: self.pseudo_path(), holder: holder_of(&document) })
-            }
+            Some(document) if !self.is_ours(&document) => Err(Error::PathTaken {
+                path: self.pseudo_path(),
+                holder: holder_of(&document),
+            }),
             document => Ok(document),
         }
     }
 
     async fn lock(&self) -> Result<OwnedMutexGuard<()>> {
-        let lock = self.backend.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
+        let lock = self
+            .backend
+            .connections
+            .nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
         timeout_at(self.call.ends, lock.lock_owned())
             .await
             .map_err(|_| Error::Failed("other exports took all the time".into()))
@@ -185,7 +209,11 @@ impl Work<'_> {
             Some(document) if self.is_ours(&document) => {
                 let (access, intact) = access_of(&document);
                 let intact = intact && found.is_none_or(|found| path_of(&document) == found.path);
-                Export::Ours { pseudo_path: Some(self.pseudo_path()), access, intact }
+                Export::Ours {
+                    pseudo_path: Some(self.pseudo_path()),
+                    access,
+                    intact,
+                }
             }
             Some(document) => Export::Taken(holder_of(&document)),
         })
@@ -211,7 +239,10 @@ impl Work<'_> {
         if there.as_ref() == Some(&wanted) {
             return Ok(outcomes(access, &wanted));
         }
-        let apply = NfsExportApply { cluster_id: &self.nfs()?.cluster_id, export: &wanted };
+        let apply = NfsExportApply {
+            cluster_id: &self.nfs()?.cluster_id,
+            export: &wanted,
+        };
         let answer = match self.call.run(&apply).await {
             Err(Fault::Other(error)) => return Err(error),
             answer => answer,
@@ -243,28 +274,37 @@ impl Work<'_> {
     /// Under the lock, and only what was just seen to be ours.
     async fn remove_export(&self) -> Result<()> {
         let cluster_id = &self.nfs()?.cluster_id;
-        let answer = match self.call.run(&NfsExportRm { cluster_id, pseudo_path: &self.pseudo_path() }).await {
+        let answer = match self
+            .call
+            .run(&NfsExportRm {
+                cluster_id,
+                pseudo_path: &self.pseudo_path(),
+            })
+            .await
+        {
             Err(Fault::Other(error)) => return Err(error),
             answer => answer,
         };
-        match self.export_document().await? {
-            None => Ok(()),
-            Some(_) => {
-                answer.map_err(|fault| self.no_cluster(fault))?;
-                Err(Error::Failed("'nfs export rm' said it was done, and the export is still there".into()))
-            }
+        if self.export_document().await?.is_none() {
+            return Ok(());
         }
+        answer.map_err(|fault| self.no_cluster(fault))?;
+        Err(Error::Failed(
+            "'nfs export rm' said it was done, and the export is still there".into(),
+        ))
     }
 }
 
 /// Whether an export is what was asked for. Ceph adds fields of its own (id, user, …) to one that is new.
 fn holds(written: &Document, wanted: &Document) -> bool {
-    wanted.iter().all(|(key, value)| match (key.as_str(), written.get(key)) {
-        ("fsal", Some(there)) => {
-            value.as_object().is_some_and(|fsal| fsal.iter().all(|(key, value)| there.get(key) == Some(value)))
-        }
-        (_, there) => there == Some(value),
-    })
+    wanted
+        .iter()
+        .all(|(key, value)| match (key.as_str(), written.get(key)) {
+            ("fsal", Some(there)) => value
+                .as_object()
+                .is_some_and(|fsal| fsal.iter().all(|(key, value)| there.get(key) == Some(value))),
+            (_, there) => there == Some(value),
+        })
 }
 
 /// What came of each grant, by what is in the export.
@@ -277,7 +317,10 @@ fn outcomes(access: &Access, document: &Document) -> Vec<Applied> {
     };
     access
         .iter()
-        .map(|grant| Applied { client: grant.client.clone(), outcome: outcome(grant).map_err(Failure::from) })
+        .map(|grant| Applied {
+            client: grant.client.clone(),
+            outcome: outcome(grant).map_err(Failure::from),
+        })
         .collect()
 }
 
@@ -288,14 +331,19 @@ mod tests {
     const PATH: &str = "/volumes/shoal/shoal-x1/522c22a3-fdf9-4c5b-806c-cd3268dac2f8";
 
     fn ip(address: &str, level: AccessLevel, squash: Squash) -> Grant {
-        Grant { client: Client::parse(AccessType::IP, address).unwrap(), level, squash }
+        Grant {
+            client: Client::parse(AccessType::IP, address).unwrap(),
+            level,
+            squash,
+        }
     }
 
+    /// Those in the answers.
     fn grants() -> Access {
         vec![
             ip("10.0.0.5", AccessLevel::ReadWrite, Squash::Root),
-            ip("fd00::/64", AccessLevel::ReadOnly, Squash::All),
             ip("0.0.0.0/0", AccessLevel::ReadOnly, Squash::None),
+            ip("fd00::/64", AccessLevel::ReadOnly, Squash::All),
         ]
     }
 
@@ -335,8 +383,8 @@ mod tests {
             document["clients"],
             json!([
                 {"addresses": ["10.0.0.5"], "access_type": "rw", "squash": "root"},
+                {"addresses": ["0.0.0.0/1", "128.0.0.0/1"], "access_type": "ro", "squash": "none"},
                 {"addresses": ["fd00::/64"], "access_type": "ro", "squash": "all"},
-                {"addresses": ["0.0.0.0/0"], "access_type": "ro", "squash": "none"},
             ])
         );
         assert_eq!(access_of(&document), (grants(), true));
@@ -350,7 +398,11 @@ mod tests {
             assert_eq!(fs_of(&written), Some("cephfs"));
             let wanted = new_document("/shoal-x1", "cephfs", path_of(&written), &grants());
             assert!(holds(&written, &wanted));
-            assert!(outcomes(&grants(), &written).iter().all(|applied| applied.outcome == Ok(None)));
+            assert!(
+                outcomes(&grants(), &written)
+                    .iter()
+                    .all(|applied| applied.outcome == Ok(None))
+            );
         }
     }
 
@@ -360,7 +412,10 @@ mod tests {
             let mut before = document(answer);
             before.insert("sectype".into(), json!(["krb5p"]));
             let mut after = before.clone();
-            set_access(&mut after, &vec![ip("10.0.0.9", AccessLevel::ReadOnly, Squash::None)]);
+            set_access(
+                &mut after,
+                &vec![ip("10.0.0.9", AccessLevel::ReadOnly, Squash::None)],
+            );
             for (key, value) in &before {
                 if key != "clients" {
                     assert_eq!(
@@ -380,7 +435,9 @@ mod tests {
         let alter = |path: &str, value: Value| {
             let mut whole = Value::Object(document(ANSWERS[0]));
             *whole.pointer_mut(path).unwrap() = value;
-            let Value::Object(altered) = whole else { unreachable!() };
+            let Value::Object(altered) = whole else {
+                unreachable!()
+            };
             let (access, intact) = access_of(&altered);
             assert!(!intact, "{path}");
             // Writing the rules again repairs it.
@@ -395,9 +452,31 @@ mod tests {
         assert_eq!(alter("/transports", json!(["TCP", "UDP"])), 3);
         assert_eq!(alter("/clients/0/addresses", json!(["10.0.0.5", "10.0.0.6"])), 2);
         assert_eq!(alter("/clients/0/addresses", json!(["*"])), 2);
+        assert_eq!(alter("/clients/1/addresses", json!(["0.0.0.0/0"])), 3);
+        assert_eq!(alter("/clients/0/addresses", json!(["10.0.0.5/32"])), 3);
         assert_eq!(alter("/clients/0/addresses", json!(["10.0.0.5/24"])), 2);
         assert_eq!(alter("/clients/0/access_type", json!("none")), 2);
         assert_eq!(alter("/clients/0/squash", Value::Null), 2);
+    }
+
+    #[test]
+    fn only_words_that_ganesha_understands() {
+        let words = |address: &str| addresses(&Client::parse(AccessType::IP, address).unwrap());
+        for (address, expected) in [
+            ("10.0.0.5/32", vec!["10.0.0.5"]),
+            ("10.0.0.0/31", vec!["10.0.0.0/31"]),
+            ("0.0.0.0/0", ALL_V4.to_vec()),
+            ("fd00::1/128", vec!["fd00::1"]),
+            ("fd00::/99", vec!["fd00::/99"]),
+            ("::/0", ALL_V6.to_vec()),
+        ] {
+            assert_eq!(words(address).unwrap(), expected);
+            let grant = ip(address, AccessLevel::ReadOnly, Squash::All);
+            assert_eq!(super::grant(&client_block(&grant).unwrap()), Some(grant));
+        }
+        for prefix in 100..128 {
+            assert!(words(&format!("fd00::/{prefix}")).is_err());
+        }
     }
 
     #[test]

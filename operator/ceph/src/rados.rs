@@ -115,7 +115,9 @@ impl CephFs {
 fn rados() -> Result<&'static Rados, NotConnected> {
     static RADOS: OnceLock<Result<Rados, String>> = OnceLock::new();
     let loaded = RADOS.get_or_init(|| Rados::load().map_err(|error| error.to_string()));
-    loaded.as_ref().map_err(|error| NotConnected::NoLibrary(error.clone()))
+    loaded
+        .as_ref()
+        .map_err(|error| NotConnected::NoLibrary(error.clone()))
 }
 
 fn cephfs() -> Result<&'static CephFs, String> {
@@ -166,7 +168,11 @@ pub(crate) struct Answer {
 
 impl Answer {
     fn failed(code: i32, message: impl Into<String>) -> Self {
-        Self { code, output: Vec::new(), message: message.into() }
+        Self {
+            code,
+            output: Vec::new(),
+            message: message.into(),
+        }
     }
 }
 
@@ -196,7 +202,12 @@ unsafe impl Sync for Cluster {}
 
 impl Cluster {
     /// Connects. Reads no file and no keyring; gives up after `timeout` (the one time-out of librados that is sound).
-    pub(crate) fn connect(mon_host: &str, user: &str, key: &Key, timeout: Duration) -> Result<Self, NotConnected> {
+    pub(crate) fn connect(
+        mon_host: &str,
+        user: &str,
+        key: &Key,
+        timeout: Duration,
+    ) -> Result<Self, NotConnected> {
         let rados = rados()?;
         let cluster = CString::new("ceph")?;
         let name = CString::new(format!("client.{user}"))?;
@@ -207,7 +218,11 @@ impl Cluster {
             return Err(NotConnected::Errno(code));
         }
         // From here on its drop shuts the handle down.
-        let this = Self { rados, handle, mount: Mutex::new(None) };
+        let this = Self {
+            rados,
+            handle,
+            mount: Mutex::new(None),
+        };
         let seconds = timeout.as_secs().max(1).to_string();
         let settings = [
             ("mon_host", mon_host),
@@ -230,7 +245,11 @@ impl Cluster {
         }
         // SAFETY: the handle is from rados_create2 and not yet connected.
         let code = unsafe { (rados.connect)(this.handle) };
-        if code == 0 { Ok(this) } else { Err(NotConnected::Errno(code)) }
+        if code == 0 {
+            Ok(this)
+        } else {
+            Err(NotConnected::Errno(code))
+        }
     }
 
     fn set(&self, option: &'static str, value: &str) -> Result<(), NotConnected> {
@@ -238,7 +257,11 @@ impl Cluster {
         let value = CString::new(value).map_err(|_| NotConnected::Setting(option))?;
         // SAFETY: the handle is live, both texts end with NUL and are copied by the callee.
         let code = unsafe { (self.rados.conf_set)(self.handle, name.as_ptr(), value.as_ptr()) };
-        if code == 0 { Ok(()) } else { Err(NotConnected::Setting(option)) }
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(NotConnected::Setting(option))
+        }
     }
 
     /// The cluster's id, as the monitors said it last. Sends nothing.
@@ -249,7 +272,11 @@ impl Cluster {
         if code < 0 {
             return None;
         }
-        CStr::from_bytes_until_nul(&text).ok()?.to_str().ok().map(str::to_owned)
+        CStr::from_bytes_until_nul(&text)
+            .ok()?
+            .to_str()
+            .ok()
+            .map(str::to_owned)
     }
 
     /// Runs a command and waits for its answer.
@@ -283,7 +310,9 @@ impl Cluster {
             Ok(mount) => mount,
             Err(answer) => return answer,
         };
-        let Ok(daemon) = CString::new(gid.to_string()) else { return Answer::failed(-22, "") };
+        let Ok(daemon) = CString::new(gid.to_string()) else {
+            return Answer::failed(-22, "");
+        };
         Exchange::new(cephfs.buffer_free).run(command, input, |commands, count, input, length, out| {
             // SAFETY: the mount is initialised and lives until this Cluster is dropped; `daemon` ends with NUL; the rest
             // is as Exchange::run promises. ceph_mds_command waits without a time-out.
@@ -367,7 +396,13 @@ impl Exchange {
     const MAX_STATUS: usize = 4096;
 
     fn new(free: FreeFunction) -> Self {
-        Self { output: ptr::null_mut(), output_length: 0, status: ptr::null_mut(), status_length: 0, free }
+        Self {
+            output: ptr::null_mut(),
+            output_length: 0,
+            status: ptr::null_mut(),
+            status_length: 0,
+            free,
+        }
     }
 
     /// Calls `call` with an array of one NUL-terminated command and its count, with input and its length, and with
@@ -378,15 +413,27 @@ impl Exchange {
         input: &[u8],
         call: impl FnOnce(*const *const c_char, usize, *const c_char, usize, &mut Self) -> c_int,
     ) -> Answer {
-        let Ok(command) = CString::new(command) else { return Answer::failed(-22, "a NUL in the command") };
+        let Ok(command) = CString::new(command) else {
+            return Answer::failed(-22, "a NUL in the command");
+        };
         let commands = [command.as_ptr()];
-        let code = call(commands.as_ptr(), commands.len(), input.as_ptr().cast(), input.len(), &mut self);
+        let code = call(
+            commands.as_ptr(),
+            commands.len(),
+            input.as_ptr().cast(),
+            input.len(),
+            &mut self,
+        );
         if self.output_length > Self::MAX_OUTPUT {
             return Answer::failed(-27, "the answer is too large");
         }
         let output = copy(self.output, self.output_length);
         let status = copy(self.status, self.status_length.min(Self::MAX_STATUS));
-        Answer { code, output, message: String::from_utf8_lossy(&status).into_owned() }
+        Answer {
+            code,
+            output,
+            message: String::from_utf8_lossy(&status).into_owned(),
+        }
     }
 }
 

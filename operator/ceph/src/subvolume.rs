@@ -43,7 +43,9 @@ impl Work<'_> {
         };
         let quota = info.quota();
         // Without a path only snapshots are left of it.
-        let Some(path) = info.path.filter(|path| !path.is_empty()) else { return Ok(None) };
+        let Some(path) = info.path.filter(|path| !path.is_empty()) else {
+            return Ok(None);
+        };
         let metadata = match self.call.run(&MetadataLs { place: self.place() }).await {
             Ok(metadata) => metadata,
             Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
@@ -53,8 +55,17 @@ impl Work<'_> {
             None => Tag::Absent,
             Some(text) => serde_json::from_str(text).map_or(Tag::Unreadable, Tag::Owner),
         };
-        let to_cut = metadata.get(TO_CUT).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        Ok(Some(Found { tag, path, quota, used: info.bytes_used, to_cut }))
+        let to_cut = metadata
+            .get(TO_CUT)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_default();
+        Ok(Some(Found {
+            tag,
+            path,
+            quota,
+            used: info.bytes_used,
+            to_cut,
+        }))
     }
 
     /// The share's own subvolume, if it is there; an error if what is there is another's.
@@ -73,9 +84,9 @@ impl Work<'_> {
                 "subvolume {handle} belongs to {}/{} of Kubernetes cluster {}",
                 other.namespace, other.name, other.cluster
             ))),
-            Tag::Unreadable => {
-                Err(Error::OwnedByAnother(format!("subvolume {handle} has an owner tag that is not Shoal's")))
-            }
+            Tag::Unreadable => Err(Error::OwnedByAnother(format!(
+                "subvolume {handle} has an owner tag that is not Shoal's"
+            ))),
             Tag::Owner(_) | Tag::Absent => Ok(()),
         }
     }
@@ -106,7 +117,10 @@ impl Work<'_> {
         self.call.run(&tag).await?;
         let found = self.find_own().await?.ok_or(Error::NotFound)?;
         if found.tag == Tag::Absent {
-            return Err(Error::NotUnderstood(format!("subvolume {} has not kept its owner tag", self.handle())));
+            return Err(Error::NotUnderstood(format!(
+                "subvolume {} has not kept its owner tag",
+                self.handle()
+            )));
         }
         Ok(found)
     }
@@ -130,8 +144,11 @@ impl Work<'_> {
             return Err(fault.into());
         }
         // The file system was there a moment ago, so it is the group that is missing.
-        let group =
-            GroupCreate { vol_name: self.fs_name(), group_name: &settings.subvolume_group, mode: "755" };
+        let group = GroupCreate {
+            vol_name: self.fs_name(),
+            group_name: &settings.subvolume_group,
+            mode: "755",
+        };
         self.call.run(&group).await?;
         Ok(self.call.run(&create).await?)
     }
@@ -145,7 +162,11 @@ impl Work<'_> {
         if size_bytes < found.used {
             return Err(below_used(found.used));
         }
-        let resize = SubvolumeResize { place: self.place(), new_size: size_bytes.to_string(), no_shrink: true };
+        let resize = SubvolumeResize {
+            place: self.place(),
+            new_size: size_bytes.to_string(),
+            no_shrink: true,
+        };
         let fault = match self.call.run(&resize).await {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
@@ -162,7 +183,9 @@ impl Work<'_> {
     }
 
     pub(crate) async fn remove(&self) -> Result<()> {
-        let Some(_) = self.find_own().await? else { return Ok(()) };
+        let Some(_) = self.find_own().await? else {
+            return Ok(());
+        };
         match self.call.run(&SubvolumeRm { place: self.place() }).await {
             Ok(()) => Ok(()),
             Err(fault) => match fault.errno() {
@@ -176,12 +199,26 @@ impl Work<'_> {
     /// Notes who is to be cut off, before anything is done about it.
     pub(crate) async fn note_to_cut(&self, identities: &BTreeSet<String>) -> Result<()> {
         let value = serde_json::to_string(identities).map_err(|error| Error::Refused(error.to_string()))?;
-        Ok(self.call.run(&MetadataSet { place: self.place(), key_name: TO_CUT, value }).await?)
+        Ok(self
+            .call
+            .run(&MetadataSet {
+                place: self.place(),
+                key_name: TO_CUT,
+                value,
+            })
+            .await?)
     }
 
     /// All were cut off.
     pub(crate) async fn forget_to_cut(&self) -> Result<()> {
-        match self.call.run(&MetadataRm { place: self.place(), key_name: TO_CUT }).await {
+        match self
+            .call
+            .run(&MetadataRm {
+                place: self.place(),
+                key_name: TO_CUT,
+            })
+            .await
+        {
             Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
             _ => Ok(()),
         }

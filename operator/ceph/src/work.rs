@@ -33,12 +33,21 @@ impl<'a> Work<'a> {
     ) -> Result<Self> {
         let call = backend.begin().await?;
         let name = owner::subvolume_name(&volume.owner.uid);
-        let work = Self { backend, call, on, volume, name };
+        let work = Self {
+            backend,
+            call,
+            on,
+            volume,
+            name,
+        };
         let (found, _) = backend.identity(&work.call).await?;
         if found == *on {
             Ok(work)
         } else {
-            Err(Error::Replaced { expected: name_of(on), found: name_of(&found) })
+            Err(Error::Replaced {
+                expected: name_of(on),
+                found: name_of(&found),
+            })
         }
     }
 
@@ -61,7 +70,9 @@ impl<'a> Work<'a> {
 
     /// Whether a path of our file system is, or was, the data of a subvolume of our name.
     pub(crate) fn is_own_path(&self, path: &str) -> bool {
-        let below = path.strip_prefix("/volumes/").and_then(|path| path.strip_prefix(&*self.handle()));
+        let below = path
+            .strip_prefix("/volumes/")
+            .and_then(|path| path.strip_prefix(&*self.handle()));
         below.is_some_and(|rest| rest.starts_with('/'))
     }
 
@@ -79,12 +90,17 @@ impl<'a> Work<'a> {
 
 /// The file system, or that there is none of its name.
 pub(crate) async fn fs(call: &Call, name: &str) -> Result<FsGetReply> {
-    call.run(&FsGet { fs_name: name }).await.map_err(|fault| match fault.errno() {
-        Some(ENOENT) => Error::FileSystemNotFound(name.to_owned()),
-        _ => fault.into(),
-    })
+    call.run(&FsGet { fs_name: name })
+        .await
+        .map_err(|fault| match fault.errno() {
+            Some(ENOENT) => Error::FileSystemNotFound(name.to_owned()),
+            _ => fault.into(),
+        })
 }
 
 fn name_of(identity: &Identity) -> String {
-    format!("file system {} (id {}) of Ceph cluster {}", identity.fs_name, identity.fs_id, identity.fsid)
+    format!(
+        "file system {} (id {}) of Ceph cluster {}",
+        identity.fs_name, identity.fs_id, identity.fsid
+    )
 }

@@ -88,7 +88,7 @@ fn candidates(ctx: &Context) -> Vec<shoal_domain::placement::Candidate> {
         .map(|backend| {
             let (name, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
             shoal_domain::placement::Candidate {
-                state: ctx.backends.get(&name, &uid).map_or_else(|| Err(crate::backends::not_asked_yet()), |e| e.state),
+                state: ctx.backends.find(&name, &uid).and_then(|entry| entry.state),
                 labels: backend.labels().clone(),
                 name,
             }

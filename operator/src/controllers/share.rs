@@ -187,7 +187,7 @@ fn backend(ctx: &Context, status: &ShareStatus) -> Option<Result<Entry, Failure>
     let name = status.backend_name.as_deref()?;
     let object = ctx.caches.backends.get(&ObjectRef::new(name))?;
     let uid = object.meta().uid.clone().unwrap_or_default();
-    Some(ctx.backends.get(name, &uid).ok_or_else(crate::backends::not_asked_yet))
+    Some(ctx.backends.find(name, &uid))
 }
 
 /// Steps that speak to the backend.

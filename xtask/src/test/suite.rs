@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_mins(40);
 /// A test program.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Suite {
-    name: String,
+    pub(super) name: String,
     program: PathBuf,
     /// The package's folder, in which cargo runs tests.
     folder: PathBuf,

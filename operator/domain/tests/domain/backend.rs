@@ -1,1 +1,147 @@
+//! Every rule of [`shoal_domain::share_backend`].
 
+use std::time::Duration;
+
+use shoal_crds::{BackendPhase, ShareBackend, ShareBackendSpec, SimulatedBackend, condition::{reasons, types}};
+use shoal_domain::{
+    Class, Failure, Next, Scope, Step,
+    identity::Description,
+    share_backend::{Effect, Observed, decide, is_ready, recorded},
+};
+
+use crate::fixtures::*;
+
+fn backend() -> Observed {
+    Observed {
+        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()),
+        description: None,
+        admitted: None,
+    }
+}
+
+fn answering(answer: Result<Description, Failure>) -> Observed {
+    Observed {
+        description: Some(answer),
+        ..backend()
+    }
+}
+
+/// As it is once recorded and admitted.
+fn known() -> Observed {
+    let mut o = answering(Ok(backend_description()));
+    o.backend.status = Some(decide(&o, now()).status);
+    o.admitted = o.description.clone();
+    o
+}
+
+fn unreachable() -> Failure {
+    failure(Scope::Backend, Class::Transient, reasons::BACKEND_UNREACHABLE)
+}
+
+fn admits(o: &Observed) -> Result<Description, Failure> {
+    match decide(o, now()).step {
+        Some(Step::Do(Effect::Admit(verdict))) => *verdict,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn it_is_asked_first() {
+    assert_eq!(decide(&backend(), now()).step, Some(Step::Do(Effect::Describe)));
+}
+
+#[test]
+fn first_contact_is_recorded_before_any_share_is_admitted() {
+    let mut o = answering(Ok(backend_description()));
+    let decision = decide(&o, now());
+    assert_eq!(decision.step, Some(Step::Record));
+    assert_eq!(recorded(&decision.status), Some(identity()));
+    assert!(is_ready(&decision.status));
+    o.backend.status = Some(decision.status);
+    assert_eq!(admits(&o), Ok(backend_description()));
+}
+
+#[test]
+fn at_rest_it_is_polled_and_not_written() {
+    let decision = decide(&known(), "2027-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(decision.step, None);
+    assert_eq!(Some(decision.status), known().backend.status);
+    assert_eq!(decision.next, Next::After(Duration::from_secs(30)));
+}
+
+#[test]
+fn one_that_does_not_answer_says_why_and_is_asked_again_soon() {
+    let mut o = known();
+    o.description = Some(Err(unreachable()));
+    assert_eq!(admits(&o), Err(unreachable()));
+    o.admitted = o.description.clone();
+    let decision = decide(&o, now());
+    assert_eq!(decision.step, None);
+    assert_eq!(decision.next, Next::After(Duration::from_secs(3)));
+    assert_eq!(decision.status.phase, Some(BackendPhase::Unavailable));
+    assert_eq!(why_not_ready(&decision.status.conditions), reasons::BACKEND_UNREACHABLE);
+    assert_eq!(recorded(&decision.status), Some(identity()), "what it was is not forgotten");
+    assert!(!is_ready(&decision.status));
+}
+
+#[test]
+fn one_that_never_answered_is_not_recorded() {
+    let mut o = answering(Err(unreachable()));
+    assert_eq!(admits(&o), Err(unreachable()));
+    o.admitted = o.description.clone();
+    assert_eq!(recorded(&decide(&o, now()).status), None);
+}
+
+#[test]
+fn another_storage_under_its_address_is_not_admitted_and_not_recorded() {
+    let mut other_file_system = backend_description();
+    other_file_system.identity.fs_id = 2;
+    for found in [replaced(backend_description()), other_file_system] {
+        let mut o = known();
+        o.description = Some(Ok(found));
+        let refusal = admits(&o).unwrap_err();
+        assert_eq!((refusal.reason, refusal.class), (reasons::BACKEND_REPLACED, Class::Stalled));
+        o.admitted = Some(Err(refusal));
+        let decision = decide(&o, now());
+        assert_eq!(decision.step, None);
+        assert_eq!(recorded(&decision.status), Some(identity()));
+        assert!(says(&decision.status.conditions, types::STALLED));
+    }
+}
+
+#[test]
+fn one_that_answers_otherwise_than_shares_were_told_is_admitted_anew() {
+    let mut o = known();
+    let mut moved = backend_description();
+    moved.monitors = vec!["10.9.0.3:6789".into()];
+    o.description = Some(Ok(moved.clone()));
+    assert_eq!(admits(&o), Ok(moved));
+    let status = decide(&o, now()).status;
+    assert_eq!(status.ceph.unwrap().monitors, ["10.9.0.3:6789"]);
+}
+
+#[test]
+fn room_is_written_only_when_it_moved_by_a_hundredth() {
+    for (free, written) in [(99 * GI, 100), (101 * GI, 100), (98 * GI, 98), (102 * GI, 102), (0, 0)] {
+        let mut o = known();
+        let mut description = backend_description();
+        description.free_bytes = Some(free);
+        o.description = Some(Ok(description));
+        let free = decide(&o, now()).status.capacity.unwrap().free;
+        assert_eq!(free.map_or(0, |f| f.bytes() / GI), written);
+    }
+}
+
+#[test]
+fn a_pretence_says_so() {
+    let mut o = answering(Ok(backend_description()));
+    o.backend.spec.simulated = Some(SimulatedBackend::default());
+    assert!(says(&decide(&o, now()).status.conditions, reasons::SIMULATED));
+    assert!(!says(&decide(&known(), now()).status.conditions, reasons::SIMULATED));
+}
+
+#[test]
+fn effects_have_names() {
+    assert_eq!(Effect::Describe.name(), "Describe");
+    assert_eq!(Effect::Admit(Box::new(Err(unreachable()))).name(), "Admit");
+}

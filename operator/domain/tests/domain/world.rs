@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use shoal_crds::{
     AccessLevel, AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareStatus, ShareType,
     condition::{reasons, types},
-    names::{FINALIZER, RESERVED_IDENTITIES},
+    names::RESERVED_IDENTITIES,
 };
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
@@ -18,7 +18,7 @@ use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     identity::Description,
     owner::{Owner, Tag},
-    share::{self, Effect, Observed, decide, recorded},
+    share::{Effect, Observed, decide, recorded},
     share_access_rule::{self, Credentials, Report, RuleView},
     volume::{Export, Sight, Volume},
 };
@@ -585,6 +585,7 @@ impl World {
                 continue;
             }
             if faults == 0 {
+                self.look_due = false;
                 self.check_quiet();
                 self.check_rest();
                 return;
@@ -1035,14 +1036,3 @@ pub fn key_of(identity: &str) -> Key {
     Key::new(format!("{KEY}-{identity}"))
 }
 
-/// What a pass over a settled share sees.
-pub fn observed(share: Share, rules: impl Into<Vec<ShareAccessRule>>) -> Observed {
-    World::settled(share, rules).load().unwrap()
-}
-
-/// The finalizer's name is part of what users see.
-#[test]
-fn the_finalizer_is_the_one_of_the_api() {
-    assert_eq!(share("a").held().metadata.finalizers.unwrap(), [FINALIZER]);
-    assert_eq!(share::recorded(&ShareStatus::default()), None);
-}
