@@ -34,20 +34,38 @@ enum What {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let What::Share { shares, at_once, simulated } = &arguments.what;
+    let What::Share {
+        shares,
+        at_once,
+        simulated,
+    } = &arguments.what;
     let program = crate::test::build_operator()?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let ceph = (!*simulated).then(CephOptions::default);
-        let mut world = World::start(&LabOptions { ceph, controller_manager: false, ..LabOptions::default() }).await?;
+        let mut world = World::start(&LabOptions {
+            ceph,
+            controller_manager: false,
+            ..LabOptions::default()
+        })
+        .await?;
         world.use_operator(program);
-        let options = Options { shares: *shares, concurrency: at_once.clone() };
+        let options = Options {
+            shares: *shares,
+            concurrency: at_once.clone(),
+        };
         world.add_simulated_backend().await?;
-        println!("{}", bench::shares(&world, "simulated", Protocol::NFS, &options).await?);
+        println!(
+            "{}",
+            bench::shares(&world, "simulated", Protocol::NFS, &options).await?
+        );
         if !*simulated {
             world.add_ceph_backends().await?;
             for protocol in [Protocol::NFS, Protocol::CephFS] {
                 let table = bench::shares(&world, "cephfs", protocol, &options).await?;
-                println!("{table}{}", bench::bare_commands(&world, "cephfs", protocol, *shares)?);
+                println!(
+                    "{table}{}",
+                    bench::bare_commands(&world, "cephfs", protocol, *shares)?
+                );
             }
         }
         Ok(ExitCode::SUCCESS)

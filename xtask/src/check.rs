@@ -114,7 +114,13 @@ fn lints(fix: bool) -> Result<()> {
     } else {
         &[]
     };
-    let what = ["--keep-going", "--locked", "--workspace", "--all-targets", "--all-features"];
+    let what = [
+        "--keep-going",
+        "--locked",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+    ];
     run_command(
         cargo(["clippy"])
             .args(fix)

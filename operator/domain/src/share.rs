@@ -308,7 +308,13 @@ impl Pass<'_> {
     fn usable_backend(&self, recorded: &Identity) -> Result<&Description, Failure> {
         let name = self.before.backend_name.as_deref().unwrap_or_default();
         // In the very pass that chose it, it is still among those it was chosen from.
-        let chosen = || self.o.candidates.iter().find(|c| c.name == name).map(|c| &c.state);
+        let chosen = || {
+            self.o
+                .candidates
+                .iter()
+                .find(|c| c.name == name)
+                .map(|c| &c.state)
+        };
         match self.o.backend.as_ref().or_else(chosen) {
             None => Err(Failure {
                 class: Class::Waiting,
@@ -769,8 +775,13 @@ impl Pass<'_> {
 
     /// Rules that wait for the share are told why, once; those that are being deleted go if nobody is let in anyway.
     fn done_telling_rules(&self, status: ShareStatus, next: Next, why: &Failure) -> ShareDecision {
-        let reports =
-            rules::waiting_reports(self.o.uid(), &self.o.rules, why, self.nobody_is_let_in(), self.now);
+        let reports = rules::waiting_reports(
+            self.o.uid(),
+            &self.o.rules,
+            why,
+            self.nobody_is_let_in(),
+            self.now,
+        );
         if reports.is_empty() {
             Decision::done(status, next)
         } else {
@@ -867,7 +878,12 @@ impl Pass<'_> {
             Some(Sight::Present(volume))
                 if !self.was_provisioned() && matches!(self.whose(volume), Whose::Ours) =>
             {
-                kept.set(types::PROVISIONED, true, reasons::AVAILABLE, format!("{} is there", volume.handle))
+                kept.set(
+                    types::PROVISIONED,
+                    true,
+                    reasons::AVAILABLE,
+                    format!("{} is there", volume.handle),
+                )
             }
             _ => kept,
         }

@@ -87,11 +87,15 @@ impl RuleView {
 
     /// Where its key is put.
     pub fn secret_name(&self) -> String {
+        /// The longest name of an object.
+        const LONGEST: usize = 253;
+        let usual = || Some(format!("{}-cephx", self.name())).filter(|name| name.len() <= LONGEST);
         self.rule
             .spec
             .credentials_secret_name
             .clone()
-            .unwrap_or_else(|| format!("{}-cephx", self.name()))
+            .or_else(usual)
+            .unwrap_or_else(|| generated_identity(self.rule.metadata.uid.as_deref().unwrap_or_default()))
     }
 
     /// Whom the rule names.

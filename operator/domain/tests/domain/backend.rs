@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use shoal_crds::{BackendPhase, ShareBackend, ShareBackendSpec, SimulatedBackend, condition::{reasons, types}};
+use shoal_crds::{
+    BackendPhase, ShareBackend, ShareBackendSpec, SimulatedBackend,
+    condition::{reasons, types},
+};
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
     identity::Description,
@@ -79,8 +82,15 @@ fn one_that_does_not_answer_says_why_and_is_asked_again_soon() {
     assert_eq!(decision.step, None);
     assert_eq!(decision.next, Next::After(Duration::from_secs(3)));
     assert_eq!(decision.status.phase, Some(BackendPhase::Unavailable));
-    assert_eq!(why_not_ready(&decision.status.conditions), reasons::BACKEND_UNREACHABLE);
-    assert_eq!(recorded(&decision.status), Some(identity()), "what it was is not forgotten");
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::BACKEND_UNREACHABLE
+    );
+    assert_eq!(
+        recorded(&decision.status),
+        Some(identity()),
+        "what it was is not forgotten"
+    );
     assert!(!is_ready(&decision.status));
 }
 
@@ -100,7 +110,10 @@ fn another_storage_under_its_address_is_not_admitted_and_not_recorded() {
         let mut o = known();
         o.description = Some(Ok(found));
         let refusal = admits(&o).unwrap_err();
-        assert_eq!((refusal.reason, refusal.class), (reasons::BACKEND_REPLACED, Class::Stalled));
+        assert_eq!(
+            (refusal.reason, refusal.class),
+            (reasons::BACKEND_REPLACED, Class::Stalled)
+        );
         o.admitted = Some(Err(refusal));
         let decision = decide(&o, now());
         assert_eq!(decision.step, None);
@@ -122,7 +135,13 @@ fn one_that_answers_otherwise_than_shares_were_told_is_admitted_anew() {
 
 #[test]
 fn room_is_written_only_when_it_moved_by_a_hundredth() {
-    for (free, written) in [(99 * GI, 100), (101 * GI, 100), (98 * GI, 98), (102 * GI, 102), (0, 0)] {
+    for (free, written) in [
+        (99 * GI, 100),
+        (101 * GI, 100),
+        (98 * GI, 98),
+        (102 * GI, 102),
+        (0, 0),
+    ] {
         let mut o = known();
         let mut description = backend_description();
         description.free_bytes = Some(free);
@@ -137,7 +156,10 @@ fn a_pretence_says_so() {
     let mut o = answering(Ok(backend_description()));
     o.backend.spec.simulated = Some(SimulatedBackend::default());
     assert!(says(&decide(&o, now()).status.conditions, reasons::SIMULATED));
-    assert!(!says(&decide(&known(), now()).status.conditions, reasons::SIMULATED));
+    assert!(!says(
+        &decide(&known(), now()).status.conditions,
+        reasons::SIMULATED
+    ));
 }
 
 #[test]

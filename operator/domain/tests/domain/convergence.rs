@@ -3,11 +3,7 @@
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use shoal_crds::{AccessLevel, Protocol, condition::reasons};
-use shoal_domain::{
-    Class, Scope,
-    owner::Tag,
-    volume::Export,
-};
+use shoal_domain::{Class, Scope, owner::Tag, volume::Export};
 
 use crate::{
     fixtures::*,
@@ -43,7 +39,10 @@ enum Event {
     StaleRules,
     Slow(bool),
     // time
-    Pass { look_due: bool, killed_after: Option<usize> },
+    Pass {
+        look_due: bool,
+        killed_after: Option<usize>,
+    },
     Wait,
 }
 
@@ -86,10 +85,7 @@ fn client_in(slot: usize, protocol: Protocol) -> shoal_domain::grant::Client {
 }
 
 fn happen(world: &mut World, event: Event, serial: usize) {
-    let protocol = world
-        .share
-        .as_ref()
-        .map_or(Protocol::NFS, |s| s.spec.protocol);
+    let protocol = world.share.as_ref().map_or(Protocol::NFS, |s| s.spec.protocol);
     let name = |slot: usize| format!("r{slot}");
     match event {
         Event::Size(text) => world.edit_share(|s| s.sized(text)),
@@ -133,7 +129,9 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             }
         }
         Event::LoseExport => world.export = Export::Absent,
-        Event::TakeExport if protocol == Protocol::NFS => world.export = Export::Taken("cephfs:/other".into()),
+        Event::TakeExport if protocol == Protocol::NFS => {
+            world.export = Export::Taken("cephfs:/other".into())
+        }
         Event::TakeExport => {}
         Event::BreakExport => {
             if let Export::Ours { intact, .. } = &mut world.export {
@@ -167,7 +165,10 @@ fn happen(world: &mut World, event: Event, serial: usize) {
         Event::Fault(fault) => world.faults.extend([None, Some(fault)]),
         Event::Slow(slow) => world.slow = slow,
         Event::StaleRules => world.cached_rules = Some(world.rules.clone()),
-        Event::Pass { look_due, killed_after } => {
+        Event::Pass {
+            look_due,
+            killed_after,
+        } => {
             world.look_due = look_due;
             world.pass(killed_after);
         }

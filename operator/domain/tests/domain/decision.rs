@@ -60,7 +60,12 @@ fn all_that_goes_well_is_silent() {
 fn a_blocked_deletion_is_told() {
     let blocked = Conditions::new(&[], 1, now())
         .reconciling(reasons::DELETING, "")
-        .set(types::DELETION_BLOCKED, true, reasons::HAS_SNAPSHOTS, "remove them")
+        .set(
+            types::DELETION_BLOCKED,
+            true,
+            reasons::HAS_SNAPSHOTS,
+            "remove them",
+        )
         .build();
     assert_eq!(reasons_of(&trouble(&[], &blocked)), [reasons::HAS_SNAPSHOTS]);
 }

@@ -29,7 +29,10 @@ fn nfs_has_one_location_an_endpoint_and_brackets_bare_ipv6() {
             "nfs.example.org:2050:/shoal-uid"
         ]
     );
-    assert_eq!(found.iter().map(|l| l.preferred).collect::<Vec<_>>(), [true, false, false, false]);
+    assert_eq!(
+        found.iter().map(|l| l.preferred).collect::<Vec<_>>(),
+        [true, false, false, false]
+    );
 }
 
 #[test]
@@ -39,7 +42,11 @@ fn native_cephfs_has_one_location_with_all_monitors() {
     assert!(found[0].preferred);
     let metadata = &found[0].metadata;
     assert_eq!(
-        (metadata.fs_name.as_str(), metadata.ceph_fsid.as_str(), metadata.subvolume_path.as_str()),
+        (
+            metadata.fs_name.as_str(),
+            metadata.ceph_fsid.as_str(),
+            metadata.subvolume_path.as_str()
+        ),
         ("cephfs", "fsid-1", "/volumes/x")
     );
     let mut backend = backend_description();
@@ -71,11 +78,17 @@ fn the_revision_changes_whenever_a_location_does() {
 fn annotations_mirror_the_preferred_location_and_all_of_them() {
     let found = nfs(&["10.9.0.7", "fd00::7"]);
     let annotations = mirror(&found);
-    assert_eq!(annotations["shoal.storage/export-location"], "10.9.0.7:/shoal-uid");
+    assert_eq!(
+        annotations["shoal.storage/export-location"],
+        "10.9.0.7:/shoal-uid"
+    );
     assert_eq!(annotations["shoal.storage/protocol"], "NFS");
     assert_eq!(annotations["shoal.storage/fs-name"], "cephfs");
     assert_eq!(annotations["shoal.storage/mount-options"], "fs=cephfs");
-    assert_eq!(annotations["shoal.storage/export-revision"], revision(&found).unwrap());
+    assert_eq!(
+        annotations["shoal.storage/export-revision"],
+        revision(&found).unwrap()
+    );
     let all: Vec<ExportLocation> =
         serde_json::from_str(&annotations["shoal.storage/export-locations"]).unwrap();
     assert_eq!(all, found);

@@ -271,7 +271,10 @@ pub fn volume(share: &Share) -> Volume {
     Volume {
         tag: Tag::Owner(owner_of(share)),
         handle: format!("shoal/shoal-{}", share.metadata.uid.as_deref().unwrap()),
-        path: format!("/volumes/shoal/shoal-{}/data", share.metadata.uid.as_deref().unwrap()),
+        path: format!(
+            "/volumes/shoal/shoal-{}/data",
+            share.metadata.uid.as_deref().unwrap()
+        ),
         size_bytes: Some(share.spec.size.bytes()),
         used_bytes: 0,
         export: Export::Absent,

@@ -30,7 +30,11 @@ fn place<'a>(share_type: &ShareType, candidates: &'a [Candidate]) -> Result<&'a 
 
 #[test]
 fn the_backend_with_the_most_room_is_chosen_and_the_name_decides_between_equals() {
-    let candidates = [with_free("c", Some(2 * GI)), with_free("b", Some(9 * GI)), with_free("a", Some(9 * GI))];
+    let candidates = [
+        with_free("c", Some(2 * GI)),
+        with_free("b", Some(9 * GI)),
+        with_free("a", Some(9 * GI)),
+    ];
     assert_eq!(place(&share_type(), &candidates).unwrap(), "a");
 }
 
@@ -62,7 +66,10 @@ fn it_says_backend_by_backend_why_none_fits() {
         candidate("down", Err(down)),
     ];
     let failure = place(&share_type, &candidates).unwrap_err();
-    assert_eq!((failure.reason, failure.class), (reasons::NO_BACKEND_FITS, Class::Waiting));
+    assert_eq!(
+        (failure.reason, failure.class),
+        (reasons::NO_BACKEND_FITS, Class::Waiting)
+    );
     assert_eq!(
         failure.message,
         format!(
@@ -70,7 +77,12 @@ fn it_says_backend_by_backend_why_none_fits() {
              other: not selected by the type"
         )
     );
-    assert!(place(&share_type, &[]).unwrap_err().message.contains("no ShareBackend"));
+    assert!(
+        place(&share_type, &[])
+            .unwrap_err()
+            .message
+            .contains("no ShareBackend")
+    );
 }
 
 #[test]
@@ -81,7 +93,11 @@ fn a_type_selects_by_name_or_label_or_takes_all() {
     assert!(selects(&share_type, "a", &none));
     share_type.spec.backend_selector = Some(LabelSelector { match_labels: fast });
     assert!(!selects(&share_type, "a", &none));
-    assert!(selects(&share_type, "a", &[("tier".to_owned(), "fast".to_owned())].into()));
+    assert!(selects(
+        &share_type,
+        "a",
+        &[("tier".to_owned(), "fast".to_owned())].into()
+    ));
     share_type.spec.backend_names = Some(vec!["a".into()]);
     assert!(selects(&share_type, "a", &none) && !selects(&share_type, "b", &none));
 }

@@ -35,11 +35,17 @@ fn judged_with(protocol: Protocol, rules: &[RuleView], refused: &HashMap<Client,
 }
 
 fn nfs(rules: impl IntoIterator<Item = ShareAccessRule>) -> Plan {
-    judged(Protocol::NFS, &rules.into_iter().map(RuleExt::view).collect::<Vec<_>>())
+    judged(
+        Protocol::NFS,
+        &rules.into_iter().map(RuleExt::view).collect::<Vec<_>>(),
+    )
 }
 
 fn cephfs(rules: impl IntoIterator<Item = ShareAccessRule>) -> Plan {
-    judged(Protocol::CephFS, &rules.into_iter().map(RuleExt::view).collect::<Vec<_>>())
+    judged(
+        Protocol::CephFS,
+        &rules.into_iter().map(RuleExt::view).collect::<Vec<_>>(),
+    )
 }
 
 /// Why a rule is refused.
@@ -81,7 +87,10 @@ fn a_rule_that_is_refused_or_leaving_takes_nobodys_place() {
 
     let mut blocked = cephx_rule("blocked", Some("alice")).aged(9).view();
     blocked.credentials = Credentials::NotOurs;
-    let plan = judged(Protocol::CephFS, &[blocked, cephx_rule("good", Some("alice")).view()]);
+    let plan = judged(
+        Protocol::CephFS,
+        &[blocked, cephx_rule("good", Some("alice")).view()],
+    );
     assert_eq!(why(&plan, "blocked"), reasons::SECRET_NOT_OURS);
     assert!(is_granted(&plan, "good"));
 }
@@ -103,14 +112,23 @@ fn what_the_backend_refused_is_not_asked_for_again_in_the_pass() {
 
 #[test]
 fn the_access_type_has_to_fit_the_protocol() {
-    assert_eq!(why(&nfs([cephx_rule("r", Some("alice"))]), "r"), reasons::ACCESS_TYPE_NOT_SUPPORTED);
-    assert_eq!(why(&cephfs([rule("r", "10.0.0.1")]), "r"), reasons::ACCESS_TYPE_NOT_SUPPORTED);
+    assert_eq!(
+        why(&nfs([cephx_rule("r", Some("alice"))]), "r"),
+        reasons::ACCESS_TYPE_NOT_SUPPORTED
+    );
+    assert_eq!(
+        why(&cephfs([rule("r", "10.0.0.1")]), "r"),
+        reasons::ACCESS_TYPE_NOT_SUPPORTED
+    );
 }
 
 #[test]
 fn reserved_identities_and_the_operators_own_are_refused() {
     for identity in RESERVED_IDENTITIES.into_iter().chain(["shoal-operator"]) {
-        assert_eq!(why(&cephfs([cephx_rule("r", Some(identity))]), "r"), reasons::IDENTITY_RESERVED);
+        assert_eq!(
+            why(&cephfs([cephx_rule("r", Some(identity))]), "r"),
+            reasons::IDENTITY_RESERVED
+        );
     }
     // On a backend that speaks as somebody else that name is free.
     let refused = HashMap::new();
@@ -120,7 +138,10 @@ fn reserved_identities_and_the_operators_own_are_refused() {
         own_identity: None,
         refused: &refused,
     };
-    assert!(is_granted(&plan(terms, &[cephx_rule("r", Some("shoal-operator")).view()]), "r"));
+    assert!(is_granted(
+        &plan(terms, &[cephx_rule("r", Some("shoal-operator")).view()]),
+        "r"
+    ));
 }
 
 #[test]
@@ -132,10 +153,18 @@ fn a_cephx_rule_without_an_identity_gets_one_made_from_its_uid() {
 #[test]
 fn nonsense_is_refused_without_echoing_a_secret() {
     for text in ["host", "10.0.0.5/24", "10.0.0.0/33", "::ffff:10.0.0.1", ""] {
-        assert_eq!(why(&nfs([rule("r", text)]), "r"), reasons::INVALID_ACCESS_TO, "{text}");
+        assert_eq!(
+            why(&nfs([rule("r", text)]), "r"),
+            reasons::INVALID_ACCESS_TO,
+            "{text}"
+        );
     }
     for text in ["a.b", "a b", "ä", "client.x", "-a", ""] {
-        assert_eq!(why(&cephfs([cephx_rule("r", Some(text))]), "r"), reasons::INVALID_ACCESS_TO, "{text}");
+        assert_eq!(
+            why(&cephfs([cephx_rule("r", Some(text))]), "r"),
+            reasons::INVALID_ACCESS_TO,
+            "{text}"
+        );
     }
     let mut view = rule("r", "").from_secret("s").view();
     view.secret_value = Some(Ok("hush hush".into()));
@@ -152,11 +181,21 @@ fn nonsense_is_refused_without_echoing_a_secret() {
 fn a_client_may_be_named_in_a_secret() {
     let mut view = rule("r", "").from_secret("s").view();
     assert!(view.needs_reading());
-    assert_eq!(why(&judged(Protocol::NFS, &[view.clone()]), "r"), reasons::SECRET_NOT_FOUND);
+    assert_eq!(
+        why(&judged(Protocol::NFS, &[view.clone()]), "r"),
+        reasons::SECRET_NOT_FOUND
+    );
     view.secret_value = Some(Ok("10.0.0.1\n".into()));
     assert!(is_granted(&judged(Protocol::NFS, &[view.clone()]), "r"));
-    view.secret_value = Some(Err(failure(Scope::Object, Class::Waiting, reasons::SECRET_NOT_LABELLED)));
-    assert_eq!(why(&judged(Protocol::NFS, &[view]), "r"), reasons::SECRET_NOT_LABELLED);
+    view.secret_value = Some(Err(failure(
+        Scope::Object,
+        Class::Waiting,
+        reasons::SECRET_NOT_LABELLED,
+    )));
+    assert_eq!(
+        why(&judged(Protocol::NFS, &[view]), "r"),
+        reasons::SECRET_NOT_LABELLED
+    );
 }
 
 #[test]
@@ -164,14 +203,26 @@ fn squash_is_the_rules_or_else_the_types_and_nothing_to_cephx() {
     let mut own = rule("own", "10.0.0.1");
     own.spec.squash = Some(Squash::All);
     let plan = nfs([own, rule("types", "10.0.0.2")]);
-    let squash: BTreeMap<_, _> = plan.access.iter().map(|g| (g.client.to_string(), g.squash)).collect();
-    assert_eq!((squash["10.0.0.1"], squash["10.0.0.2"]), (Squash::All, Squash::Root));
-    assert_eq!(cephfs([cephx_rule("r", Some("alice"))]).access[0].squash, Squash::None);
+    let squash: BTreeMap<_, _> = plan
+        .access
+        .iter()
+        .map(|g| (g.client.to_string(), g.squash))
+        .collect();
+    assert_eq!(
+        (squash["10.0.0.1"], squash["10.0.0.2"]),
+        (Squash::All, Squash::Root)
+    );
+    assert_eq!(
+        cephfs([cephx_rule("r", Some("alice"))]).access[0].squash,
+        Squash::None
+    );
 }
 
 #[test]
 fn twenty_rules_stand_longest_prefix_first_whatever_their_order() {
-    let rules: Vec<_> = (8..=27).map(|n| rule(&format!("r{n}"), &format!("10.0.0.0/{n}"))).collect();
+    let rules: Vec<_> = (8..=27)
+        .map(|n| rule(&format!("r{n}"), &format!("10.0.0.0/{n}")))
+        .collect();
     let order = |plan: Plan| -> Vec<_> { plan.access.iter().map(|g| g.client.to_string()).collect() };
     let expected: Vec<_> = (8..=27).rev().map(|n| format!("10.0.0.0/{n}")).collect();
     assert_eq!(order(nfs(rules.clone())), expected);
@@ -220,7 +271,13 @@ fn a_rule_may_name_its_secret() {
 fn the_same_verdict_again_is_not_written() {
     let mut view = cephx_rule("r", Some("alice")).held().view();
     let told = |view: &RuleView, at| {
-        reports(UID, std::slice::from_ref(view), &grant_of(view), &BTreeMap::new(), at)
+        reports(
+            UID,
+            std::slice::from_ref(view),
+            &grant_of(view),
+            &BTreeMap::new(),
+            at,
+        )
     };
     view.rule.status = told(&view, now()).remove(0).status;
     assert!(view.is_settled(UID));
@@ -232,7 +289,14 @@ fn the_same_verdict_again_is_not_written() {
 #[test]
 fn a_refused_rule_is_told_why_and_is_settled() {
     let mut view = cephx_rule("r", Some("admin")).held().view();
-    let report = reports(UID, std::slice::from_ref(&view), &grant_of(&view), &BTreeMap::new(), now()).remove(0);
+    let report = reports(
+        UID,
+        std::slice::from_ref(&view),
+        &grant_of(&view),
+        &BTreeMap::new(),
+        now(),
+    )
+    .remove(0);
     let status = report.status.unwrap();
     assert_eq!(status.phase, Some(AccessPhase::Error));
     assert_eq!(status.applied_level, None);
@@ -245,10 +309,26 @@ fn a_refused_rule_is_told_why_and_is_settled() {
 #[test]
 fn a_leaving_rule_is_let_go_once() {
     let view = cephx_rule("r", Some("alice")).held().leaving().view();
-    let report = reports(UID, std::slice::from_ref(&view), &grant_of(&view), &BTreeMap::new(), now()).remove(0);
+    let report = reports(
+        UID,
+        std::slice::from_ref(&view),
+        &grant_of(&view),
+        &BTreeMap::new(),
+        now(),
+    )
+    .remove(0);
     assert!(report.release && report.status.is_none() && report.secret.is_none());
     let view = cephx_rule("r", Some("alice")).leaving().view();
-    assert_eq!(reports(UID, std::slice::from_ref(&view), &grant_of(&view), &BTreeMap::new(), now()), []);
+    assert_eq!(
+        reports(
+            UID,
+            std::slice::from_ref(&view),
+            &grant_of(&view),
+            &BTreeMap::new(),
+            now()
+        ),
+        []
+    );
 }
 
 #[test]
@@ -256,22 +336,34 @@ fn only_an_answer_to_this_very_spec_settles_a_rule() {
     let settled = |rule: ShareAccessRule| rule.view().is_settled(UID);
     assert!(settled(rule("r", "10.0.0.1").told(AccessPhase::Active)));
     assert!(settled(rule("r", "10.0.0.1").told(AccessPhase::Error)));
-    for phase in [AccessPhase::QueuedToApply, AccessPhase::QueuedToUpdate, AccessPhase::Denying] {
+    for phase in [
+        AccessPhase::QueuedToApply,
+        AccessPhase::QueuedToUpdate,
+        AccessPhase::Denying,
+    ] {
         assert!(!settled(rule("r", "10.0.0.1").told(phase)));
     }
     assert!(!settled(rule("r", "10.0.0.1")));
     assert!(!settled(rule("r", "10.0.0.1").told(AccessPhase::Active).edited()));
-    assert!(!settled(rule("r", "10.0.0.1").leaving().told(AccessPhase::Active)));
+    assert!(!settled(
+        rule("r", "10.0.0.1").leaving().told(AccessPhase::Active)
+    ));
 }
 
 #[test]
 fn a_rule_that_waits_keeps_what_is_in_force() {
     let why = failure(Scope::Backend, Class::Waiting, reasons::BACKEND_NOT_READY);
     let status = |rule: ShareAccessRule, uid: &str| {
-        waiting_reports(uid, &[rule.view()], &why, now()).remove(0).status.unwrap()
+        waiting_reports(uid, &[rule.view()], &why, false, now())
+            .remove(0)
+            .status
+            .unwrap()
     };
     let new = status(rule("r", "10.0.0.1"), UID);
-    assert_eq!((new.phase, new.applied_level), (Some(AccessPhase::QueuedToApply), None));
+    assert_eq!(
+        (new.phase, new.applied_level),
+        (Some(AccessPhase::QueuedToApply), None)
+    );
     assert_eq!(why_not_ready(&new.conditions), reasons::SHARE_NOT_READY);
 
     let active = rule("r", "10.0.0.1").told(AccessPhase::Active);
@@ -284,19 +376,49 @@ fn a_rule_that_waits_keeps_what_is_in_force() {
 
     // What was in force on a share that had the name before is not in force on this one.
     let next = status(active.clone(), "uid-of-the-next");
-    assert_eq!((next.phase, next.applied_level), (Some(AccessPhase::QueuedToApply), None));
+    assert_eq!(
+        (next.phase, next.applied_level),
+        (Some(AccessPhase::QueuedToApply), None)
+    );
 
-    assert_eq!(waiting_reports(UID, &[active.view()], &why, now()), [], "settled: nothing to say");
+    assert_eq!(
+        waiting_reports(UID, &[active.view()], &why, false, now()),
+        [],
+        "settled: nothing to say"
+    );
     let mut told = rule("r", "10.0.0.1");
     told.status = Some(new);
-    assert_eq!(waiting_reports(UID, &[told.view()], &why, now()), [], "told already");
+    assert_eq!(
+        waiting_reports(UID, &[told.view()], &why, false, now()),
+        [],
+        "told already"
+    );
+}
+
+#[test]
+fn a_leaving_rule_waits_for_no_share_where_nobody_is_let_in() {
+    let why = failure(Scope::Object, Class::Stalled, reasons::VOLUME_MISSING);
+    let rules = [
+        rule("going", "10.0.0.1").held().leaving().view(),
+        rule("stays", "10.0.0.2").held().view(),
+    ];
+    let told = waiting_reports(UID, &rules, &why, true, now());
+    assert_eq!(
+        told.iter()
+            .map(|r| (r.release, r.status.is_some()))
+            .collect::<Vec<_>>(),
+        [(true, false), (false, true)]
+    );
 }
 
 #[test]
 fn a_report_prints_no_key() {
     let view = cephx_rule("r", Some("alice")).held().view();
     let keys = [("alice".to_owned(), Key::new("AQkey"))].into();
-    let printed = format!("{:?}", reports(UID, std::slice::from_ref(&view), &grant_of(&view), &keys, now()));
+    let printed = format!(
+        "{:?}",
+        reports(UID, std::slice::from_ref(&view), &grant_of(&view), &keys, now())
+    );
     assert!(printed.contains("******") && !printed.contains("AQkey"));
 }
 
@@ -336,7 +458,10 @@ fn a_rule_without_a_share_waits_and_says_so_once() {
 #[test]
 fn a_rule_without_a_share_is_let_go_once_the_absence_is_certain() {
     let mut observed = alone(rule("r", "10.0.0.1").held().leaving());
-    assert_eq!(decide(&observed, now()).step, Some(Step::Do(Effect::ConfirmAbsence)));
+    assert_eq!(
+        decide(&observed, now()).step,
+        Some(Step::Do(Effect::ConfirmAbsence))
+    );
     observed.absence_confirmed = true;
     assert_eq!(decide(&observed, now()).step, Some(Step::RemoveFinalizer));
     observed.rule = observed.rule.not_held();

@@ -1,6 +1,9 @@
 //! Every rule of [`shoal_domain::share::decide`].
 
-use shoal_crds::{AccessLevel, Share, SharePhase, ShareStatus, Size, condition::{reasons, types}};
+use shoal_crds::{
+    AccessLevel, Share, SharePhase, ShareStatus, Size,
+    condition::{reasons, types},
+};
 use shoal_domain::{
     Class, Decision, Failure, Next, Scope, Step,
     grant::{Access, Key},
@@ -70,7 +73,11 @@ fn resized(text: &str) -> World {
 }
 
 fn not_ready() -> Option<Result<shoal_domain::identity::Description, Failure>> {
-    Some(Err(failure(Scope::Backend, Class::Transient, reasons::BACKEND_UNREACHABLE)))
+    Some(Err(failure(
+        Scope::Backend,
+        Class::Transient,
+        reasons::BACKEND_UNREACHABLE,
+    )))
 }
 
 fn own_failure() -> Option<Failure> {
@@ -78,7 +85,11 @@ fn own_failure() -> Option<Failure> {
 }
 
 fn backends_failure() -> Option<Failure> {
-    Some(failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT))
+    Some(failure(
+        Scope::Backend,
+        Class::Transient,
+        reasons::COMMAND_TIMED_OUT,
+    ))
 }
 
 // ---- finalizer, choice, creation
@@ -87,7 +98,10 @@ fn backends_failure() -> Option<Failure> {
 fn the_finalizer_comes_first_of_all() {
     assert_eq!(decided(&fresh(share("a"))).step, Some(Step::AddFinalizer));
     // Even on a share that has been placed: somebody may have taken it off by hand.
-    assert_eq!(decided(&fresh(share("a").placed().not_held())).step, Some(Step::AddFinalizer));
+    assert_eq!(
+        decided(&fresh(share("a").placed().not_held())).step,
+        Some(Step::AddFinalizer)
+    );
 }
 
 #[test]
@@ -117,7 +131,14 @@ fn a_stored_choice_is_acted_on_in_the_same_pass() {
 #[test]
 fn a_new_share_is_made_without_a_look_with_the_size_and_root_of_its_type() {
     let mut placed = share("a").placed();
-    let root = &mut placed.status.as_mut().unwrap().capabilities.as_mut().unwrap().root;
+    let root = &mut placed
+        .status
+        .as_mut()
+        .unwrap()
+        .capabilities
+        .as_mut()
+        .unwrap()
+        .root;
     (root.uid, root.mode) = (1000, "0770".into());
     let new = NewVolume {
         size_bytes: GI,
@@ -132,7 +153,14 @@ fn a_create_costs_these_steps_and_two_status_writes() {
     world.pass(None);
     assert_eq!(
         world.steps,
-        ["Record", "Create", "ConfirmRules", "Export", "ReportRules", "Annotate"]
+        [
+            "Record",
+            "Create",
+            "ConfirmRules",
+            "Export",
+            "ReportRules",
+            "Annotate"
+        ]
     );
     assert_eq!(world.status_writes, 2);
     assert_eq!(world.status().phase, Some(SharePhase::Available));
@@ -144,7 +172,10 @@ fn a_share_without_rules_is_exported_to_nobody() {
     let world = World::settled(share("a"), []);
     assert_eq!(world.export, world.ours(Access::new()));
     let annotations = world.share().metadata.annotations.clone().unwrap();
-    assert_eq!(annotations["shoal.storage/export-location"], "10.9.0.7:/shoal-uid-a");
+    assert_eq!(
+        annotations["shoal.storage/export-location"],
+        "10.9.0.7:/shoal-uid-a"
+    );
 }
 
 #[test]
@@ -165,8 +196,11 @@ fn a_share_that_no_type_or_backend_takes_says_why_and_its_rules_wait() {
             }
             5 => spec.protocols = vec![shoal_crds::Protocol::CephFS],
             1 => {
-                world.share_type =
-                    Err(failure(Scope::Object, Class::Waiting, reasons::SHARE_TYPE_NOT_FOUND));
+                world.share_type = Err(failure(
+                    Scope::Object,
+                    Class::Waiting,
+                    reasons::SHARE_TYPE_NOT_FOUND,
+                ));
             }
             2 => world.edit_share(|s| s.sized("11Gi")),
             _ => world.backend = not_ready(),
@@ -174,7 +208,10 @@ fn a_share_that_no_type_or_backend_takes_says_why_and_its_rules_wait() {
         world.run_to_rest();
         let status = world.status();
         assert_eq!(why_not_ready(&status.conditions), reason);
-        assert_eq!(told(&status.conditions, types::SCHEDULED), ("False".into(), reason.into()));
+        assert_eq!(
+            told(&status.conditions, types::SCHEDULED),
+            ("False".into(), reason.into())
+        );
         assert!(says(&status.conditions, kept), "{case}");
         assert_eq!(status.phase, Some(SharePhase::Pending));
         assert_eq!(status.backend_name, None);
@@ -272,7 +309,10 @@ fn no_effect_while_the_backend_is_missing_not_ready_or_replaced() {
     for (backend, reason) in [
         (None, reasons::BACKEND_NOT_FOUND),
         (not_ready(), reasons::BACKEND_NOT_READY),
-        (Some(Ok(replaced(backend_description()))), reasons::BACKEND_REPLACED),
+        (
+            Some(Ok(replaced(backend_description()))),
+            reasons::BACKEND_REPLACED,
+        ),
     ] {
         for leaving in [false, true] {
             let mut o = fresh(share("a").placed());
@@ -283,7 +323,11 @@ fn no_effect_while_the_backend_is_missing_not_ready_or_replaced() {
             let decision = decided(&o);
             assert_eq!(decision.step, None);
             assert_eq!(decision.next, Next::Await, "the backend wakes it");
-            let condition = if leaving { types::DELETION_BLOCKED } else { types::READY };
+            let condition = if leaving {
+                types::DELETION_BLOCKED
+            } else {
+                types::READY
+            };
             assert_eq!(told(&decision.status.conditions, condition).1, reason);
             o.share.status = Some(decision.status);
             assert_untouched(&o);
@@ -299,7 +343,10 @@ fn a_file_system_re_made_under_the_same_name_is_another() {
     o.backend = Some(Ok(other));
     let decision = decided(&o);
     assert_eq!(decision.step, None);
-    assert_eq!(why_not_ready(&decision.status.conditions), reasons::BACKEND_REPLACED);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::BACKEND_REPLACED
+    );
     assert!(says(&decision.status.conditions, types::STALLED));
     assert_eq!(decision.status.phase, Some(SharePhase::Error));
 }
@@ -356,7 +403,9 @@ fn its_own_failures_back_off_and_status_remembers() {
     for attempt in 1..=8 {
         o.failure = own_failure();
         let decision = decided(&o);
-        let Next::After(wait) = decision.next else { panic!() };
+        let Next::After(wait) = decision.next else {
+            panic!()
+        };
         waits.push(wait);
         assert_eq!(decision.step, None);
         assert_eq!(decision.status.attempts, Some(attempt));
@@ -400,10 +449,17 @@ fn who_is_to_lose_access_does_not_keep_it_because_something_else_failed() {
 fn what_was_told_already_does_not_undo_the_back_off() {
     let mut world = World::new(share("a").placed(), [rule("r", "10.0.0.1").held()]);
     world.delete_rule("r");
-    world.faults = [Some(crate::world::Fault { scope: Scope::Object, took_place: false })].into();
+    world.faults = [Some(crate::world::Fault {
+        scope: Scope::Object,
+        took_place: false,
+    })]
+    .into();
     world.pass(None);
     assert_eq!(world.steps, ["Create", "ReportRules"]);
-    assert_eq!(world.rule("r").status.as_ref().unwrap().phase, Some(shoal_crds::AccessPhase::Denying));
+    assert_eq!(
+        world.rule("r").status.as_ref().unwrap().phase,
+        Some(shoal_crds::AccessPhase::Denying)
+    );
     assert_untouched(&world.load().unwrap());
 }
 
@@ -426,7 +482,10 @@ fn success_forgets_the_failures() {
     o.failure = own_failure();
     world.share.as_mut().unwrap().status = Some(decided(&o).status);
     world.run_to_rest();
-    assert_eq!((world.status().attempts, world.status().next_retry_time), (None, None));
+    assert_eq!(
+        (world.status().attempts, world.status().next_retry_time),
+        (None, None)
+    );
     assert!(says(&world.status().conditions, types::READY));
 }
 
@@ -467,6 +526,48 @@ fn a_volume_that_is_gone_is_never_made_again() {
 }
 
 #[test]
+fn rules_go_though_the_volume_is_missing_once_nobody_is_let_in_any_more() {
+    let mut world = ready_world();
+    world.subvolume = None;
+    world.run_to_rest();
+    world.delete_rule("r");
+    world.steps.clear();
+    world.pass(None);
+    assert_eq!(world.steps, ["Look", "Unexport", "ReportRules"]);
+    assert!(world.rules.is_empty());
+    assert_eq!(why_not_ready(&world.status().conditions), reasons::VOLUME_MISSING);
+}
+
+#[test]
+fn a_rule_is_not_let_go_while_it_is_not_known_who_is_let_in() {
+    let mut world = ready_world();
+    world.delete_rule("r");
+    let mut o = world.load().unwrap();
+    o.failure = own_failure();
+    assert!(reports(&o).iter().all(|r| !r.release));
+    o.sight = absent();
+    assert!(
+        reports(&o).iter().all(|r| !r.release),
+        "a command that failed may take effect yet"
+    );
+    o.failure = None;
+    o.sight = None;
+    o.backend = not_ready();
+    assert!(reports(&o).iter().all(|r| !r.release));
+}
+
+#[test]
+fn a_report_that_lets_a_rule_go_needs_the_share_read_live() {
+    let mut world = ready_world();
+    world.delete_rule("r");
+    let mut o = looked(&world);
+    o.sight = volume(&o.share).exported_to([]).seen();
+    assert!(effect(&o).unwrap().needs_live_object());
+    assert!(Effect::Remove.needs_live_object() && Effect::Remove.changes_backend());
+    assert!(!Effect::Look.needs_live_object() && !Effect::ReportRules(vec![]).needs_live_object());
+}
+
+#[test]
 fn a_volume_that_was_put_back_is_taken_again() {
     let mut world = ready_world();
     let lost = world.subvolume.take();
@@ -484,7 +585,10 @@ fn hands_off_what_is_anothers() {
             o.sight = volume(&o.share).tagged(tag.clone()).seen();
             let decision = decided(&o);
             assert_eq!(decision.step, None);
-            assert_eq!(why_not_ready(&decision.status.conditions), reasons::OWNED_BY_ANOTHER);
+            assert_eq!(
+                why_not_ready(&decision.status.conditions),
+                reasons::OWNED_BY_ANOTHER
+            );
             assert!(says(&decision.status.conditions, types::STALLED));
         }
     }
@@ -496,7 +600,10 @@ fn a_share_of_the_same_name_with_another_uid_is_another() {
     before.metadata.uid = Some("uid-of-the-one-before".into());
     let mut o = ready();
     o.sight = volume(&o.share).tagged(Tag::Owner(owner_of(&before))).seen();
-    assert_eq!(why_not_ready(&decided(&o).status.conditions), reasons::OWNED_BY_ANOTHER);
+    assert_eq!(
+        why_not_ready(&decided(&o).status.conditions),
+        reasons::OWNED_BY_ANOTHER
+    );
 }
 
 #[test]
@@ -506,8 +613,17 @@ fn a_foreign_export_on_its_path_is_left_alone() {
     let o = looked(&world);
     let decision = decided(&o);
     assert_eq!(decision.step, None);
-    assert_eq!(why_not_ready(&decision.status.conditions), reasons::EXPORT_PATH_TAKEN);
-    let message = &decision.status.conditions.iter().find(|c| c.type_ == types::READY).unwrap().message;
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::EXPORT_PATH_TAKEN
+    );
+    let message = &decision
+        .status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == types::READY)
+        .unwrap()
+        .message;
     assert!(message.contains("cephfs:/other"), "{message}");
 }
 
@@ -523,7 +639,13 @@ fn drift_of_access_is_repaired_after_the_rules_were_read_live() {
         world.ours(vec![may_write(ip("10.0.0.1")), may_write(ip("10.0.0.2"))]),
         Export::Absent,
         match world.ours(world.access()) {
-            Export::Ours { pseudo_path, access, .. } => Export::Ours { pseudo_path, access, intact: false },
+            Export::Ours {
+                pseudo_path, access, ..
+            } => Export::Ours {
+                pseudo_path,
+                access,
+                intact: false,
+            },
             _ => unreachable!(),
         },
     ] {
@@ -534,7 +656,10 @@ fn drift_of_access_is_repaired_after_the_rules_were_read_live() {
         assert_eq!(effect(&o), Some(Effect::ConfirmRules), "{export:?}");
         o.rules_confirmed = true;
         assert_eq!(effect(&o), Some(right.clone()), "{export:?}");
-        assert!(says(&decided(&o).status.conditions, types::READY), "it can be used meanwhile");
+        assert!(
+            says(&decided(&o).status.conditions, types::READY),
+            "it can be used meanwhile"
+        );
     }
 }
 
@@ -577,7 +702,11 @@ fn it_shrinks_where_its_type_lets_it_but_never_below_what_is_used() {
 
     let mut world = shrinkable();
     world.subvolume.as_mut().unwrap().used_bytes = GI / 2;
-    assert_eq!(effect(&looked(&world)), Some(Effect::Resize(GI / 2)), "to the byte");
+    assert_eq!(
+        effect(&looked(&world)),
+        Some(Effect::Resize(GI / 2)),
+        "to the byte"
+    );
     world.subvolume.as_mut().unwrap().used_bytes = GI / 2 + 1;
     assert_refused(&world, reasons::SHRINK_BELOW_USED);
 }
@@ -589,7 +718,11 @@ fn assert_refused(world: &World, reason: &str) {
     assert_eq!(why_not_ready(&decision.status.conditions), reason);
     assert!(says(&decision.status.conditions, types::STALLED));
     assert_eq!(decision.status.size, Some(size("1Gi")));
-    for (type_, kept) in [(types::PROVISIONED, true), (types::EXPORTED, true), (types::ACCESS_APPLIED, true)] {
+    for (type_, kept) in [
+        (types::PROVISIONED, true),
+        (types::EXPORTED, true),
+        (types::ACCESS_APPLIED, true),
+    ] {
         assert_eq!(says(&decision.status.conditions, type_), kept);
     }
 }
@@ -614,7 +747,10 @@ fn a_size_out_of_range_is_refused_and_access_goes_on_changing() {
     world.rules.push(rule("s", "10.0.0.2"));
     world.run_to_rest();
     assert_eq!(world.access(), [may_write(ip("10.0.0.2"))]);
-    assert_eq!(why_not_ready(&world.status().conditions), reasons::SIZE_OUT_OF_RANGE);
+    assert_eq!(
+        why_not_ready(&world.status().conditions),
+        reasons::SIZE_OUT_OF_RANGE
+    );
 }
 
 #[test]
@@ -672,7 +808,10 @@ fn rules_are_held_before_anybody_is_let_in() {
         rule("bad", "nobody").view(),
         rule("going", "10.0.0.3").leaving().view(),
     ];
-    assert_eq!(effect(&o), Some(Effect::HoldRules(vec!["not".into(), "bad".into()])));
+    assert_eq!(
+        effect(&o),
+        Some(Effect::HoldRules(vec!["not".into(), "bad".into()]))
+    );
 }
 
 #[test]
@@ -692,7 +831,10 @@ fn one_bad_rule_does_not_hinder_the_good_ones() {
     let why = failure(Scope::Object, Class::Stalled, reasons::BACKEND_ERROR);
     world.unavailable.insert(ip("10.0.0.9"), why);
     world.run_to_rest();
-    assert_eq!(world.access(), [may_write(ip("10.0.0.1")), may_read(ip("10.0.0.0/24"))]);
+    assert_eq!(
+        world.access(),
+        [may_write(ip("10.0.0.1")), may_read(ip("10.0.0.0/24"))]
+    );
     let reason = |name| why_not_ready(&world.rule(name).status.as_ref().unwrap().conditions);
     assert_eq!(reason("text"), reasons::INVALID_ACCESS_TO);
     assert_eq!(reason("late"), reasons::DUPLICATE_RULE);
@@ -712,7 +854,10 @@ fn a_level_change_is_one_export_and_one_report() {
     assert_eq!(world.access(), [may_read(ip("10.0.0.1"))]);
     let status = world.rule("r").status.clone().unwrap();
     assert_eq!(status.applied_level, Some(AccessLevel::ReadOnly));
-    assert_eq!(world.status_writes, 2, "the share's own status has nothing new to say");
+    assert_eq!(
+        world.status_writes, 2,
+        "the share's own status has nothing new to say"
+    );
 }
 
 #[test]
@@ -731,7 +876,10 @@ fn a_rule_is_let_go_only_when_its_client_is_out() {
 fn the_younger_of_two_rules_takes_over_when_the_older_goes() {
     let mut world = World::settled(
         share("a"),
-        [rule("old", "10.0.0.1").aged(9), rule("young", "10.0.0.1").read_only()],
+        [
+            rule("old", "10.0.0.1").aged(9),
+            rule("young", "10.0.0.1").read_only(),
+        ],
     );
     assert_eq!(world.access(), [may_write(ip("10.0.0.1"))]);
     world.delete_rule("old");
@@ -764,7 +912,11 @@ fn a_key_that_export_brought_is_put_into_its_secret() {
     let report = reports(&o).remove(0);
     let secret = report.secret.unwrap();
     assert_eq!(
-        (secret.name.as_str(), secret.identity.as_str(), secret.key.reveal()),
+        (
+            secret.name.as_str(),
+            secret.identity.as_str(),
+            secret.key.reveal()
+        ),
         ("r-cephx", "alice", "k")
     );
 }
@@ -789,7 +941,10 @@ fn a_foreign_secret_is_never_written_and_its_rule_lets_nobody_in() {
     o.sight = volume(&o.share).exported_to([]).seen();
     let report = reports(&o).remove(0);
     assert_eq!(report.secret, None);
-    assert_eq!(why_not_ready(&report.status.unwrap().conditions), reasons::SECRET_NOT_OURS);
+    assert_eq!(
+        why_not_ready(&report.status.unwrap().conditions),
+        reasons::SECRET_NOT_OURS
+    );
 }
 
 #[test]
@@ -826,7 +981,11 @@ fn a_share_that_was_never_placed_is_let_go_at_once() {
     let mut o = going(fresh(share("a").held()));
     assert_eq!(decided(&o).step, Some(Step::RemoveFinalizer));
     // Whatever its type and backends are.
-    o.share_type = Err(failure(Scope::Object, Class::Waiting, reasons::SHARE_TYPE_NOT_FOUND));
+    o.share_type = Err(failure(
+        Scope::Object,
+        Class::Waiting,
+        reasons::SHARE_TYPE_NOT_FOUND,
+    ));
     o.candidates.clear();
     assert_eq!(decided(&o).step, Some(Step::RemoveFinalizer));
 }
@@ -903,7 +1062,10 @@ fn snapshots_block_deletion_with_back_off_and_a_reason() {
     world.delete_share();
     world.run_to_rest();
     let status = world.status();
-    assert_eq!(told(&status.conditions, types::DELETION_BLOCKED).1, reasons::HAS_SNAPSHOTS);
+    assert_eq!(
+        told(&status.conditions, types::DELETION_BLOCKED).1,
+        reasons::HAS_SNAPSHOTS
+    );
     assert!(status.attempts > Some(0));
     assert_eq!(world.access(), [], "access is gone all the same");
     assert_untouched(&world.load().unwrap());
@@ -918,7 +1080,10 @@ fn a_backend_in_trouble_blocks_deletion_without_counting_attempts() {
     o.failure = backends_failure();
     let decision = decided(&o);
     assert_eq!(decision.step, None);
-    assert_eq!(told(&decision.status.conditions, types::DELETION_BLOCKED).1, reasons::COMMAND_TIMED_OUT);
+    assert_eq!(
+        told(&decision.status.conditions, types::DELETION_BLOCKED).1,
+        reasons::COMMAND_TIMED_OUT
+    );
     assert_eq!(decision.status.attempts, None);
     assert!(matches!(decision.next, Next::After(wait) if wait.as_secs() < 30));
 }

@@ -24,7 +24,10 @@ fn default(name: &str) -> ShareType {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -33,8 +36,14 @@ fn a_type_is_found_by_name_or_as_the_default() {
     let found = |name| resolve(name, &types).map(|t| t.named().to_owned());
     assert_eq!(found(Some("gold")).unwrap(), "gold");
     assert_eq!(found(None).unwrap(), "standard");
-    assert_eq!(found(Some("silver")).unwrap_err().reason, reasons::SHARE_TYPE_NOT_FOUND);
-    assert_eq!(resolve(None, &types[..1]).unwrap_err().reason, reasons::NO_DEFAULT_SHARE_TYPE);
+    assert_eq!(
+        found(Some("silver")).unwrap_err().reason,
+        reasons::SHARE_TYPE_NOT_FOUND
+    );
+    assert_eq!(
+        resolve(None, &types[..1]).unwrap_err().reason,
+        reasons::NO_DEFAULT_SHARE_TYPE
+    );
     let mut off = default("off");
     off.metadata.annotations = Some([(DEFAULT_SHARE_TYPE.to_owned(), "false".to_owned())].into());
     assert!(resolve(None, &[off]).is_err());
@@ -71,7 +80,10 @@ fn a_type_admits_by_namespace_protocol_and_size() {
         asked(&share_type, &[("team", "red")], Protocol::NFS, "1Gi"),
         Err((reasons::SHARE_TYPE_NOT_ALLOWED, Class::Stalled))
     );
-    assert_eq!(asked(&share_type, &[("team", "blue"), ("x", "y")], Protocol::NFS, "1Gi"), Ok(()));
+    assert_eq!(
+        asked(&share_type, &[("team", "blue"), ("x", "y")], Protocol::NFS, "1Gi"),
+        Ok(())
+    );
 }
 
 #[test]
@@ -95,7 +107,10 @@ fn a_share_copies_what_it_needs() {
     share_type.spec.root.mode = "0770".into();
     let copied = capabilities(&share_type);
     assert!(copied.shrink);
-    assert_eq!((copied.root, copied.size), (share_type.spec.root, share_type.spec.size));
+    assert_eq!(
+        (copied.root, copied.size),
+        (share_type.spec.root, share_type.spec.size)
+    );
 }
 
 #[test]
@@ -116,6 +131,9 @@ fn a_type_says_which_backends_it_selects() {
 
     observed.share_type.spec.backend_names = Some(vec!["c".into()]);
     let decision = decide(&observed, now());
-    assert_eq!(why_not_ready(&decision.status.conditions), reasons::NO_BACKEND_FITS);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::NO_BACKEND_FITS
+    );
     assert_eq!(decision.status.phase, Some(ShareTypePhase::Unavailable));
 }

@@ -70,7 +70,10 @@ pub struct Subvolume {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Stored {
     /// Made for the rule with this uid, with the key of this identity.
-    Ours { rule_uid: String, identity: String },
+    Ours {
+        rule_uid: String,
+        identity: String,
+    },
     Foreign,
 }
 
@@ -134,7 +137,10 @@ impl World {
     }
 
     pub fn status(&self) -> ShareStatus {
-        self.share.as_ref().and_then(|s| s.status.clone()).unwrap_or_default()
+        self.share
+            .as_ref()
+            .and_then(|s| s.status.clone())
+            .unwrap_or_default()
     }
 
     pub fn rule(&self, name: &str) -> &ShareAccessRule {
@@ -290,7 +296,9 @@ impl World {
     fn act(&mut self, observed: &mut Observed, effect: &Effect) -> bool {
         let fault = self.faults.pop_front().flatten();
         let answer = match fault {
-            Some(Fault { took_place: false, .. }) => Ok(Answer::Nothing),
+            Some(Fault {
+                took_place: false, ..
+            }) => Ok(Answer::Nothing),
             _ => self.take_effect(effect),
         };
         let api = matches!(
@@ -299,9 +307,11 @@ impl World {
         );
         let outcome = match fault {
             Some(_) if api => return false,
-            Some(fault) if fault.scope == Scope::Backend => {
-                Err(failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT))
-            }
+            Some(fault) if fault.scope == Scope::Backend => Err(failure(
+                Scope::Backend,
+                Class::Transient,
+                reasons::COMMAND_TIMED_OUT,
+            )),
             Some(_) => Err(failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR)),
             None => answer,
         };
@@ -346,7 +356,9 @@ impl World {
             }
             Effect::Resize(bytes) => match &mut self.subvolume {
                 None => object(Class::Gone, reasons::VOLUME_MISSING),
-                Some(there) if there.used_bytes > *bytes => object(Class::Stalled, reasons::SHRINK_BELOW_USED),
+                Some(there) if there.used_bytes > *bytes => {
+                    object(Class::Stalled, reasons::SHRINK_BELOW_USED)
+                }
                 Some(there) => {
                     there.size_bytes = Some(*bytes);
                     Ok(Answer::Nothing)
@@ -387,7 +399,11 @@ impl World {
             return Err(failure(Scope::Object, Class::Gone, reasons::VOLUME_MISSING));
         }
         if matches!(self.export, Export::Taken(_)) {
-            return Err(failure(Scope::Object, Class::Conflict, reasons::EXPORT_PATH_TAKEN));
+            return Err(failure(
+                Scope::Object,
+                Class::Conflict,
+                reasons::EXPORT_PATH_TAKEN,
+            ));
         }
         let before = self.access();
         let outcome = |grant: &Grant| match (self.unavailable.get(&grant.client), &grant.client) {
@@ -424,7 +440,9 @@ impl World {
     }
 
     fn is_nfs(&self) -> bool {
-        self.share.as_ref().is_none_or(|s| s.spec.protocol == Protocol::NFS)
+        self.share
+            .as_ref()
+            .is_none_or(|s| s.spec.protocol == Protocol::NFS)
     }
 
     fn report(&mut self, report: &Report) {
@@ -547,9 +565,10 @@ impl World {
         let read = |rule: &ShareAccessRule| {
             let mut view = RuleView::unread(rule.clone());
             view.secret_value = rule.spec.access_to_secret_ref.as_ref().map(|reference| {
-                self.values.get(&reference.name).cloned().ok_or_else(|| {
-                    failure(Scope::Object, Class::Waiting, reasons::SECRET_NOT_FOUND)
-                })
+                self.values
+                    .get(&reference.name)
+                    .cloned()
+                    .ok_or_else(|| failure(Scope::Object, Class::Waiting, reasons::SECRET_NOT_FOUND))
             });
             if rule.spec.access_type == AccessType::CephX {
                 view.credentials = match self.secrets.get(&view.secret_name()) {
@@ -758,9 +777,11 @@ impl World {
                     assert!(stored.is_held(), "{} before the finalizer", effect.name());
                     assert!(chosen.is_some(), "{} before the choice is stored", effect.name());
                     assert!(self.usable_backend().is_some(), "{}", effect.name());
-                    assert_eq!(
-                        stored.is_leaving(),
-                        matches!(effect, Effect::Unexport | Effect::Remove),
+                    let takes_away = matches!(effect, Effect::Unexport | Effect::Remove);
+                    // Where the volume is gone there is nothing to let in to.
+                    let leftovers = matches!(effect, Effect::Unexport) && self.subvolume.is_none();
+                    assert!(
+                        stored.is_leaving() == takes_away || leftovers,
                         "{}",
                         effect.name()
                     );
@@ -769,11 +790,7 @@ impl World {
                         "{} on another's volume",
                         effect.name()
                     );
-                    assert!(
-                        observed.failure.is_none(),
-                        "{} after a failure",
-                        effect.name()
-                    );
+                    assert!(observed.failure.is_none(), "{} after a failure", effect.name());
                 }
                 self.check_effect(observed, effect);
             }
@@ -814,7 +831,11 @@ impl World {
                 }
             }
             Effect::Remove => assert!(self.access().is_empty(), "removed with clients let in"),
-            Effect::Unexport | Effect::FetchKey(_) | Effect::Annotate(_) | Effect::Look | Effect::ConfirmRules => {}
+            Effect::Unexport
+            | Effect::FetchKey(_)
+            | Effect::Annotate(_)
+            | Effect::Look
+            | Effect::ConfirmRules => {}
         }
     }
 
@@ -829,11 +850,14 @@ impl World {
         assert!(report.release || report.status.is_some() || report.secret.is_some());
         if report.release {
             assert!(report.rule.is_leaving());
-            let named_by_another = self.rules.iter().any(|r| {
-                r.named() != report.rule.named() && !r.is_leaving() && self.client_of(r) == client
-            });
+            let named_by_another = self
+                .rules
+                .iter()
+                .any(|r| r.named() != report.rule.named() && !r.is_leaving() && self.client_of(r) == client);
             assert!(
-                named_by_another || client.is_none() || access.iter().all(|g| Some(&g.client) != client.as_ref()),
+                named_by_another
+                    || client.is_none()
+                    || access.iter().all(|g| Some(&g.client) != client.as_ref()),
                 "let go with its client let in"
             );
         }
@@ -849,7 +873,10 @@ impl World {
         }
         if let Some(secret) = &report.secret {
             assert!(self.secrets.get(&secret.name) != Some(&Stored::Foreign));
-            assert!(in_force(report.rule.spec.access_level), "a key for one not let in");
+            assert!(
+                in_force(report.rule.spec.access_level),
+                "a key for one not let in"
+            );
         }
     }
 
@@ -866,7 +893,11 @@ impl World {
 
     /// The rules that ought to be in force.
     fn rules_in_force(&self) -> Vec<&ShareAccessRule> {
-        let fitting = if self.is_nfs() { AccessType::IP } else { AccessType::CephX };
+        let fitting = if self.is_nfs() {
+            AccessType::IP
+        } else {
+            AccessType::CephX
+        };
         let reserved = |client: &Client| match client {
             Client::CephX(identity) => {
                 RESERVED_IDENTITIES.contains(&identity.as_str()) || identity == "shoal-operator"
@@ -929,7 +960,10 @@ impl World {
             _ if matches!(self.export, Export::Taken(_)) => reasons::EXPORT_PATH_TAKEN,
             (_, Some(there)) => {
                 self.check_access();
-                assert!(self.rules.iter().all(|r| !r.is_leaving()), "a rule is kept from going");
+                assert!(
+                    self.rules.iter().all(|r| !r.is_leaving()),
+                    "a rule is kept from going"
+                );
                 if says(conditions, types::READY) {
                     assert_eq!(there.size_bytes, Some(share.spec.size.bytes()));
                     assert!(!status.export_locations.is_empty());
@@ -951,6 +985,12 @@ impl World {
         assert_eq!(why_not_ready(conditions), expected);
         assert!(says(conditions, types::STALLED));
         assert!(self.all_told());
+        assert!(
+            matches!(self.export, Export::Ours { .. })
+                || !self.is_nfs()
+                || self.rules.iter().all(|r| !r.is_leaving()),
+            "a rule waits where nobody is let in"
+        );
     }
 
     fn check_access(&self) {
@@ -970,29 +1010,43 @@ impl World {
             let status = rule.status.as_ref().unwrap();
             assert_eq!(status.observed_generation, rule.metadata.generation);
             let active = in_force.iter().any(|r| r.named() == rule.named());
-            let phase = if active { AccessPhase::Active } else { AccessPhase::Error };
+            let phase = if active {
+                AccessPhase::Active
+            } else {
+                AccessPhase::Error
+            };
             assert_eq!(status.phase, Some(phase), "{rule:?}");
             assert!(rule.is_held());
             if active && !self.is_nfs() {
                 let secret = status.credentials_secret_ref.as_ref().unwrap();
-                assert!(matches!(&self.secrets[&secret.name], Stored::Ours { identity, .. }
-                    if Some(cephx(identity)) == self.client_of(rule)));
+                assert!(
+                    matches!(&self.secrets[&secret.name], Stored::Ours { identity, .. }
+                    if Some(cephx(identity)) == self.client_of(rule))
+                );
             }
         }
         let access = status_access(&self.status());
-        let sizes = (self.rules.len(), in_force.len(), self.rules.len() - in_force.len());
+        let sizes = (
+            self.rules.len(),
+            in_force.len(),
+            self.rules.len() - in_force.len(),
+        );
         assert_eq!(access, sizes);
     }
 
     fn all_told(&self) -> bool {
-        self.rules
-            .iter()
-            .all(|r| r.status.as_ref().is_some_and(|s| s.observed_generation == r.metadata.generation))
+        self.rules.iter().all(|r| {
+            r.status
+                .as_ref()
+                .is_some_and(|s| s.observed_generation == r.metadata.generation)
+        })
     }
 
     fn check_gone(&self) {
         assert!(
-            self.subvolume.as_ref().is_none_or(|s| s.tag != Tag::Owner(owner_of(&share("a")))),
+            self.subvolume
+                .as_ref()
+                .is_none_or(|s| s.tag != Tag::Owner(owner_of(&share("a")))),
             "its volume is left behind"
         );
         assert!(self.rules.iter().all(|r| !r.is_leaving()));
@@ -1035,4 +1089,3 @@ pub const KEY: &str = "AQkey";
 pub fn key_of(identity: &str) -> Key {
     Key::new(format!("{KEY}-{identity}"))
 }
-
