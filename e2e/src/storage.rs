@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     lab::{
         Admin, Ceph, CephFsMount, CephOptions, CephRelease, LabOptions, NfsClient,
-        client::{Failure, Owner, failure},
+        client::{ClientError, Failure, Owner, failure},
     },
     world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
 };
@@ -105,6 +105,12 @@ impl Storage {
             operator: Mutex::default(),
             alone: Mutex::default(),
         })
+    }
+
+    /// With a connection to the cluster that is there now.
+    pub fn with_admin_anew(mut self) -> Result<Self> {
+        self.admin = Admin::connect(self.ceph())?;
+        Ok(self)
     }
 
     /// The cluster.
@@ -462,7 +468,18 @@ impl Storage {
             .find(same_family)
             .context("no endpoint of that family")?;
         let path = pseudo_path(&uid(share));
-        tokio::task::block_in_place(|| NfsClient::mount(self.ceph(), server, &path, source, owner))
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mounted =
+                tokio::task::block_in_place(|| NfsClient::mount(self.ceph(), server, &path, source, owner));
+            match mounted {
+                // EAGAIN: Ganesha is busy with its exports (NFS4ERR_DELAY), and clients are to ask again.
+                Err(error) if errno(&error) == Some(11) && Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// The same, for a client whom a rule that has just been applied lets in: Ganesha needs a moment.
@@ -869,6 +886,10 @@ fn client_block(grant: &Grant) -> Value {
 
 fn concerns(rule: &ShareAccessRule, share: &Share) -> bool {
     rule.namespace() == share.namespace() && rule.spec.share_ref.name == share.name_any()
+}
+
+fn errno(error: &anyhow::Error) -> Option<i32> {
+    error.downcast_ref::<ClientError>().and_then(|e| e.errno)
 }
 
 fn absent_is_none(answer: Result<Value>) -> Result<Option<Value>> {

@@ -304,7 +304,7 @@ impl OperatorOptions {
     /// One that is quick to take over and to look for drift.
     pub fn quick(name: &str) -> Self {
         let flags = [
-            "--lease-seconds=12",
+            "--lease-seconds=15",
             "--command-timeout-seconds=3",
             "--resync-seconds=2",
         ];

@@ -379,3 +379,49 @@ fn z_a_file_system_made_again_under_the_same_name() {
         Ok(())
     });
 }
+
+/// Another cluster with the same addresses and the same key for the operator's user, as after a disaster.
+#[test]
+fn a_ceph_made_again_under_the_same_address() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let played = runtime.block_on(async {
+        let mut suite = Storage::start().await?;
+        let ns = suite.world.namespace("remade").await?;
+        let mut shares = Vec::new();
+        for protocol in ["NFS", "CephFS"] {
+            shares.push(suite.share(&ns, &protocol.to_lowercase(), protocol, "on-cephfs").await?);
+        }
+        suite.rule(&ns, "rule", cephx_rule("cephfs", "heir", "ReadWrite")).await?;
+        let old = suite.ceph().fsid().to_owned();
+        tokio::task::block_in_place(|| suite.world.lab.ceph_mut()?.replace())?;
+        let suite = suite.with_admin_anew()?;
+        let untouched = suite.holdings()?;
+        for backend in suite.ceph().filesystems() {
+            let told = suite.until_backend(backend, "False", "BackendReplaced").await?;
+            let status = told.status.context("no status")?;
+            let message = &status.conditions.iter().find(|c| c.type_ == "Ready").context("no Ready")?.message;
+            ensure!(message.contains(&old) && message.contains(suite.ceph().fsid()), "{message}");
+            ensure!(condition(&status.conditions, "Stalled").is_some_and(|(status, _)| status == "True"));
+        }
+        // Nothing is taken for gone, and nothing is made.
+        let api = suite.world.api::<Share>(&ns);
+        for share in &shares {
+            let now = api.get(&share.name_any()).await?;
+            ensure!(conditions(&now).iter().all(|c| c.reason != "VolumeMissing"), "{:?}", now.status);
+        }
+        suite.ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2).await?;
+        suite.forget_share(&ns, "cephfs").await?;
+        until(&api, "cephfs", "DeletionBlocked", |s| {
+            condition(conditions(s), "DeletionBlocked").is_some_and(|(_, reason)| reason == "BackendReplaced" || reason == "BackendNotReady")
+        })
+        .await?;
+        suite.ask_for_share(&ns, "new", "NFS", "on-cephfs", SIZE).await?;
+        suite.until_share(&ns, "new", "False", "NoBackendFits").await?;
+        let now = suite.holdings()?;
+        ensure!(now == untouched, "something was made there:\n{untouched:#}\n{now:#}");
+        anyhow::Ok(())
+    });
+    if let Err(error) = played {
+        panic!("{error:?}");
+    }
+}

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use shoal_ceph::CephBackend;
 
+use crate::api::REQUEST_TIMEOUT;
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -27,8 +29,8 @@ pub struct Settings {
     #[arg(long, env = "SHOAL_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// How long a leader that has gone silent is waited for, in seconds; five sixths of it must exceed three times the
-    /// command time-out
-    #[arg(long, env = "SHOAL_LEASE_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..=3600))]
+    /// command time-out, and ten seconds
+    #[arg(long, env = "SHOAL_LEASE_SECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(14..=3600))]
     pub lease_seconds: u32,
     /// How long one command of a backend may take, in seconds
     #[arg(long, env = "SHOAL_COMMAND_TIMEOUT_SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -53,7 +55,8 @@ impl Settings {
         if self.identity.is_empty() || self.identity.len() > 128 {
             return Err("--identity must have 1 to 128 characters".into());
         }
-        let effect = self.command_timeout_seconds * CephBackend::COMMANDS_IN_DEADLINE;
+        let request = u32::try_from(REQUEST_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
+        let effect = request.max(self.command_timeout_seconds * CephBackend::COMMANDS_IN_DEADLINE);
         // The Lease is renewed every sixth of its duration; what is left then has to outlive an effect, or none starts.
         if self.lease_seconds * 5 / 6 <= effect {
             return Err(format!(

@@ -332,6 +332,7 @@ impl Stage {
         ];
         let mut refusal = None;
         wait_until("the API server to take shares", PATIENCE, || {
+            self.check_operator()?;
             refusal = self.ask(&rehearsal).err();
             Ok(refusal.is_none())
         })
@@ -547,6 +548,13 @@ impl Stage {
         println!("    {lab} down");
     }
 
+    /// An error once the operator has ended, if it was started.
+    fn check_operator(&self) -> Result<()> {
+        let ended = self.operator.as_ref().is_some_and(|o| !o.process.is_alive());
+        ensure!(!ended, "the operator has ended");
+        Ok(())
+    }
+
     /// Shows a kubectl command and what it prints.
     fn show(&self, arguments: &[impl AsRef<str>]) -> Result<()> {
         show_words(arguments);
@@ -597,10 +605,10 @@ impl Stage {
         let begun = Instant::now();
         let mut said = PROGRESS;
         while child.try_wait()?.is_none() {
-            if self.operator.as_ref().is_some_and(|o| !o.process.is_alive()) {
+            if let Err(ended) = self.check_operator() {
                 child.kill()?;
                 child.wait()?;
-                bail!("the operator has ended");
+                return Err(ended);
             }
             if begun.elapsed() > said {
                 said += PROGRESS;
@@ -670,8 +678,14 @@ impl Build {
 
     /// Waits for its end; the program.
     fn finish(self) -> Result<PathBuf> {
-        if !self.done.is_finished() {
-            eprintln!("           operator: the lab is up, the build is not done yet");
+        let begun = Instant::now();
+        let mut said = Duration::ZERO;
+        while !self.done.is_finished() {
+            if begun.elapsed() >= said {
+                said += PROGRESS;
+                eprintln!("           operator: the lab is up, the build is not done yet");
+            }
+            thread::sleep(Duration::from_millis(10));
         }
         self.done
             .join()

@@ -151,7 +151,7 @@ impl Ceph {
             key: Key(String::new()),
             namespace: Some(namespace),
         };
-        ceph.bootstrap(options.release, steps)?;
+        ceph.bootstrap(steps)?;
         ceph.key = ceph.read_key()?;
         Ok(ceph)
     }
@@ -169,7 +169,7 @@ impl Ceph {
         Ok(ceph)
     }
 
-    fn bootstrap(&self, release: CephRelease, steps: &Steps) -> Result<()> {
+    fn bootstrap(&self, steps: &Steps) -> Result<()> {
         let mut command = self.inside(&["/lab/bootstrap"]);
         let log = self.facts.folder.join("log/bootstrap.out");
         command
@@ -196,7 +196,7 @@ impl Ceph {
         }
         if waited.is_err() || !status.is_some_and(|s| s.success()) {
             bail!(
-                "Ceph {release} did not start; the last lines of log/bootstrap.out:\n{}",
+                "Ceph did not start; the last lines of log/bootstrap.out:\n{}",
                 process::tail(&log)
             );
         }
@@ -213,6 +213,31 @@ impl Ceph {
         }
         steps.say(WHO, "both NFS-Ganeshas listen");
         Ok(())
+    }
+
+    /// Makes another cluster in this one's place, with nothing in it: another fsid and other keys, but the same addresses
+    /// and, for the operator's user, the same key.
+    pub fn replace(&mut self) -> Result<()> {
+        for name in self.facts.daemons.iter().rev() {
+            if let Some(process) = self.daemon(name)?.process() {
+                process.kill()?;
+            }
+        }
+        let fsid = uuid()?;
+        for name in ["names", "ceph.conf"] {
+            let path = self.facts.folder.join(name);
+            let text = fs::read_to_string(&path)?.replace(&self.facts.fsid, &fsid);
+            private(&path, &text)?;
+        }
+        self.facts.fsid = fsid;
+        let clear = "rm -rf /var/lib/ceph/*/* /etc/ceph/keyring /run/monmap && cp /lab/ceph.conf /etc/ceph/ceph.conf";
+        self.command(&["sh", "-c", clear])?;
+        self.bootstrap(&Steps::new(true))?;
+        let keyring = "/lab/run/shoal.keyring";
+        let caps = "caps mon = \"allow r\"\n\tcaps mgr = \"allow rw\"\n\tcaps mds = \"allow *\"";
+        let text = format!("[client.{USER}]\n\tkey = {}\n\t{caps}\n", self.key.0);
+        private(&self.path_outside(keyring), &text)?;
+        self.command(&["ceph", "auth", "import", "-i", keyring]).map(drop)
     }
 
     fn read_key(&self) -> Result<Key> {

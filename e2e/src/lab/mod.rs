@@ -210,6 +210,11 @@ impl Lab {
         self.ceph.as_ref().context("the lab has no Ceph")
     }
 
+    /// Ceph, to make another one of it; an error when the lab has none.
+    pub fn ceph_mut(&mut self) -> Result<&mut Ceph> {
+        self.ceph.as_mut().context("the lab has no Ceph")
+    }
+
     /// The lab's folder, mode 0700.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -208,13 +208,11 @@ impl Backend for CephBackend {
     }
 
     async fn key(&self, on: &Identity, volume: &VolumeRef, grant: &Grant) -> Result<Key> {
-        let Client::CephX(identity) = &grant.client else {
-            return Err(Error::Refused("an address has no key".into()));
-        };
-        Work::begin(self, on, volume)
-            .await?
-            .native_key(identity, grant.level)
-            .await
+        let work = Work::begin(self, on, volume).await?;
+        match &grant.client {
+            Client::CephX(identity) => work.native_key(identity, grant.level).await,
+            Client::Ip(_) => Err(Error::Refused("an address has no key".into())),
+        }
     }
 
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {

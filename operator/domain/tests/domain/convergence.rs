@@ -67,8 +67,8 @@ fn rule_in(slot: usize, protocol: Protocol, serial: usize) -> shoal_crds::ShareA
         (Protocol::CephFS, 1) => cephx_rule("r1", Some("alice")),
         (Protocol::CephFS, 2) => cephx_rule("r2", Some("alice")).read_only(),
         (Protocol::CephFS, 3) => cephx_rule("r3", Some("admin")),
-        (Protocol::NFS, _) => rule("r4", "").from_secret("value"),
-        (Protocol::CephFS, _) => cephx_rule("r4", None).from_secret("value"),
+        (Protocol::NFS, _) => rule("r4", "").named_in("value"),
+        (Protocol::CephFS, _) => cephx_rule("r4", None).named_in("value"),
     };
     rule.metadata.uid = Some(format!("uid-r{slot}-{serial}"));
     // Some are of one second, so that the name decides.
@@ -130,7 +130,7 @@ fn happen(world: &mut World, event: Event, serial: usize) {
         }
         Event::LoseExport => world.export = Export::Absent,
         Event::TakeExport if protocol == Protocol::NFS => {
-            world.export = Export::Taken("cephfs:/other".into())
+            world.export = Export::Taken("cephfs:/other".into());
         }
         Event::TakeExport => {}
         Event::BreakExport => {
@@ -241,16 +241,18 @@ fn history() -> impl Strategy<Value = History> {
     })
 }
 
+/// `PROPTEST_CASES` asks for more.
 fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     ProptestConfig {
-        cases,
+        cases: asked.unwrap_or(cases),
         failure_persistence: None,
         ..ProptestConfig::default()
     }
 }
 
 proptest! {
-    #![proptest_config(config(2000))]
+    #![proptest_config(config(500))]
 
     #[test]
     fn it_comes_to_rest_and_is_then_as_the_objects_say(history in history()) {
@@ -274,7 +276,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(400))]
+    #![proptest_config(config(80))]
 
     #[test]
     fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(history in history()) {

@@ -149,7 +149,7 @@ pub fn cephx_rule(name: &str, identity: Option<&str>) -> ShareAccessRule {
 
 pub trait RuleExt {
     fn read_only(self) -> Self;
-    fn from_secret(self, secret: &str) -> Self;
+    fn named_in(self, secret: &str) -> Self;
     fn told(self, phase: AccessPhase) -> Self;
     fn view(self) -> RuleView;
 }
@@ -159,7 +159,7 @@ impl RuleExt for ShareAccessRule {
         self.spec.access_level = AccessLevel::ReadOnly;
         self
     }
-    fn from_secret(mut self, secret: &str) -> Self {
+    fn named_in(mut self, secret: &str) -> Self {
         self.spec.access_to = None;
         self.spec.access_to_secret_ref = Some(SecretKeyReference {
             name: secret.into(),
@@ -284,8 +284,6 @@ pub fn volume(share: &Share) -> Volume {
 pub trait VolumeExt {
     fn tagged(self, tag: Tag) -> Self;
     fn exported_to(self, access: impl Into<Vec<Grant>>) -> Self;
-    fn holding(self, used_bytes: u64) -> Self;
-    fn of_bytes(self, size_bytes: u64) -> Self;
     fn seen(self) -> Option<Sight>;
 }
 
@@ -302,21 +300,13 @@ impl VolumeExt for Volume {
         };
         self
     }
-    fn holding(mut self, used_bytes: u64) -> Self {
-        self.used_bytes = used_bytes;
-        self
-    }
-    fn of_bytes(mut self, size_bytes: u64) -> Self {
-        self.size_bytes = Some(size_bytes);
-        self
-    }
     fn seen(self) -> Option<Sight> {
         Some(Sight::Present(Box::new(self)))
     }
 }
 
-pub fn absent() -> Option<Sight> {
-    Some(Sight::Absent { leftovers: false })
+pub fn absent() -> Sight {
+    Sight::Absent { leftovers: false }
 }
 
 pub fn failure(scope: Scope, class: Class, reason: &'static str) -> Failure {

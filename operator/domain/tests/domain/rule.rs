@@ -166,7 +166,7 @@ fn nonsense_is_refused_without_echoing_a_secret() {
             "{text}"
         );
     }
-    let mut view = rule("r", "").from_secret("s").view();
+    let mut view = rule("r", "").named_in("s").view();
     view.secret_value = Some(Ok("hush hush".into()));
     match &judged(Protocol::NFS, &[view]).verdicts["r"] {
         Verdict::Refused(failure) => {
@@ -179,7 +179,7 @@ fn nonsense_is_refused_without_echoing_a_secret() {
 
 #[test]
 fn a_client_may_be_named_in_a_secret() {
-    let mut view = rule("r", "").from_secret("s").view();
+    let mut view = rule("r", "").named_in("s").view();
     assert!(view.needs_reading());
     assert_eq!(
         why(&judged(Protocol::NFS, &[view.clone()]), "r"),

@@ -7,6 +7,7 @@ use shoal_crds::{
 use shoal_domain::{
     Class, Decision, Failure, Next, Scope, Step,
     grant::{Access, Key},
+    identity::Description,
     owner::Tag,
     share::{Effect, Observed, decide},
     share_access_rule::{Credentials, Report},
@@ -72,24 +73,20 @@ fn resized(text: &str) -> World {
     world
 }
 
-fn not_ready() -> Option<Result<shoal_domain::identity::Description, Failure>> {
-    Some(Err(failure(
+fn not_ready() -> Result<Description, Failure> {
+    Err(failure(
         Scope::Backend,
         Class::Transient,
         reasons::BACKEND_UNREACHABLE,
-    )))
-}
-
-fn own_failure() -> Option<Failure> {
-    Some(failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR))
-}
-
-fn backends_failure() -> Option<Failure> {
-    Some(failure(
-        Scope::Backend,
-        Class::Transient,
-        reasons::COMMAND_TIMED_OUT,
     ))
+}
+
+fn own_failure() -> Failure {
+    failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR)
+}
+
+fn backends_failure() -> Failure {
+    failure(Scope::Backend, Class::Transient, reasons::COMMAND_TIMED_OUT)
 }
 
 // ---- finalizer, choice, creation
@@ -203,7 +200,7 @@ fn a_share_that_no_type_or_backend_takes_says_why_and_its_rules_wait() {
                 ));
             }
             2 => world.edit_share(|s| s.sized("11Gi")),
-            _ => world.backend = not_ready(),
+            _ => world.backend = Some(not_ready()),
         }
         world.run_to_rest();
         let status = world.status();
@@ -308,7 +305,7 @@ fn a_backend_that_moved_is_republished_and_nothing_else() {
 fn no_effect_while_the_backend_is_missing_not_ready_or_replaced() {
     for (backend, reason) in [
         (None, reasons::BACKEND_NOT_FOUND),
-        (not_ready(), reasons::BACKEND_NOT_READY),
+        (Some(not_ready()), reasons::BACKEND_NOT_READY),
         (
             Some(Ok(replaced(backend_description()))),
             reasons::BACKEND_REPLACED,
@@ -353,7 +350,7 @@ fn a_file_system_re_made_under_the_same_name_is_another() {
 
 #[test]
 fn a_backend_in_trouble_leaves_a_ready_share_untouched() {
-    for backend in [None, not_ready()] {
+    for backend in [None, Some(not_ready())] {
         let mut o = ready();
         o.look_due = true;
         o.backend = backend;
@@ -361,7 +358,7 @@ fn a_backend_in_trouble_leaves_a_ready_share_untouched() {
     }
     let mut o = ready();
     o.look_due = true;
-    o.failure = backends_failure();
+    o.failure = Some(backends_failure());
     assert_untouched(&o);
     // It looks again by itself, for the backend may not have noticed.
     assert!(matches!(decided(&o).next, Next::After(wait) if wait.as_secs() < 30));
@@ -371,7 +368,7 @@ fn a_backend_in_trouble_leaves_a_ready_share_untouched() {
 fn a_ready_share_with_work_waiting_for_its_backend_stays_ready_and_says_so() {
     let mut o = ready();
     o.rules.push(rule("s", "10.0.0.2").view());
-    o.backend = not_ready();
+    o.backend = Some(not_ready());
     let told_rules = reports(&o);
     assert_eq!(told_rules.len(), 1, "rules in force are left alone");
     assert_eq!(told_rules[0].rule.named(), "s");
@@ -401,7 +398,7 @@ fn its_own_failures_back_off_and_status_remembers() {
     let mut o = fresh(share("a").placed());
     let mut waits = Vec::new();
     for attempt in 1..=8 {
-        o.failure = own_failure();
+        o.failure = Some(own_failure());
         let decision = decided(&o);
         let Next::After(wait) = decision.next else {
             panic!()
@@ -436,7 +433,7 @@ fn its_own_failures_back_off_and_status_remembers() {
 fn who_is_to_lose_access_does_not_keep_it_because_something_else_failed() {
     let mut world = ready_world();
     let mut o = looked(&world);
-    o.failure = own_failure();
+    o.failure = Some(own_failure());
     world.share.as_mut().unwrap().status = Some(decided(&o).status);
     assert_untouched(&world.load().unwrap());
     world.delete_rule("r");
@@ -479,7 +476,7 @@ fn a_failure_that_only_a_change_helps_is_looked_at_again_now_and_then() {
 fn success_forgets_the_failures() {
     let mut world = ready_world();
     let mut o = looked(&world);
-    o.failure = own_failure();
+    o.failure = Some(own_failure());
     world.share.as_mut().unwrap().status = Some(decided(&o).status);
     world.run_to_rest();
     assert_eq!(
@@ -494,7 +491,7 @@ fn a_volume_once_seen_is_remembered_whatever_fails_afterwards() {
     let mut o = fresh(share("a").placed());
     o.sight = volume(&o.share).seen();
     for failure in [own_failure(), backends_failure()] {
-        o.failure = failure;
+        o.failure = Some(failure);
         assert!(says(&decided(&o).status.conditions, types::PROVISIONED));
     }
 }
@@ -543,16 +540,16 @@ fn a_rule_is_not_let_go_while_it_is_not_known_who_is_let_in() {
     let mut world = ready_world();
     world.delete_rule("r");
     let mut o = world.load().unwrap();
-    o.failure = own_failure();
+    o.failure = Some(own_failure());
     assert!(reports(&o).iter().all(|r| !r.release));
-    o.sight = absent();
+    o.sight = Some(absent());
     assert!(
         reports(&o).iter().all(|r| !r.release),
         "a command that failed may take effect yet"
     );
     o.failure = None;
     o.sight = None;
-    o.backend = not_ready();
+    o.backend = Some(not_ready());
     assert!(reports(&o).iter().all(|r| !r.release));
 }
 
@@ -823,7 +820,7 @@ fn one_bad_rule_does_not_hinder_the_good_ones() {
             rule("text", "host"),
             rule("late", "10.0.0.0/24").aged(-1),
             cephx_rule("wrong", Some("alice")),
-            rule("lost", "").from_secret("nowhere"),
+            rule("lost", "").named_in("nowhere"),
             rule("also", "10.0.0.1"),
             rule("refused", "10.0.0.9"),
         ],
@@ -891,7 +888,7 @@ fn the_younger_of_two_rules_takes_over_when_the_older_goes() {
 fn rules_of_a_share_that_is_not_there_yet_are_told_once() {
     let mut o = fresh(share("a").placed());
     o.rules = vec![rule("r", "10.0.0.1").view()];
-    o.backend = not_ready();
+    o.backend = Some(not_ready());
     let mut report = reports(&o).remove(0);
     assert!(!report.release && report.secret.is_none());
     o.rules[0].rule.status = report.status.take();
@@ -1009,7 +1006,7 @@ fn a_delete_revokes_removes_and_lets_go_without_a_status_write() {
 fn a_placed_share_that_was_never_made_is_looked_for_first() {
     let mut o = going(fresh(share("a").placed()));
     assert_eq!(effect(&o), Some(Effect::Look));
-    o.sight = absent();
+    o.sight = Some(absent());
     assert_eq!(decided(&o).step, Some(Step::RemoveFinalizer));
 }
 
@@ -1077,7 +1074,7 @@ fn snapshots_block_deletion_with_back_off_and_a_reason() {
 #[test]
 fn a_backend_in_trouble_blocks_deletion_without_counting_attempts() {
     let mut o = going(ready());
-    o.failure = backends_failure();
+    o.failure = Some(backends_failure());
     let decision = decided(&o);
     assert_eq!(decision.step, None);
     assert_eq!(
@@ -1091,7 +1088,7 @@ fn a_backend_in_trouble_blocks_deletion_without_counting_attempts() {
 #[test]
 fn rules_do_not_undo_the_back_off_of_a_deletion() {
     let mut o = going(ready());
-    o.failure = own_failure();
+    o.failure = Some(own_failure());
     o.share.status = Some(decided(&o).status);
     o.failure = None;
     o.rules[0].rule = o.rules[0].rule.clone().leaving();

@@ -179,9 +179,12 @@ impl World {
         let rules = std::mem::take(&mut self.rules);
         self.rules = rules
             .into_iter()
-            .filter_map(|r| match r.named() == name && !r.is_leaving() {
-                true => r.is_held().then(|| r.leaving()),
-                false => Some(r),
+            .filter_map(|r| {
+                if r.named() == name && !r.is_leaving() {
+                    r.is_held().then(|| r.leaving())
+                } else {
+                    Some(r)
+                }
             })
             .collect();
         self.collect_garbage();
@@ -535,7 +538,7 @@ impl World {
                 Some(Sight::Absent { leftovers }) => *leftovers = false,
                 None => {}
             },
-            (Effect::Remove, _) => observed.sight = absent(),
+            (Effect::Remove, _) => observed.sight = Some(absent()),
             _ => unreachable!("an answer that does not belong to its effect"),
         }
     }
@@ -1024,6 +1027,9 @@ impl World {
                     if Some(cephx(identity)) == self.client_of(rule))
                 );
             }
+        }
+        if !says(&self.status().conditions, types::READY) {
+            return;
         }
         let access = status_access(&self.status());
         let sizes = (

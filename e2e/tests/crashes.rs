@@ -1,0 +1,248 @@
+//! The operator dies after every step and before every write of a status, is started again, and the backend then holds
+//! exactly what the objects say.
+//!
+//! On Kubernetes 1.34, where there are more steps: the operator puts finalizers on.
+
+#![cfg(test)]
+#![allow(clippy::unwrap_used)]
+
+use anyhow::{Context as _, Result, ensure};
+use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use serde_json::{Value, json};
+use shoal_crds::{Protocol, Share, ShareAccessRule};
+use shoal_e2e::{
+    lab::KubernetesRelease,
+    simulation::{Simulation, cephx_rule, ip_rule},
+    suite::Suite,
+    world::{PATIENCE, eventually},
+};
+
+static SUITE: Suite<Simulation> = Suite::new();
+
+fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
+    SUITE.run(|| Simulation::start(KubernetesRelease::V1_34), scenario);
+}
+
+/// What is asked of the operator when it dies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    /// A share, with two rules that came before it.
+    Create,
+    /// A new size.
+    Resize,
+    /// Another level of a rule.
+    ChangeRule,
+    /// One more rule.
+    AddRule,
+    /// One rule less.
+    DeleteRule,
+    /// No share any more; its rules stay.
+    Delete,
+    /// A key's Secret is lost.
+    LoseSecret,
+}
+
+/// What happens between the death and the next start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    Nothing,
+    /// The share is deleted.
+    Delete,
+    /// The share's type changes.
+    ChangeType,
+}
+
+/// The points at which it dies: after the n-th pass of a point.
+const CREATE: &[&str] = &[
+    "after-AddFinalizer", "before-status", "after-Record", "after-Create", "after-ConfirmRules", "after-HoldRules",
+    "after-Export", "before-rule-status", "before-rule-status 2", "after-ReportRules", "after-Annotate", "before-status 2",
+];
+const RESIZE: &[&str] = &["after-Look", "after-Resize", "before-status"];
+const CHANGE_RULE: &[&str] = &["after-Look", "after-ConfirmRules", "after-Export", "before-rule-status", "after-ReportRules"];
+const ADD_RULE: &[&str] =
+    &["after-Look", "after-ConfirmRules", "after-HoldRules", "after-Export", "before-rule-status", "after-ReportRules", "before-status"];
+const DELETE_RULE: &[&str] = &["after-Look", "after-ConfirmRules", "after-Export", "after-ReportRules", "before-status"];
+const DELETE: &[&str] = &["after-Look", "after-Unexport", "after-Remove", "after-RemoveFinalizer"];
+/// Points that only native CephFS comes by, where there are keys.
+const CREATE_KEYS: &[&str] = &["after-Secret", "after-Secret 2"];
+const ADD_KEY: &[&str] = &["after-Secret"];
+const LOSE_SECRET: &[&str] = &["after-Look", "after-ConfirmRules", "after-FetchKey", "after-Secret", "after-ReportRules"];
+
+#[test]
+fn while_an_nfs_share_is_made() {
+    run(|s| at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::Nothing]));
+}
+
+#[test]
+fn while_a_cephfs_share_is_made() {
+    run(|s| at(s, Protocol::CephFS, Change::Create, &[CREATE, CREATE_KEYS], &[Meanwhile::Nothing]));
+}
+
+#[test]
+fn while_a_share_is_made_and_then_it_is_deleted() {
+    run(|s| async move {
+        at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::Delete]).await?;
+        at(s, Protocol::CephFS, Change::Create, &[CREATE, CREATE_KEYS], &[Meanwhile::Delete]).await
+    });
+}
+
+#[test]
+fn while_a_share_is_made_and_then_its_type_changes() {
+    run(|s| async move {
+        at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::ChangeType]).await?;
+        at(s, Protocol::CephFS, Change::Create, &[&CREATE[..5]], &[Meanwhile::ChangeType]).await
+    });
+}
+
+#[test]
+fn while_a_share_grows() {
+    run(|s| both(s, Change::Resize, RESIZE, &[]));
+}
+
+#[test]
+fn while_a_rule_changes() {
+    run(|s| both(s, Change::ChangeRule, CHANGE_RULE, &[]));
+}
+
+#[test]
+fn while_a_rule_is_added() {
+    run(|s| both(s, Change::AddRule, ADD_RULE, ADD_KEY));
+}
+
+#[test]
+fn while_a_rule_goes() {
+    run(|s| both(s, Change::DeleteRule, DELETE_RULE, &[]));
+}
+
+#[test]
+fn while_a_share_goes() {
+    run(|s| both(s, Change::Delete, DELETE, &[]));
+}
+
+#[test]
+fn while_a_lost_secret_is_made_good() {
+    let meanwhile = [Meanwhile::Nothing, Meanwhile::Delete];
+    run(move |s| async move { at(s, Protocol::CephFS, Change::LoseSecret, &[LOSE_SECRET], &meanwhile).await });
+}
+
+/// On both protocols; then the share is left alone, and deleted.
+async fn both(s: &Simulation, change: Change, points: &[&str], with_keys: &[&str]) -> Result<()> {
+    let meanwhile: &[Meanwhile] =
+        if change == Change::Delete { &[Meanwhile::Nothing] } else { &[Meanwhile::Nothing, Meanwhile::Delete] };
+    at(s, Protocol::NFS, change, &[points], meanwhile).await?;
+    at(s, Protocol::CephFS, change, &[points, with_keys], meanwhile).await
+}
+
+/// The operator dies at each of the points, and each of these things happens meanwhile.
+async fn at(
+    s: &Simulation,
+    protocol: Protocol,
+    change: Change,
+    points: &[&[&str]],
+    meanwhile: &[Meanwhile],
+) -> Result<()> {
+    for point in points.iter().copied().flatten() {
+        for meanwhile in meanwhile {
+            let _alone = s.alone().await;
+            die(s, protocol, change, point, *meanwhile)
+                .await
+                .with_context(|| format!("{protocol:?} {change:?}, dead at {point}, meanwhile {meanwhile:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+const OLD_MODE: &str = "0750";
+const NEW_MODE: &str = "0770";
+
+async fn set_type(s: &Simulation, mode: &str, squash: &str) -> Result<()> {
+    s.world.add_type("crash", json!({"shrink": true, "root": {"mode": mode}, "squash": squash}), false).await
+}
+
+async fn die(s: &Simulation, protocol: Protocol, change: Change, point: &str, meanwhile: Meanwhile) -> Result<()> {
+    let ns = s.world.namespace("crash").await?;
+    set_type(s, OLD_MODE, "None").await?;
+    let rules: [(&str, Value); 2] = match protocol {
+        Protocol::NFS => [("one", ip_rule("data", "10.0.0.0/24", "ReadWrite")), ("two", ip_rule("data", "fd00::5", "ReadOnly"))],
+        Protocol::CephFS => {
+            [("one", cephx_rule("data", Some("crasher"), "ReadWrite")), ("two", cephx_rule("data", None, "ReadOnly"))]
+        }
+    };
+    let spec = json!({"protocol": protocol, "size": "1Gi", "shareTypeName": "crash"});
+    let [one, two] = rules;
+    let make_rule = async |(name, spec): (&str, Value)| s.world.rule(&ns, name, spec).await;
+    if change == Change::Create {
+        // The rules have been told that they wait: what is left for them is the share's pass.
+        make_rule(one.clone()).await?;
+        make_rule(two.clone()).await?;
+        s.until_settled(Some(&ns)).await?;
+    } else {
+        s.world.share(&ns, "data", spec.clone()).await?;
+        make_rule(one.clone()).await?;
+        if change != Change::AddRule {
+            make_rule(two.clone()).await?;
+        }
+        s.until_settled(Some(&ns)).await?;
+        s.check_holdings(None).await.context("before")?;
+    }
+
+    // The change waits for an operator that will die of it.
+    s.kill_operator().await?;
+    match change {
+        Change::Create => drop(s.world.share(&ns, "data", spec).await?),
+        Change::Resize => drop(s.change_share(&ns, "data", json!({"size": "2Gi"})).await?),
+        Change::ChangeRule => drop(s.change_rule(&ns, "one", json!({"accessLevel": "ReadOnly"})).await?),
+        Change::AddRule => drop(make_rule(two).await?),
+        Change::DeleteRule => s.delete_rule(&ns, "one").await?,
+        Change::Delete => s.delete_share(&ns, "data").await?,
+        Change::LoseSecret => {
+            let secrets: Api<Secret> = Api::namespaced(s.world.client.clone(), &ns);
+            drop(secrets.delete("two-cephx", &DeleteParams::default()).await?);
+        }
+    }
+    let (name, nth) = point.split_once(' ').map_or((point, 1), |(name, nth)| (name, nth.parse().unwrap()));
+    let earlier = if nth > 1 { format!("{}*off->", nth - 1) } else { String::new() };
+    s.start_operator(&format!("{name}={earlier}1*return")).await?;
+    s.until_operator_died().await?;
+    let recorded = s.world.api::<Share>(&ns).get_opt("data").await?.and_then(|share| share.status);
+    let recorded = recorded.is_some_and(|status| status.capabilities.is_some());
+
+    match meanwhile {
+        Meanwhile::Nothing => {}
+        Meanwhile::Delete => s.delete_share(&ns, "data").await?,
+        Meanwhile::ChangeType => set_type(s, NEW_MODE, "Root").await?,
+    }
+    s.start_operator("").await?;
+    s.until_settled(Some(&ns)).await?;
+    if change == Change::LoseSecret && meanwhile == Meanwhile::Nothing {
+        // No status tells of it: the next look finds it.
+        let mut last = None;
+        eventually("the Secret to be back", PATIENCE, async || {
+            last = s.check_holdings(None).await.err();
+            Ok(last.is_none().then_some(()))
+        })
+        .await
+        .with_context(|| format!("{last:?}"))?;
+    }
+    s.check_holdings(None).await?;
+
+    let left = s.world.api::<Share>(&ns).list(&ListParams::default()).await?.items;
+    let gone = change == Change::Delete || meanwhile == Meanwhile::Delete;
+    ensure!(left.is_empty() == gone, "{} shares are left", left.len());
+    if let Some(share) = left.first() {
+        let status = share.status.clone().unwrap();
+        let mode = status.capabilities.unwrap().root.mode;
+        let wanted = if meanwhile == Meanwhile::ChangeType && !recorded { NEW_MODE } else { OLD_MODE };
+        ensure!(mode == wanted, "made with mode {mode}, and {wanted} was the type's at its choice");
+        let access = status.access.unwrap();
+        let rules = s.world.api::<ShareAccessRule>(&ns).list(&ListParams::default()).await?.items.len();
+        ensure!(
+            usize::try_from(access.total)? == rules && access.applied == access.total && access.failed == 0,
+            "{access:?} of {rules}"
+        );
+    }
+    s.clear(&ns).await?;
+    s.check_holdings(None).await.context("after")
+}
