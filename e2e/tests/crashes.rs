@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used)]
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::{DeleteParams, ListParams};
 use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
 use serde_json::{Value, json};
 use shoal_crds::{Protocol, Share, ShareAccessRule};
 use shoal_e2e::{
@@ -18,12 +20,6 @@ use shoal_e2e::{
     suite::Suite,
     world::{PATIENCE, eventually},
 };
-
-static SUITE: Suite<Simulation> = Suite::new();
-
-fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
-    SUITE.run(|| Simulation::start(KubernetesRelease::V1_34), scenario);
-}
 
 /// What is asked of the operator when it dies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,69 +66,69 @@ const CREATE_KEYS: &[&str] = &["after-Secret", "after-Secret 2"];
 const ADD_KEY: &[&str] = &["after-Secret"];
 const LOSE_SECRET: &[&str] = &["after-Look", "after-ConfirmRules", "after-FetchKey", "after-Secret", "after-ReportRules"];
 
-#[test]
-fn while_an_nfs_share_is_made() {
-    run(|s| at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::Nothing]));
+/// The scenarios of one protocol, in a world of their own: both go at once.
+macro_rules! of {
+    ($protocol:ident, $module:ident: $($scenario:ident),+) => {
+        mod $module {
+            use super::*;
+
+            static SUITE: Suite<Simulation> = Suite::new();
+
+            $(#[test]
+            fn $scenario() {
+                let start = || Simulation::start(KubernetesRelease::V1_34);
+                SUITE.run(start, |s| super::$scenario(s, Protocol::$protocol));
+            })+
+        }
+    };
 }
 
-#[test]
-fn while_a_cephfs_share_is_made() {
-    run(|s| at(s, Protocol::CephFS, Change::Create, &[CREATE, CREATE_KEYS], &[Meanwhile::Nothing]));
+of!(NFS, nfs: making_a_share, making_a_share_that_is_then_deleted, making_a_share_whose_type_then_changes, growing, changing_a_rule, adding_a_rule, taking_a_rule_away, deleting_a_share);
+of!(CephFS, cephfs: making_a_share, making_a_share_that_is_then_deleted, making_a_share_whose_type_then_changes, growing, changing_a_rule, adding_a_rule, taking_a_rule_away, deleting_a_share, making_good_a_lost_secret);
+
+async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::Create, &[CREATE, keys(protocol, CREATE_KEYS)], &[Meanwhile::Nothing]).await
 }
 
-#[test]
-fn while_a_share_is_made_and_then_it_is_deleted() {
-    run(|s| async move {
-        at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::Delete]).await?;
-        at(s, Protocol::CephFS, Change::Create, &[CREATE, CREATE_KEYS], &[Meanwhile::Delete]).await
-    });
+async fn making_a_share_that_is_then_deleted(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::Create, &[CREATE, keys(protocol, CREATE_KEYS)], &[Meanwhile::Delete]).await
 }
 
-#[test]
-fn while_a_share_is_made_and_then_its_type_changes() {
-    run(|s| async move {
-        at(s, Protocol::NFS, Change::Create, &[CREATE], &[Meanwhile::ChangeType]).await?;
-        at(s, Protocol::CephFS, Change::Create, &[&CREATE[..5]], &[Meanwhile::ChangeType]).await
-    });
+async fn making_a_share_whose_type_then_changes(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::Create, &[CREATE], &[Meanwhile::ChangeType]).await
 }
 
-#[test]
-fn while_a_share_grows() {
-    run(|s| both(s, Change::Resize, RESIZE, &[]));
+async fn growing(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::Resize, &[RESIZE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
 }
 
-#[test]
-fn while_a_rule_changes() {
-    run(|s| both(s, Change::ChangeRule, CHANGE_RULE, &[]));
+async fn changing_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::ChangeRule, &[CHANGE_RULE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
 }
 
-#[test]
-fn while_a_rule_is_added() {
-    run(|s| both(s, Change::AddRule, ADD_RULE, ADD_KEY));
+async fn adding_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
+    let points = [ADD_RULE, keys(protocol, ADD_KEY)];
+    at(s, protocol, Change::AddRule, &points, &[Meanwhile::Nothing, Meanwhile::Delete]).await
 }
 
-#[test]
-fn while_a_rule_goes() {
-    run(|s| both(s, Change::DeleteRule, DELETE_RULE, &[]));
+async fn taking_a_rule_away(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::DeleteRule, &[DELETE_RULE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
 }
 
-#[test]
-fn while_a_share_goes() {
-    run(|s| both(s, Change::Delete, DELETE, &[]));
+async fn deleting_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::Delete, &[DELETE], &[Meanwhile::Nothing]).await
 }
 
-#[test]
-fn while_a_lost_secret_is_made_good() {
-    let meanwhile = [Meanwhile::Nothing, Meanwhile::Delete];
-    run(move |s| async move { at(s, Protocol::CephFS, Change::LoseSecret, &[LOSE_SECRET], &meanwhile).await });
+async fn making_good_a_lost_secret(s: &Simulation, protocol: Protocol) -> Result<()> {
+    at(s, protocol, Change::LoseSecret, &[LOSE_SECRET], &[Meanwhile::Nothing, Meanwhile::Delete]).await
 }
 
-/// On both protocols; then the share is left alone, and deleted.
-async fn both(s: &Simulation, change: Change, points: &[&str], with_keys: &[&str]) -> Result<()> {
-    let meanwhile: &[Meanwhile] =
-        if change == Change::Delete { &[Meanwhile::Nothing] } else { &[Meanwhile::Nothing, Meanwhile::Delete] };
-    at(s, Protocol::NFS, change, &[points], meanwhile).await?;
-    at(s, Protocol::CephFS, change, &[points, with_keys], meanwhile).await
+/// Points that only shares with keys come by.
+fn keys(protocol: Protocol, points: &'static [&'static str]) -> &'static [&'static str] {
+    match protocol {
+        Protocol::NFS => &[],
+        Protocol::CephFS => points,
+    }
 }
 
 /// The operator dies at each of the points, and each of these things happens meanwhile.

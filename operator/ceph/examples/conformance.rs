@@ -53,7 +53,10 @@ fn run(program: &str, arguments: &[&str], input: &str) -> Hand<String> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Flaw::Wrong(format!("{program} {arguments:?}: {}: {words}", output.status)))
+        Err(Flaw::Wrong(format!(
+            "{program} {arguments:?}: {}: {words}",
+            output.status
+        )))
     }
 }
 
@@ -62,7 +65,7 @@ fn ceph(arguments: &[&str]) -> Hand<String> {
 }
 
 impl Lab {
-    fn subvolume(&self, words: &[&str], v: &VolumeRef, more: &[&str]) -> Hand<String> {
+    fn subvolume(words: &[&str], v: &VolumeRef, more: &[&str]) -> Hand<String> {
         let name = owner::subvolume_name(&v.owner.uid);
         let mut all = vec!["fs", "subvolume"];
         all.extend(words);
@@ -72,8 +75,8 @@ impl Lab {
         ceph(&all)
     }
 
-    fn path(&self, v: &VolumeRef) -> Hand<String> {
-        self.subvolume(&["getpath"], v, &[])
+    fn path(v: &VolumeRef) -> Hand<String> {
+        Self::subvolume(&["getpath"], v, &[])
     }
 
     fn change_export(&self, v: &VolumeRef, change: impl FnOnce(&mut Value)) -> Hand<()> {
@@ -81,7 +84,12 @@ impl Lab {
         let info = ceph(&["nfs", "export", "info", &self.nfs_cluster, &pseudo])?;
         let mut export: Value = serde_json::from_str(&info).unwrap();
         change(&mut export);
-        run("ceph", &["nfs", "export", "apply", &self.nfs_cluster, "-i", "-"], &export.to_string()).map(drop)
+        run(
+            "ceph",
+            &["nfs", "export", "apply", &self.nfs_cluster, "-i", "-"],
+            &export.to_string(),
+        )
+        .map(drop)
     }
 
     fn fuse(&self, identity: &str, key: &str, root: &str, at: &str) -> Hand<()> {
@@ -89,8 +97,23 @@ impl Lab {
         let keyring = format!("{at}.keyring");
         fs::write(&keyring, format!("[client.{identity}]\n\tkey = {key}\n")).unwrap();
         let fs_name = format!("--client_mds_namespace={FS}");
-        run("ceph-fuse", &["--id", identity, "-k", &keyring, "-m", &self.mon_host, &fs_name, "-r", root, at], "")
-            .map(drop)
+        run(
+            "ceph-fuse",
+            &[
+                "--id",
+                identity,
+                "-k",
+                &keyring,
+                "-m",
+                &self.mon_host,
+                &fs_name,
+                "-r",
+                root,
+                at,
+            ],
+            "",
+        )
+        .map(drop)
     }
 }
 
@@ -105,11 +128,19 @@ impl Subject for Lab {
     }
 
     fn fresh_uid(&self) -> String {
-        format!("c{}-{}", std::process::id(), self.counter.fetch_add(1, Ordering::Relaxed))
+        format!(
+            "c{}-{}",
+            std::process::id(),
+            self.counter.fetch_add(1, Ordering::Relaxed)
+        )
     }
 
     async fn root(&self, v: &VolumeRef) -> Hand<RootDirectory> {
-        let stat = run("stat", &["-c", "%u %g %a", &format!("{ADMIN}{}", self.path(v)?)], "")?;
+        let stat = run(
+            "stat",
+            &["-c", "%u %g %a", &format!("{ADMIN}{}", Self::path(v)?)],
+            "",
+        )?;
         let words: Vec<_> = stat.split(' ').collect();
         Ok(RootDirectory {
             uid: words[0].parse().unwrap(),
@@ -119,10 +150,20 @@ impl Subject for Lab {
     }
 
     async fn fill(&self, v: &VolumeRef, bytes: u64) -> Hand<()> {
-        let file = format!("of={ADMIN}{}/fill", self.path(v)?);
-        run("dd", &["if=/dev/zero", &file, "bs=1048576", &format!("count={}", bytes >> 20), "conv=fsync"], "")?;
+        let file = format!("of={ADMIN}{}/fill", Self::path(v)?);
+        run(
+            "dd",
+            &[
+                "if=/dev/zero",
+                &file,
+                "bs=1048576",
+                &format!("count={}", bytes >> 20),
+                "conv=fsync",
+            ],
+            "",
+        )?;
         for _ in 0..100 {
-            let info: Value = serde_json::from_str(&self.subvolume(&["info"], v, &[])?).unwrap();
+            let info: Value = serde_json::from_str(&Self::subvolume(&["info"], v, &[])?).unwrap();
             if info["bytes_used"].as_u64() >= Some(bytes) {
                 return Ok(());
             }
@@ -134,13 +175,13 @@ impl Subject for Lab {
     async fn set_tag(&self, v: &VolumeRef, text: Option<&str>) -> Hand<()> {
         let key = owner::Owner::METADATA_KEY;
         match text {
-            Some(text) => self.subvolume(&["metadata", "set"], v, &[key, text]).map(drop),
-            None => self.subvolume(&["metadata", "rm"], v, &[key]).map(drop),
+            Some(text) => Self::subvolume(&["metadata", "set"], v, &[key, text]).map(drop),
+            None => Self::subvolume(&["metadata", "rm"], v, &[key]).map(drop),
         }
     }
 
     async fn set_quota(&self, v: &VolumeRef, bytes: u64) -> Hand<()> {
-        self.subvolume(&["resize"], v, &[&bytes.to_string()]).map(drop)
+        Self::subvolume(&["resize"], v, &[&bytes.to_string()]).map(drop)
     }
 
     async fn delete_subvolume(&self, v: &VolumeRef) -> Hand<()> {
@@ -148,26 +189,44 @@ impl Subject for Lab {
             // Ceph tells of an identity's capabilities, and takes them away, only by way of the subvolume.
             return conformance::missing("delete_subvolume");
         }
-        self.subvolume(&["rm"], v, &[]).map(drop)
+        Self::subvolume(&["rm"], v, &[]).map(drop)
     }
 
     async fn add_snapshot(&self, v: &VolumeRef) -> Hand<()> {
-        self.subvolume(&["snapshot", "create"], v, &["s"]).map(drop)
+        Self::subvolume(&["snapshot", "create"], v, &["s"]).map(drop)
     }
 
     async fn remove_snapshots(&self, v: &VolumeRef) -> Hand<()> {
-        self.subvolume(&["snapshot", "rm"], v, &["s"]).map(drop)
+        Self::subvolume(&["snapshot", "rm"], v, &["s"]).map(drop)
     }
 
     async fn take_path(&self, v: &VolumeRef, other: &VolumeRef) -> Hand<()> {
         let pseudo = owner::pseudo_path(&v.owner.uid);
-        let path = self.path(other)?;
+        let path = Self::path(other)?;
         ceph(&["nfs", "export", "rm", &self.nfs_cluster, &pseudo])?;
-        ceph(&["nfs", "export", "create", "cephfs", &self.nfs_cluster, &pseudo, FS, "--path", &path]).map(drop)
+        ceph(&[
+            "nfs",
+            "export",
+            "create",
+            "cephfs",
+            &self.nfs_cluster,
+            &pseudo,
+            FS,
+            "--path",
+            &path,
+        ])
+        .map(drop)
     }
 
     async fn remove_export(&self, v: &VolumeRef) -> Hand<()> {
-        ceph(&["nfs", "export", "rm", &self.nfs_cluster, &owner::pseudo_path(&v.owner.uid)]).map(drop)
+        ceph(&[
+            "nfs",
+            "export",
+            "rm",
+            &self.nfs_cluster,
+            &owner::pseudo_path(&v.owner.uid),
+        ])
+        .map(drop)
     }
 
     async fn add_client(&self, v: &VolumeRef) -> Hand<()> {
@@ -185,21 +244,32 @@ impl Subject for Lab {
 
     async fn authorize(&self, v: &VolumeRef, identity: &str) -> Hand<()> {
         let tenant = format!("--tenant_id={}", v.tenant);
-        self.subvolume(&["authorize"], v, &[identity, "--access_level=rw", &tenant]).map(drop)
+        Self::subvolume(&["authorize"], v, &[identity, "--access_level=rw", &tenant]).map(drop)
     }
 
     async fn deauthorize(&self, v: &VolumeRef, identity: &str) -> Hand<()> {
         // As an export that was interrupted leaves it.
-        self.subvolume(&["metadata", "set"], v, &["shoal.storage/evict", &json!([identity]).to_string()])?;
-        self.subvolume(&["deauthorize"], v, &[identity]).map(drop)
+        Self::subvolume(
+            &["metadata", "set"],
+            v,
+            &["shoal.storage/evict", &json!([identity]).to_string()],
+        )?;
+        Self::subvolume(&["deauthorize"], v, &[identity]).map(drop)
     }
 
     async fn add_identity(&self, identity: &str) -> Hand<()> {
-        ceph(&["auth", "get-or-create", &format!("client.{identity}"), "mon", "allow r"]).map(drop)
+        ceph(&[
+            "auth",
+            "get-or-create",
+            &format!("client.{identity}"),
+            "mon",
+            "allow r",
+        ])
+        .map(drop)
     }
 
     async fn mount(&self, v: &VolumeRef, identity: &str, key: &Key, directory: &str) -> Hand<u64> {
-        let path = self.path(v)?;
+        let path = Self::path(v)?;
         if !directory.is_empty() {
             fs::create_dir_all(format!("{ADMIN}{path}{directory}")).unwrap();
         }

@@ -285,6 +285,25 @@ pub(crate) struct SubvolumeResize<'a> {
 }
 request!(SubvolumeResize<'_>, "fs subvolume resize", VOLUMES, (), nothing);
 
+/// The subvolumes of a group.
+#[derive(Serialize)]
+pub(crate) struct SubvolumeLs<'a> {
+    pub vol_name: &'a str,
+    pub group_name: &'a str,
+}
+request!(
+    SubvolumeLs<'_>,
+    "fs subvolume ls",
+    VOLUMES,
+    Vec<SubvolumeName>,
+    json
+);
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SubvolumeName {
+    pub name: String,
+}
+
 /// -2: absent. -39: it has snapshots.
 #[derive(Serialize)]
 pub(crate) struct SubvolumeRm<'a> {

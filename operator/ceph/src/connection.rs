@@ -279,6 +279,13 @@ impl Link {
         }
     }
 
+    /// Whether any answer is owed. What is owed is known of the link alone.
+    fn owes(&self) -> bool {
+        let servers = self.metadata_servers.lock();
+        let all = [&self.monitors, &self.volumes, &self.nfs];
+        all.into_iter().chain(servers.values()).any(|lane| lane.is_held())
+    }
+
     fn lane(&self, target: &Target) -> Arc<Lane> {
         match target {
             Target::Monitors => Arc::clone(&self.monitors),
@@ -384,8 +391,11 @@ impl Call {
         let answer = answer?;
         if answer.code != 0 {
             let errno = answer.code.abs();
-            if target == Target::Monitors && errno == EPERM {
-                // What a monitor says to a client that knows it as another cluster's.
+            let another_clusters = target == Target::Monitors && errno == EPERM;
+            // A session keeps the capabilities it began with.
+            let may_not = errno == EACCES && !self.link.owes();
+            if another_clusters || may_not {
+                // The first is what a monitor says to a client that knows it as another cluster's.
                 self.connection.forget(&self.link);
             }
             let message = if R::DISCREET {

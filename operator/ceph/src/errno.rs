@@ -131,7 +131,11 @@ mod tests {
         assert_eq!(error(ETIMEDOUT), Error::TimedOut("fs subvolume info".into()));
         assert!(matches!(error(EACCES), Error::CredentialsRefused(_)));
         for errno in [EOPNOTSUPP, ENOTCONN, ESHUTDOWN] {
-            assert_eq!((error(errno).class(), error(errno).scope()), (Class::Transient, Scope::Backend), "{errno}");
+            assert_eq!(
+                (error(errno).class(), error(errno).scope()),
+                (Class::Transient, Scope::Backend),
+                "{errno}"
+            );
         }
         for errno in [EPERM, EEXIST, ENOTDIR, EINVAL, EFBIG, ENAMETOOLONG] {
             assert_eq!(error(errno).class(), Class::Stalled, "{errno}");

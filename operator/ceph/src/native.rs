@@ -9,9 +9,10 @@ use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     volume::Export,
 };
+use tokio::time::Instant;
 
 use crate::{
-    commands::{Authorize, AuthorizedList, ClientEvict, Deauthorize, SessionLs},
+    commands::{Authorize, AuthorizedList, ClientEvict, Deauthorize, Place, SessionLs, SubvolumeLs},
     errno::{EINVAL, ENOENT, EPERM, Fault},
     subvolume::Found,
     work::Work,
@@ -196,18 +197,70 @@ impl Work<'_> {
             })
     }
 
+    /// Takes an identity's access away, and leaves it what it has to other shares.
     async fn deauthorize(&self, identity: &str) -> Result<()> {
-        match self
-            .call
-            .run(&Deauthorize {
-                place: self.place(),
-                auth_id: identity,
-            })
-            .await
-        {
-            Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
-            _ => Ok(()),
+        // Asked again, Ceph says whether the identity is still there.
+        if self.deny(identity).await? && self.deny(identity).await? {
+            self.keep_usable(identity).await?;
         }
+        Ok(())
+    }
+
+    /// Whether there was such an identity.
+    async fn deny(&self, identity: &str) -> Result<bool> {
+        let deauthorize = Deauthorize {
+            place: self.place(),
+            auth_id: identity,
+        };
+        match self.call.run(&deauthorize).await {
+            Ok(()) => Ok(true),
+            Err(fault) if fault.errno() == Some(ENOENT) => Ok(false),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// With access to one of several subvolumes 18.2 takes away the capability to speak to the monitors, without which
+    /// none of the others can be mounted (20.2 does not). To authorize one of the others again gives it back.
+    async fn keep_usable(&self, identity: &str) -> Result<()> {
+        let begun = Instant::now();
+        let list = SubvolumeLs {
+            vol_name: self.fs_name(),
+            group_name: &self.backend.settings.subvolume_group,
+        };
+        for other in self.call.run(&list).await? {
+            // To cut off whoever is to be cut off matters more.
+            if begun.elapsed() > self.backend.settings.command_timeout {
+                tracing::warn!("an identity that lost one share was not found on another in time");
+                return Ok(());
+            }
+            let place = Place {
+                sub_name: &other.name,
+                ..self.place()
+            };
+            let listed = match self.call.run(&AuthorizedList { place: place.clone() }).await {
+                Ok(listed) => listed,
+                // Gone meanwhile, or half made.
+                Err(Fault::Rejected(_)) => continue,
+                Err(fault) => return Err(fault.into()),
+            };
+            let level = match listed.get(identity).map(String::as_str) {
+                Some("rw") => AccessLevel::ReadWrite,
+                Some("r") => AccessLevel::ReadOnly,
+                _ => continue,
+            };
+            let again = Authorize {
+                place,
+                auth_id: identity,
+                access_level: level_name(level),
+                tenant_id: &self.volume.tenant,
+            };
+            return match self.call.run(&again).await {
+                // Another tenant's is not ours to mend.
+                Ok(_) | Err(Fault::Rejected(_)) => Ok(()),
+                Err(fault) => Err(fault.into()),
+            };
+        }
+        Ok(())
     }
 
     /// Ends every session of these identities whose root is the path or below it: `fs subvolume evict` misses the

@@ -52,6 +52,7 @@ enum Health {
     NotReady,
     Missing,
     Replaced,
+    Moved,
 }
 
 const SLOTS: usize = 5;
@@ -159,6 +160,7 @@ fn happen(world: &mut World, event: Event, serial: usize) {
                     reasons::BACKEND_UNREACHABLE,
                 ))),
                 Health::Missing => None,
+                Health::Moved => Some(Ok(moved(backend_description()))),
                 Health::Replaced => Some(Ok(replaced(backend_description()))),
             }
         }
@@ -199,7 +201,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => slot().prop_map(Event::LetIn),
         1 => any::<bool>().prop_map(Event::Snapshots),
         1 => slot().prop_map(Event::Unavailable),
-        2 => select(vec![Health::Well, Health::Well, Health::NotReady, Health::Missing, Health::Replaced])
+        2 => select(vec![Health::Well, Health::Well, Health::NotReady, Health::Missing, Health::Moved, Health::Replaced])
             .prop_map(Event::Backend),
         3 => (select(vec![Scope::Object, Scope::Backend]), any::<bool>())
             .prop_map(|(scope, took_place)| Event::Fault(Fault { scope, took_place })),

@@ -235,6 +235,13 @@ pub fn replaced(mut description: Description) -> Description {
     description
 }
 
+/// The same storage, reached elsewhere.
+pub fn moved(mut description: Description) -> Description {
+    description.nfs_endpoints = vec!["10.9.0.8".into()];
+    description.monitors = vec!["10.9.0.3:6789".into()];
+    description
+}
+
 pub fn candidate(name: &str, state: Result<Description, Failure>) -> Candidate {
     Candidate {
         name: name.into(),

@@ -268,6 +268,13 @@ fn a_rule_may_name_its_secret() {
 }
 
 #[test]
+fn a_rule_with_the_longest_name_has_a_secret_too() {
+    let name = |length| cephx_rule(&"r".repeat(length), None).view().secret_name();
+    assert!(name(247).ends_with("-cephx"));
+    assert!(name(253).starts_with("shoal-uid-") && name(248).starts_with("shoal-uid-"));
+}
+
+#[test]
 fn the_same_verdict_again_is_not_written() {
     let mut view = cephx_rule("r", Some("alice")).held().view();
     let told = |view: &RuleView, at| {

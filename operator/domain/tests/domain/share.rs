@@ -271,11 +271,7 @@ fn any_change_of_what_status_rests_on_makes_it_look() {
         |o| o.rules[0].rule = o.rules[0].rule.clone().edited(),
         |o| o.rules[0].rule = o.rules[0].rule.clone().leaving(),
         |o| o.share.metadata.annotations = None,
-        |o| {
-            let mut moved = backend_description();
-            moved.nfs_endpoints = vec!["10.9.0.8".into()];
-            o.backend = Some(Ok(moved));
-        },
+        |o| o.backend = Some(Ok(moved(backend_description()))),
     ];
     for (i, change) in changes.iter().enumerate() {
         let mut o = ready();
@@ -288,15 +284,23 @@ fn any_change_of_what_status_rests_on_makes_it_look() {
 fn a_backend_that_moved_is_republished_and_nothing_else() {
     let mut world = ready_world();
     let before = world.status();
-    let mut moved = backend_description();
-    moved.nfs_endpoints = vec!["10.9.0.8".into()];
-    world.backend = Some(Ok(moved));
+    world.backend = Some(Ok(moved(backend_description())));
     world.steps.clear();
     world.pass(None);
     assert_eq!(world.steps, ["Look", "Annotate"]);
     let after = world.status();
     assert_eq!(after.export_locations[0].path, "10.9.0.8:/shoal-uid-a");
     assert_ne!(after.export_revision, before.export_revision);
+}
+
+#[test]
+fn a_crash_between_annotations_and_status_does_not_go_unnoticed() {
+    let mut world = ready_world();
+    world.backend = Some(Ok(moved(backend_description())));
+    world.pass(Some(1));
+    assert_eq!(world.steps.last(), Some(&"Annotate"));
+    world.pass(None);
+    assert_eq!(world.status().export_locations[0].path, "10.9.0.8:/shoal-uid-a");
 }
 
 // ---- its backend

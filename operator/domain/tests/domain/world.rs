@@ -969,8 +969,16 @@ impl World {
                 );
                 if says(conditions, types::READY) {
                     assert_eq!(there.size_bytes, Some(share.spec.size.bytes()));
-                    assert!(!status.export_locations.is_empty());
-                    assert!(share.metadata.annotations.is_some());
+                    let backend = self.usable_backend().unwrap();
+                    let host = if self.is_nfs() {
+                        &backend.nfs_endpoints[0]
+                    } else {
+                        &backend.monitors[0]
+                    };
+                    let path = &status.export_locations[0].path;
+                    assert!(path.starts_with(host), "{path}");
+                    let annotations = share.metadata.annotations.as_ref().unwrap();
+                    assert_eq!(&annotations["shoal.storage/export-location"], path);
                     assert_eq!(status.observed_generation, share.metadata.generation);
                 } else {
                     let reason = why_not_ready(conditions);
