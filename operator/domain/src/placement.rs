@@ -66,7 +66,8 @@ fn serves_protocol(request: &Request<'_>, candidate: &Candidate) -> Option<Strin
 
 fn has_room(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
     let free = candidate.state.as_ref().ok()?.free_bytes?;
-    (free < request.size_bytes).then(|| format!("{free} bytes free, {} asked for", request.size_bytes))
+    // Without the number, which moves all the time: each new message would be a write.
+    (free < request.size_bytes).then(|| "has no room for it".into())
 }
 
 /// Chooses the backend with the most room among those that no filter objects to; the name decides between equals.

@@ -137,6 +137,9 @@ type ShareDecision = Decision<ShareStatus, Effect>;
 /// and wakes its shares when it comes back; this is for when it never noticed.
 const AFTER_BACKEND_TROUBLE: Duration = Duration::from_secs(15);
 
+/// How soon a share without a place looks for one again, if nothing wakes it earlier.
+const PLACE_AGAIN: Duration = Duration::from_secs(30);
+
 /// Decides about a share.
 pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
     Pass {
@@ -298,7 +301,8 @@ impl Pass<'_> {
                         .build(),
                     ..ShareStatus::default()
                 };
-                self.done_telling_rules(status, Next::Await, &failure)
+                // Room can appear without an event.
+                self.done_telling_rules(status, Next::After(PLACE_AGAIN), &failure)
             }
         }
     }

@@ -72,10 +72,8 @@ fn it_says_backend_by_backend_why_none_fits() {
     );
     assert_eq!(
         failure.message,
-        format!(
-            "down: not ready (BackendUnreachable); full: 5 bytes free, {GI} asked for; native: does not serve NFS; \
-             other: not selected by the type"
-        )
+        "down: not ready (BackendUnreachable); full: has no room for it; native: does not serve NFS; \
+         other: not selected by the type"
     );
     assert!(
         place(&share_type, &[])
