@@ -444,7 +444,11 @@ fn table(runs: &[Run]) -> String {
 /// Milliseconds at p50 and p95, to make and to remove one.
 pub fn bare_commands(world: &World, filesystem: &str, protocol: Protocol, times: usize) -> Result<String> {
     let ceph = world.lab.ceph()?;
-    let nfs = if protocol == Protocol::NFS { ceph.nfs_cluster() } else { "" };
+    let nfs = if protocol == Protocol::NFS {
+        ceph.nfs_cluster()
+    } else {
+        ""
+    };
     let script = include_str!("bare_commands.py");
     let words = ["python3", "-c", script, filesystem, nfs, &times.to_string()];
     ceph.command(&words)

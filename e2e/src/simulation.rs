@@ -38,7 +38,10 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     lab::{KubernetesRelease, LabOptions},
-    world::{Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, condition, eventually, until, until_gone},
+    world::{
+        Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, condition, eventually, until,
+        until_gone,
+    },
 };
 
 /// Name of the world's simulated backend, and of its file system.
@@ -57,17 +60,27 @@ impl Simulation {
     pub async fn start(release: KubernetesRelease) -> Result<Self> {
         let simulation = Self::without_operator(release).await?;
         simulation.start_operator("").await?;
-        simulation.until_backend(BACKEND, "True", reasons::AVAILABLE).await?;
+        simulation
+            .until_backend(BACKEND, "True", reasons::AVAILABLE)
+            .await?;
         Ok(simulation)
     }
 
     /// The same without an operator.
     pub async fn without_operator(release: KubernetesRelease) -> Result<Self> {
-        let options = LabOptions { ceph: None, kubernetes: Some(release), ..LabOptions::default() };
+        let options = LabOptions {
+            ceph: None,
+            kubernetes: Some(release),
+            ..LabOptions::default()
+        };
         let world = World::start(&options).await?;
         fs::create_dir(world.lab.folder().join("state"))?;
         world.add_simulated_backend().await?;
-        Ok(Self { world, operator: Mutex::default(), alone: Mutex::default() })
+        Ok(Self {
+            world,
+            operator: Mutex::default(),
+            alone: Mutex::default(),
+        })
     }
 
     /// For a scenario that stops the operator or changes what all shares rest on: no other of its kind runs meanwhile.
@@ -82,14 +95,19 @@ impl Simulation {
     /// How an operator of this world is started.
     pub fn operator_options(&self, name: &str) -> OperatorOptions {
         let mut options = OperatorOptions::quick(name);
-        options.flags.push(format!("--simulated-state={}", self.state().display()));
+        options
+            .flags
+            .push(format!("--simulated-state={}", self.state().display()));
         options
     }
 
     /// Starts an operator, and waits until it leads, unless it is to die. Always under one name, so that it need not wait
     /// for the Lease of one that was killed.
     pub async fn start_operator(&self, failpoints: &str) -> Result<()> {
-        let options = OperatorOptions { failpoints: failpoints.into(), ..self.operator_options("operator") };
+        let options = OperatorOptions {
+            failpoints: failpoints.into(),
+            ..self.operator_options("operator")
+        };
         self.start_operator_with(&options).await
     }
 
@@ -121,7 +139,12 @@ impl Simulation {
 
     /// Everything the operator that runs has logged.
     pub async fn log(&self) -> Result<String> {
-        self.operator.lock().await.as_ref().context("no operator runs")?.log()
+        self.operator
+            .lock()
+            .await
+            .as_ref()
+            .context("no operator runs")?
+            .log()
     }
 
     // ---- objects
@@ -129,76 +152,132 @@ impl Simulation {
     /// Makes a Share of 1Gi and waits until it is Ready.
     pub async fn ready_share(&self, namespace: &str, name: &str, protocol: Protocol) -> Result<Share> {
         self.world.share(namespace, name, share_spec(protocol)).await?;
-        self.until_share(namespace, name, "True", reasons::AVAILABLE).await
+        self.until_share(namespace, name, "True", reasons::AVAILABLE)
+            .await
     }
 
     /// Waits until a share's Ready condition is as wanted and answers its spec.
-    pub async fn until_share(&self, namespace: &str, name: &str, status: &str, reason: &str) -> Result<Share> {
-        until(&self.world.api::<Share>(namespace), name, &format!("Ready {status} {reason}"), |share: &Share| {
-            share.status.as_ref().is_some_and(|s| {
-                condition(&s.conditions, "Ready") == Some((status, reason))
-                    && s.observed_generation == share.metadata.generation
-            })
-        })
+    pub async fn until_share(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<Share> {
+        until(
+            &self.world.api::<Share>(namespace),
+            name,
+            &format!("Ready {status} {reason}"),
+            |share: &Share| {
+                share.status.as_ref().is_some_and(|s| {
+                    condition(&s.conditions, "Ready") == Some((status, reason))
+                        && s.observed_generation == share.metadata.generation
+                })
+            },
+        )
         .await
     }
 
     /// Waits until a rule's Ready condition is as wanted and answers its spec.
-    pub async fn until_rule(&self, namespace: &str, name: &str, status: &str, reason: &str) -> Result<ShareAccessRule> {
+    pub async fn until_rule(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<ShareAccessRule> {
         let api = self.world.api::<ShareAccessRule>(namespace);
-        until(&api, name, &format!("Ready {status} {reason}"), |rule: &ShareAccessRule| {
-            rule.status.as_ref().is_some_and(|s| {
-                condition(&s.conditions, "Ready") == Some((status, reason))
-                    && s.observed_generation == rule.metadata.generation
-            })
-        })
+        until(
+            &api,
+            name,
+            &format!("Ready {status} {reason}"),
+            |rule: &ShareAccessRule| {
+                rule.status.as_ref().is_some_and(|s| {
+                    condition(&s.conditions, "Ready") == Some((status, reason))
+                        && s.observed_generation == rule.metadata.generation
+                })
+            },
+        )
         .await
     }
 
     /// Waits until a backend's Ready condition is as wanted.
     pub async fn until_backend(&self, name: &str, status: &str, reason: &str) -> Result<ShareBackend> {
         let api = self.world.cluster_api::<ShareBackend>();
-        until(&api, name, &format!("Ready {status} {reason}"), |backend: &ShareBackend| {
-            let conditions = backend.status.as_ref().map_or(&[][..], |s| &s.conditions);
-            condition(conditions, "Ready") == Some((status, reason))
-        })
+        until(
+            &api,
+            name,
+            &format!("Ready {status} {reason}"),
+            |backend: &ShareBackend| {
+                let conditions = backend.status.as_ref().map_or(&[][..], |s| &s.conditions);
+                condition(conditions, "Ready") == Some((status, reason))
+            },
+        )
         .await
     }
 
     /// Changes a share's spec.
     pub async fn change_share(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<Share> {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.world.api::<Share>(namespace).patch(name, &PatchParams::default(), &patch).await
+        self.world
+            .api::<Share>(namespace)
+            .patch(name, &PatchParams::default(), &patch)
+            .await
     }
 
     /// Changes a rule's spec.
-    pub async fn change_rule(&self, namespace: &str, name: &str, spec: Value) -> kube::Result<ShareAccessRule> {
+    pub async fn change_rule(
+        &self,
+        namespace: &str,
+        name: &str,
+        spec: Value,
+    ) -> kube::Result<ShareAccessRule> {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.world.api::<ShareAccessRule>(namespace).patch(name, &PatchParams::default(), &patch).await
+        self.world
+            .api::<ShareAccessRule>(namespace)
+            .patch(name, &PatchParams::default(), &patch)
+            .await
     }
 
     /// Asks for a share's deletion.
     pub async fn delete_share(&self, namespace: &str, name: &str) -> Result<()> {
-        self.world.api::<Share>(namespace).delete(name, &DeleteParams::default()).await?;
+        self.world
+            .api::<Share>(namespace)
+            .delete(name, &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
     /// Asks for a rule's deletion.
     pub async fn delete_rule(&self, namespace: &str, name: &str) -> Result<()> {
-        self.world.api::<ShareAccessRule>(namespace).delete(name, &DeleteParams::default()).await?;
+        self.world
+            .api::<ShareAccessRule>(namespace)
+            .delete(name, &DeleteParams::default())
+            .await?;
         Ok(())
     }
 
     /// Deletes every share and rule of a namespace, and waits until they are gone.
     pub async fn clear(&self, namespace: &str) -> Result<()> {
-        let (shares, rules) = (self.world.api::<Share>(namespace), self.world.api::<ShareAccessRule>(namespace));
-        rules.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        shares.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        eventually(&format!("namespace {namespace} to be empty"), PATIENCE, async || {
-            let left = shares.list(&ListParams::default()).await?.items.len()
-                + rules.list(&ListParams::default()).await?.items.len();
-            Ok((left == 0).then_some(()))
-        })
+        let (shares, rules) = (
+            self.world.api::<Share>(namespace),
+            self.world.api::<ShareAccessRule>(namespace),
+        );
+        rules
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        shares
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await?;
+        eventually(
+            &format!("namespace {namespace} to be empty"),
+            PATIENCE,
+            async || {
+                let left = shares.list(&ListParams::default()).await?.items.len()
+                    + rules.list(&ListParams::default()).await?.items.len();
+                Ok((left == 0).then_some(()))
+            },
+        )
         .await
     }
 
@@ -215,26 +294,39 @@ impl Simulation {
     /// Waits for an event with this reason about an object, and returns its note.
     pub async fn until_event(&self, namespace: &str, about: &str, reason: &str) -> Result<String> {
         let events: Api<Event> = Api::namespaced(self.world.client.clone(), namespace);
-        eventually(&format!("an event {reason} about {about}"), PATIENCE, async || {
-            let list = events.list(&ListParams::default()).await?;
-            Ok(list.items.into_iter().find_map(|event| {
-                let regarding = event.regarding?.name?;
-                (regarding == about && event.reason.as_deref() == Some(reason)).then(|| event.note.unwrap_or_default())
-            }))
-        })
+        eventually(
+            &format!("an event {reason} about {about}"),
+            PATIENCE,
+            async || {
+                let list = events.list(&ListParams::default()).await?;
+                Ok(list.items.into_iter().find_map(|event| {
+                    let regarding = event.regarding?.name?;
+                    (regarding == about && event.reason.as_deref() == Some(reason))
+                        .then(|| event.note.unwrap_or_default())
+                }))
+            },
+        )
         .await
     }
 
     /// A Secret, if it is there.
     pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>> {
-        Ok(Api::<Secret>::namespaced(self.world.client.clone(), namespace).get_opt(name).await?)
+        Ok(Api::<Secret>::namespaced(self.world.client.clone(), namespace)
+            .get_opt(name)
+            .await?)
     }
 
     // ---- the backend
 
     /// What a simulated backend keeps. Only once it has answered.
     pub async fn cluster(&self, backend: &str) -> Result<Cluster> {
-        let uid = self.world.cluster_api::<ShareBackend>().get(backend).await?.uid().unwrap_or_default();
+        let uid = self
+            .world
+            .cluster_api::<ShareBackend>()
+            .get(backend)
+            .await?
+            .uid()
+            .unwrap_or_default();
         let file = self.state().join(format!("{backend}-{uid}.json"));
         ensure!(file.is_file(), "{} is not there", file.display());
         Ok(Cluster::with_state_file(&file, 0)?)
@@ -247,13 +339,23 @@ impl Simulation {
 
     /// What [`BACKEND`] holds for a share.
     pub async fn held(&self, share: &Share) -> Result<Option<HeldShare>> {
-        Ok(self.holdings().await?.share(BACKEND, &share.uid().unwrap_or_default()))
+        Ok(self
+            .holdings()
+            .await?
+            .share(BACKEND, &share.uid().unwrap_or_default()))
     }
 
     /// The clients that are let in to a share, as `<client> <level>`.
     pub async fn let_in(&self, share: &Share) -> Result<Vec<String>> {
-        let held = self.held(share).await?.with_context(|| format!("nothing is held for {}", share.name_any()))?;
-        Ok(held.access.iter().map(|g| format!("{} {:?}", g.client, g.level)).collect())
+        let held = self
+            .held(share)
+            .await?
+            .with_context(|| format!("nothing is held for {}", share.name_any()))?;
+        Ok(held
+            .access
+            .iter()
+            .map(|g| format!("{} {:?}", g.client, g.level))
+            .collect())
     }
 
     /// Waits until every share and rule is as its spec asks or says why not, and nothing is being deleted. Of one namespace,
@@ -274,7 +376,8 @@ impl Simulation {
         let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
         for share in &shares {
             let status = share.status.clone().unwrap_or_default();
-            let is = |type_: &str| condition(&status.conditions, type_).is_some_and(|(truth, _)| truth == "True");
+            let is =
+                |type_: &str| condition(&status.conditions, type_).is_some_and(|(truth, _)| truth == "True");
             let done = status.observed_generation == share.metadata.generation
                 && !is("Reconciling")
                 && (is("Ready") || is("Stalled"));
@@ -287,8 +390,11 @@ impl Simulation {
             let has_share = shares
                 .iter()
                 .any(|s| s.name_any() == rule.spec.share_ref.name && s.namespace() == rule.namespace());
-            let wanted: &[AccessPhase] =
-                if has_share { &[AccessPhase::Active, AccessPhase::Error] } else { &[AccessPhase::QueuedToApply] };
+            let wanted: &[AccessPhase] = if has_share {
+                &[AccessPhase::Active, AccessPhase::Error]
+            } else {
+                &[AccessPhase::QueuedToApply]
+            };
             let done = status.observed_generation == rule.metadata.generation
                 && status.phase.is_some_and(|phase| wanted.contains(&phase));
             if rule.metadata.deletion_timestamp.is_some() || !done {
@@ -304,7 +410,10 @@ impl Simulation {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     {
         let client = self.world.client.clone();
-        let api = namespace.map_or_else(|| Api::<K>::all(client.clone()), |n| Api::namespaced(client.clone(), n));
+        let api = namespace.map_or_else(
+            || Api::<K>::all(client.clone()),
+            |n| Api::namespaced(client.clone(), n),
+        );
         Ok(api.list(&ListParams::default()).await?.items)
     }
 
@@ -312,8 +421,16 @@ impl Simulation {
     /// quota, root, export and clients, every key, and that nothing else is there. For objects that are settled, and rules
     /// that are all good.
     pub async fn check_holdings(&self, namespace: Option<&str>) -> Result<()> {
-        let namespaces = Api::<Namespace>::all(self.world.client.clone()).list(&ListParams::default()).await?.items;
-        let uid_of = |name: &str| namespaces.iter().find(|n| n.name_any() == name).and_then(ResourceExt::uid);
+        let namespaces = Api::<Namespace>::all(self.world.client.clone())
+            .list(&ListParams::default())
+            .await?
+            .items;
+        let uid_of = |name: &str| {
+            namespaces
+                .iter()
+                .find(|n| n.name_any() == name)
+                .and_then(ResourceExt::uid)
+        };
         let shares: Vec<Share> = self.list(namespace).await?;
         let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
         let cluster = self.cluster(BACKEND).await?;
@@ -327,7 +444,10 @@ impl Simulation {
             if status.backend_name.as_deref() != Some(BACKEND) {
                 continue;
             }
-            let (uid, namespace) = (share.uid().unwrap_or_default(), share.namespace().unwrap_or_default());
+            let (uid, namespace) = (
+                share.uid().unwrap_or_default(),
+                share.namespace().unwrap_or_default(),
+            );
             subvolumes.insert((BACKEND.to_owned(), subvolume_name(&uid)));
             if share.spec.protocol == Protocol::NFS {
                 exports.insert(pseudo_path(&uid));
@@ -372,41 +492,98 @@ impl Simulation {
             (Some(_), _) => false,
             (None, _) => true,
         };
-        let held: BTreeSet<_> =
-            holdings.subvolumes.iter().filter(|(_, held)| its(&held.tag)).map(|(name, _)| name.clone()).collect();
-        ensure!(held == subvolumes, "held subvolumes {held:?}, and the objects say {subvolumes:?}");
+        let held: BTreeSet<_> = holdings
+            .subvolumes
+            .iter()
+            .filter(|(_, held)| its(&held.tag))
+            .map(|(name, _)| name.clone())
+            .collect();
+        ensure!(
+            held == subvolumes,
+            "held subvolumes {held:?}, and the objects say {subvolumes:?}"
+        );
         let tenant = namespace.map(|namespace| uid_of(namespace).unwrap_or_default());
         let held: BTreeMap<_, _> = holdings
             .identities
             .iter()
             .filter(|(_, held)| tenant.is_none() || held.tenant == tenant)
-            .map(|(name, held)| (name.clone(), (held.tenant.clone().unwrap_or_default(), held.paths.len())))
+            .map(|(name, held)| {
+                (
+                    name.clone(),
+                    (held.tenant.clone().unwrap_or_default(), held.paths.len()),
+                )
+            })
             .collect();
-        ensure!(held == identities, "held identities {held:?}, and the objects say {identities:?}");
+        ensure!(
+            held == identities,
+            "held identities {held:?}, and the objects say {identities:?}"
+        );
         if namespace.is_some() {
             return Ok(());
         }
         let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
-        ensure!(held == exports, "held exports {held:?}, and the objects say {exports:?}");
-        ensure!(holdings.pending == 0, "{} commands are still to come", holdings.pending);
+        ensure!(
+            held == exports,
+            "held exports {held:?}, and the objects say {exports:?}"
+        );
+        ensure!(
+            holdings.pending == 0,
+            "{} commands are still to come",
+            holdings.pending
+        );
         Ok(())
     }
 
     /// Whether a rule's Secret is as it should be and opens its share, and no other is there.
-    async fn check_key(&self, cluster: &Cluster, share: &Share, rule: &ShareAccessRule, identity: &str) -> Result<()> {
+    async fn check_key(
+        &self,
+        cluster: &Cluster,
+        share: &Share,
+        rule: &ShareAccessRule,
+        identity: &str,
+    ) -> Result<()> {
         let namespace = rule.namespace().unwrap_or_default();
-        let name = rule.spec.credentials_secret_name.clone().unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
-        let secret = self.secret(&namespace, &name).await?.with_context(|| format!("no Secret {name}"))?;
-        ensure!(secret.type_.as_deref() == Some(cephx_secret::TYPE), "Secret {name} is a {:?}", secret.type_);
+        let name = rule
+            .spec
+            .credentials_secret_name
+            .clone()
+            .unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+        let secret = self
+            .secret(&namespace, &name)
+            .await?
+            .with_context(|| format!("no Secret {name}"))?;
+        ensure!(
+            secret.type_.as_deref() == Some(cephx_secret::TYPE),
+            "Secret {name} is a {:?}",
+            secret.type_
+        );
         let owners: Vec<_> = secret.owner_references().iter().map(|o| o.uid.clone()).collect();
-        ensure!(Some(owners) == rule.uid().map(|uid| vec![uid]), "Secret {name} is owned by {:?}", secret.owner_references());
-        let text = |key: &str| secret_text(&secret, key).with_context(|| format!("Secret {name} has no {key}"));
-        ensure!(text(cephx_secret::USER_ID)? == identity, "Secret {name} is for {}", text(cephx_secret::USER_ID)?);
+        ensure!(
+            Some(owners) == rule.uid().map(|uid| vec![uid]),
+            "Secret {name} is owned by {:?}",
+            secret.owner_references()
+        );
+        let text =
+            |key: &str| secret_text(&secret, key).with_context(|| format!("Secret {name} has no {key}"));
+        ensure!(
+            text(cephx_secret::USER_ID)? == identity,
+            "Secret {name} is for {}",
+            text(cephx_secret::USER_ID)?
+        );
         let key = text(cephx_secret::USER_KEY)?;
         let keyring = text(cephx_secret::KEYRING)?;
-        ensure!(keyring == format!("[client.{identity}]\n\tkey = {key}\n"), "the keyring in Secret {name} is not as Ceph reads it");
+        ensure!(
+            keyring == format!("[client.{identity}]\n\tkey = {key}\n"),
+            "the keyring in Secret {name} is not as Ceph reads it"
+        );
         cluster
-            .mount(BACKEND, &share.uid().unwrap_or_default(), identity, &Key::new(key), "")
+            .mount(
+                BACKEND,
+                &share.uid().unwrap_or_default(),
+                identity,
+                &Key::new(key),
+                "",
+            )
             .with_context(|| format!("the key in Secret {name} does not open the share"))?;
         Ok(())
     }
@@ -428,7 +605,9 @@ impl Simulation {
         let mut writes = Vec::new();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let event: Value = serde_json::from_str(line)?;
-            let is_write = ["create", "update", "patch", "delete", "deletecollection"].iter().any(|v| event["verb"] == *v);
+            let is_write = ["create", "update", "patch", "delete", "deletecollection"]
+                .iter()
+                .any(|v| event["verb"] == *v);
             if event["user"]["username"] == user && is_write && event["objectRef"]["resource"] != "leases" {
                 writes.push(Write::read(&event)?);
             }
@@ -466,7 +645,9 @@ impl Write {
             None => text(&object["resource"]),
         };
         Ok(Self {
-            at: text(&event["requestReceivedTimestamp"]).parse().context("requestReceivedTimestamp")?,
+            at: text(&event["requestReceivedTimestamp"])
+                .parse()
+                .context("requestReceivedTimestamp")?,
             by: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
             verb: text(&event["verb"]),
             resource,
@@ -481,7 +662,9 @@ impl Write {
 pub fn by_resource(writes: &[Write]) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for write in writes {
-        *counts.entry(format!("{} {}", write.verb, write.resource)).or_default() += 1;
+        *counts
+            .entry(format!("{} {}", write.verb, write.resource))
+            .or_default() += 1;
     }
     counts
 }
@@ -491,12 +674,18 @@ fn granted(rule: &ShareAccessRule, squash: Squash) -> Result<Grant> {
     let spec = &rule.spec;
     let generated = generated_identity(&rule.uid().unwrap_or_default());
     let text = spec.access_to.clone().unwrap_or(generated);
-    let Ok(client) = Client::parse(spec.access_type, &text) else { bail!("rule {} names {text}", rule.name_any()) };
+    let Ok(client) = Client::parse(spec.access_type, &text) else {
+        bail!("rule {} names {text}", rule.name_any())
+    };
     let squash = match spec.access_type {
         AccessType::IP => spec.squash.unwrap_or(squash),
         AccessType::CephX => Squash::None,
     };
-    Ok(Grant { client, level: spec.access_level, squash })
+    Ok(Grant {
+        client,
+        level: spec.access_level,
+        squash,
+    })
 }
 
 /// A Share's spec: 1Gi of the default type.
@@ -528,7 +717,10 @@ pub fn message<'a>(
     conditions: &'a [k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
     type_: &str,
 ) -> Option<&'a str> {
-    conditions.iter().find(|c| c.type_ == type_).map(|c| c.message.as_str())
+    conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .map(|c| c.message.as_str())
 }
 
 /// How long quiet is watched for.

@@ -145,6 +145,16 @@ impl Storage {
         Ok(())
     }
 
+    /// Waits until the operator leads.
+    pub async fn until_leading(&self) -> Result<()> {
+        let operator = self.operator.lock().await;
+        operator
+            .as_ref()
+            .context("no operator runs")?
+            .wait_until_leading()
+            .await
+    }
+
     /// Ends the operator as an upgrade does.
     pub async fn stop_operator(&self) -> Result<()> {
         match self.operator.lock().await.take() {

@@ -97,17 +97,25 @@ impl World {
     /// A server that has just learned of kinds and policies refuses objects for a second or two (503: "can be a delay"),
     /// even where the policy says `failurePolicy: Ignore`.
     async fn until_objects_are_taken(&self) -> Result<()> {
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        let dry_run = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         let size = shoal_crds::Size::from_bytes(1).context("a byte")?;
-        let spec = shoal_crds::ShareSpec { share_type_name: None, protocol: shoal_crds::Protocol::NFS, size };
+        let spec = shoal_crds::ShareSpec {
+            share_type_name: None,
+            protocol: shoal_crds::Protocol::NFS,
+            size,
+        };
         let share = shoal_crds::Share::new("trial", spec);
         let shares: Api<shoal_crds::Share> = self.api("default");
-        eventually("the API server to take a Share", PATIENCE, async || {
-            match shares.create(&dry_run, &share).await {
-                Ok(_) => Ok(Some(())),
-                Err(kube::Error::Api(status)) if status.code == 503 => Ok(None),
-                Err(error) => Err(error.into()),
-            }
+        eventually("the API server to take a Share", PATIENCE, async || match shares
+            .create(&dry_run, &share)
+            .await
+        {
+            Ok(_) => Ok(Some(())),
+            Err(kube::Error::Api(status)) if status.code == 503 => Ok(None),
+            Err(error) => Err(error.into()),
         })
         .await
     }

@@ -1,7 +1,7 @@
 //! What the API server refuses by itself, and how it says so: the field, the value and the remedy. And what it must let pass.
 
 #![cfg(test)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::{
@@ -64,13 +64,20 @@ fn document(kind: &str, name: &str, spec: Value) -> Result<DynamicObject> {
 
 /// A dry run: everything happens but the storing.
 async fn create(world: &World, kind: &str, spec: Value) -> Result<kube::Result<DynamicObject>> {
-    let params = PostParams { dry_run: true, ..PostParams::default() };
-    Ok(api(&world.client, kind).create(&params, &document(kind, "tried", spec)?).await)
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    Ok(api(&world.client, kind)
+        .create(&params, &document(kind, "tried", spec)?)
+        .await)
 }
 
 async fn passes(world: &World, kind: &str, spec: Value) -> Result<()> {
     let shown = spec.to_string();
-    create(world, kind, spec).await?.with_context(|| format!("{kind} {shown} must pass"))?;
+    create(world, kind, spec)
+        .await?
+        .with_context(|| format!("{kind} {shown} must pass"))?;
     Ok(())
 }
 
@@ -86,9 +93,18 @@ fn refusal(answer: kube::Result<DynamicObject>, words: &[&str]) -> Result<()> {
         Err(kube::Error::Api(status)) => status,
         Err(error) => return Err(error.into()),
     };
-    ensure!(matches!(status.code, 400 | 422), "refused with {}: {}", status.code, status.message);
+    ensure!(
+        matches!(status.code, 400 | 422),
+        "refused with {}: {}",
+        status.code,
+        status.message
+    );
     for word in words {
-        ensure!(status.message.contains(word), "{word:?} is not in the refusal: {}", status.message);
+        ensure!(
+            status.message.contains(word),
+            "{word:?} is not in the refusal: {}",
+            status.message
+        );
     }
     Ok(())
 }
@@ -127,18 +143,63 @@ async fn sizes(world: &World) -> Result<()> {
     }
     passes(world, "Share", share(json!(1_073_741_824))).await?;
     let remedy = "write for example 100Gi, or 1536Mi for 1.5Gi";
-    let text = ["0", "0Gi", "-1Gi", "1.5Gi", "0.5", "1e3", "1025Pi", "2Ei", "99999999999999999999999999", "", "abc", "1 Gi", "01Gi", "1gi"];
+    let text = [
+        "0",
+        "0Gi",
+        "-1Gi",
+        "1.5Gi",
+        "0.5",
+        "1e3",
+        "1025Pi",
+        "2Ei",
+        "99999999999999999999999999",
+        "",
+        "abc",
+        "1 Gi",
+        "01Gi",
+        "1gi",
+    ];
     for size in text {
-        is_refused(world, "Share", share(json!(size)), &["spec.size", &format!("'{size}' is not"), remedy]).await?;
+        is_refused(
+            world,
+            "Share",
+            share(json!(size)),
+            &["spec.size", &format!("'{size}' is not"), remedy],
+        )
+        .await?;
     }
     for size in [0, -5, 1_i64 << 61] {
-        is_refused(world, "Share", share(json!(size)), &["spec.size", &format!("'{size}' is not"), remedy]).await?;
+        is_refused(
+            world,
+            "Share",
+            share(json!(size)),
+            &["spec.size", &format!("'{size}' is not"), remedy],
+        )
+        .await?;
     }
     for size in [json!(1.5), json!(true), json!(["1Gi"]), json!({})] {
-        is_refused(world, "Share", share(size), &["spec.size", "must be of type integer,string"]).await?;
+        is_refused(
+            world,
+            "Share",
+            share(size),
+            &["spec.size", "must be of type integer,string"],
+        )
+        .await?;
     }
-    is_refused(world, "Share", share(json!("9".repeat(65))), &["spec.size: Too long", "64"]).await?;
-    is_refused(world, "Share", json!({"protocol": "NFS"}), &["spec.size: Required value"]).await
+    is_refused(
+        world,
+        "Share",
+        share(json!("9".repeat(65))),
+        &["spec.size: Too long", "64"],
+    )
+    .await?;
+    is_refused(
+        world,
+        "Share",
+        json!({"protocol": "NFS"}),
+        &["spec.size: Required value"],
+    )
+    .await
 }
 
 async fn protocols_and_types(world: &World) -> Result<()> {
@@ -146,35 +207,101 @@ async fn protocols_and_types(world: &World) -> Result<()> {
         passes(world, "Share", json!({"protocol": protocol, "size": "1Gi"})).await?;
     }
     for protocol in ["SMB", "nfs", ""] {
-        let words = ["spec.protocol", &format!("Unsupported value: \"{protocol}\""), "\"NFS\", \"CephFS\""];
-        is_refused(world, "Share", json!({"protocol": protocol, "size": "1Gi"}), &words).await?;
+        let words = [
+            "spec.protocol",
+            &format!("Unsupported value: \"{protocol}\""),
+            "\"NFS\", \"CephFS\"",
+        ];
+        is_refused(
+            world,
+            "Share",
+            json!({"protocol": protocol, "size": "1Gi"}),
+            &words,
+        )
+        .await?;
     }
-    is_refused(world, "Share", json!({"size": "1Gi"}), &["spec.protocol: Required value"]).await?;
+    is_refused(
+        world,
+        "Share",
+        json!({"size": "1Gi"}),
+        &["spec.protocol: Required value"],
+    )
+    .await?;
     let of_type = |name: &str| json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": name});
     passes(world, "Share", of_type("gold")).await?;
-    is_refused(world, "Share", of_type(""), &["spec.shareTypeName", "at least 1 chars"]).await?;
-    is_refused(world, "Share", of_type(&"x".repeat(254)), &["spec.shareTypeName: Too long", "253"]).await
+    is_refused(
+        world,
+        "Share",
+        of_type(""),
+        &["spec.shareTypeName", "at least 1 chars"],
+    )
+    .await?;
+    is_refused(
+        world,
+        "Share",
+        of_type(&"x".repeat(254)),
+        &["spec.shareTypeName: Too long", "253"],
+    )
+    .await
 }
 
 async fn addresses(world: &World) -> Result<()> {
-    let good = ["10.0.0.5", "10.0.0.0/24", "0.0.0.0/0", "10.0.0.5/32", "fd00::1", "fd00::/64", "fd00::1/128", "::/0"];
+    let good = [
+        "10.0.0.5",
+        "10.0.0.0/24",
+        "0.0.0.0/0",
+        "10.0.0.5/32",
+        "fd00::1",
+        "fd00::/64",
+        "fd00::1/128",
+        "::/0",
+    ];
     for to in good {
         passes(world, "ShareAccessRule", ip(to)).await?;
     }
     for to in ["10.0.0.5/24", "fd00::1/64"] {
-        let words = ["spec.accessTo", to, "has host bits set", "write the first address of the network"];
+        let words = [
+            "spec.accessTo",
+            to,
+            "has host bits set",
+            "write the first address of the network",
+        ];
         is_refused(world, "ShareAccessRule", ip(to), &words).await?;
     }
     let bad = [
-        "10.0.0.0/33", "fd00::/129", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/ 24", "10.0.0.256", "010.0.0.1", "10.0.0",
-        "example.com", "hello world", "10.0.0.5 ", "10.0.0.0/24,10.1.0.0/24", "::ffff:10.0.0.5", "::ffff:10.0.0.0/120",
+        "10.0.0.0/33",
+        "fd00::/129",
+        "10.0.0.0/-1",
+        "10.0.0.0/",
+        "10.0.0.0/ 24",
+        "10.0.0.256",
+        "010.0.0.1",
+        "10.0.0",
+        "example.com",
+        "hello world",
+        "10.0.0.5 ",
+        "10.0.0.0/24,10.1.0.0/24",
+        "::ffff:10.0.0.5",
+        "::ffff:10.0.0.0/120",
         "fe80::1%eth0",
     ];
     for to in bad {
         let value = format!("'{to}' is no IPv4 or IPv6 address or network");
-        is_refused(world, "ShareAccessRule", ip(to), &["spec.accessTo", &value, "write for example 10.0.0.5"]).await?;
+        is_refused(
+            world,
+            "ShareAccessRule",
+            ip(to),
+            &["spec.accessTo", &value, "write for example 10.0.0.5"],
+        )
+        .await?;
     }
-    is_refused(world, "ShareAccessRule", ip(&"1".repeat(129)), &["spec.accessTo: Too long", "128"]).await
+    is_refused(
+        world,
+        "ShareAccessRule",
+        ip(&"1".repeat(129)),
+        &["spec.accessTo: Too long", "128"],
+    )
+    .await
 }
 
 async fn identities(world: &World) -> Result<()> {
@@ -182,16 +309,47 @@ async fn identities(world: &World) -> Result<()> {
         passes(world, "ShareAccessRule", cephx(to)).await?;
     }
     let remedy = "write ASCII letters, digits and _ @ + = : -";
-    let bad = ["al.ice", "al ice", "ålice", "client.alice", "nfs.x", "ganesha.a", "mds.a", "mgr.x", "osd.0", "mon.a", "-x", "a/b", "a*", "a,b"];
+    let bad = [
+        "al.ice",
+        "al ice",
+        "ålice",
+        "client.alice",
+        "nfs.x",
+        "ganesha.a",
+        "mds.a",
+        "mgr.x",
+        "osd.0",
+        "mon.a",
+        "-x",
+        "a/b",
+        "a*",
+        "a,b",
+    ];
     for to in bad {
         let value = format!("'{to}' is no CephX identity");
-        is_refused(world, "ShareAccessRule", cephx(to), &["spec.accessTo", &value, remedy]).await?;
+        is_refused(
+            world,
+            "ShareAccessRule",
+            cephx(to),
+            &["spec.accessTo", &value, remedy],
+        )
+        .await?;
     }
     for to in ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"] {
-        let words = ["spec.accessTo", &format!("{to} is reserved for Ceph itself"), "choose another identity"];
+        let words = [
+            "spec.accessTo",
+            &format!("{to} is reserved for Ceph itself"),
+            "choose another identity",
+        ];
         is_refused(world, "ShareAccessRule", cephx(to), &words).await?;
     }
-    is_refused(world, "ShareAccessRule", cephx(&"x".repeat(129)), &["spec.accessTo: Too long", "128"]).await
+    is_refused(
+        world,
+        "ShareAccessRule",
+        cephx(&"x".repeat(129)),
+        &["spec.accessTo: Too long", "128"],
+    )
+    .await
 }
 
 async fn whom_a_rule_names(world: &World) -> Result<()> {
@@ -201,27 +359,104 @@ async fn whom_a_rule_names(world: &World) -> Result<()> {
     passes(world, kind, with(ip(""), by_secret.clone())).await?;
     passes(world, kind, with(cephx(""), by_secret)).await?;
     passes(world, kind, with(cephx(""), json!({"accessTo": null}))).await?;
-    passes(world, kind, with(cephx("alice"), json!({"credentialsSecretName": "alice-key"}))).await?;
-    passes(world, kind, with(ip("10.0.0.5"), json!({"squash": "Root", "accessLevel": "ReadOnly"}))).await?;
+    passes(
+        world,
+        kind,
+        with(cephx("alice"), json!({"credentialsSecretName": "alice-key"})),
+    )
+    .await?;
+    passes(
+        world,
+        kind,
+        with(
+            ip("10.0.0.5"),
+            json!({"squash": "Root", "accessLevel": "ReadOnly"}),
+        ),
+    )
+    .await?;
 
     let neither = with(ip(""), json!({"accessTo": null}));
-    is_refused(world, kind, neither, &["spec.accessTo", "needs accessTo or accessToSecretRef", "set one"]).await?;
+    is_refused(
+        world,
+        kind,
+        neither,
+        &["spec.accessTo", "needs accessTo or accessToSecretRef", "set one"],
+    )
+    .await?;
     for spec in [ip("10.0.0.5"), cephx("alice")] {
         let both = with(spec, json!({"accessToSecretRef": reference}));
-        is_refused(world, kind, both, &["accessTo and accessToSecretRef exclude each other", "keep one"]).await?;
+        is_refused(
+            world,
+            kind,
+            both,
+            &["accessTo and accessToSecretRef exclude each other", "keep one"],
+        )
+        .await?;
     }
     let cases = [
-        (with(ip("10.0.0.5"), json!({"accessType": "Cert"})), ["spec.accessType", "Unsupported value: \"Cert\"", "\"IP\", \"CephX\""]),
-        (with(ip("10.0.0.5"), json!({"accessLevel": "Write"})), ["spec.accessLevel", "Unsupported value: \"Write\"", "\"ReadWrite\", \"ReadOnly\""]),
-        (with(ip("10.0.0.5"), json!({"squash": "Foo"})), ["spec.squash", "Unsupported value: \"Foo\"", "\"None\", \"Root\", \"All\""]),
-        (with(cephx("alice"), json!({"squash": "Root"})), ["spec.squash", "for NFS clients", "remove it"]),
-        (with(ip("10.0.0.5"), json!({"credentialsSecretName": "x"})), ["spec.credentialsSecretName", "only a rule of accessType CephX", "remove"]),
-        (with(cephx("alice"), json!({"credentialsSecretName": "Xy"})), ["spec.credentialsSecretName", "\"Xy\"", "should match"]),
-        (with(cephx("alice"), json!({"credentialsSecretName": "x".repeat(254)})), ["spec.credentialsSecretName", "Too long", "253"]),
-        (with(ip("10.0.0.5"), json!({"shareRef": {"name": ""}})), ["spec.shareRef.name", "\"\"", "at least 1 chars"]),
-        (with(ip("10.0.0.5"), json!({"shareRef": {"name": "x".repeat(254)}})), ["spec.shareRef.name", "Too long", "253"]),
-        (with(ip("10.0.0.5"), json!({"shareRef": null})), ["spec.shareRef", "Required value", ""]),
-        (with(ip(""), json!({"accessTo": null, "accessToSecretRef": {"name": "n"}})), ["spec.accessToSecretRef.key", "Required value", ""]),
+        (
+            with(ip("10.0.0.5"), json!({"accessType": "Cert"})),
+            [
+                "spec.accessType",
+                "Unsupported value: \"Cert\"",
+                "\"IP\", \"CephX\"",
+            ],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"accessLevel": "Write"})),
+            [
+                "spec.accessLevel",
+                "Unsupported value: \"Write\"",
+                "\"ReadWrite\", \"ReadOnly\"",
+            ],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"squash": "Foo"})),
+            [
+                "spec.squash",
+                "Unsupported value: \"Foo\"",
+                "\"None\", \"Root\", \"All\"",
+            ],
+        ),
+        (
+            with(cephx("alice"), json!({"squash": "Root"})),
+            ["spec.squash", "for NFS clients", "remove it"],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"credentialsSecretName": "x"})),
+            [
+                "spec.credentialsSecretName",
+                "only a rule of accessType CephX",
+                "remove",
+            ],
+        ),
+        (
+            with(cephx("alice"), json!({"credentialsSecretName": "Xy"})),
+            ["spec.credentialsSecretName", "\"Xy\"", "should match"],
+        ),
+        (
+            with(cephx("alice"), json!({"credentialsSecretName": "x".repeat(254)})),
+            ["spec.credentialsSecretName", "Too long", "253"],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"shareRef": {"name": ""}})),
+            ["spec.shareRef.name", "\"\"", "at least 1 chars"],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"shareRef": {"name": "x".repeat(254)}})),
+            ["spec.shareRef.name", "Too long", "253"],
+        ),
+        (
+            with(ip("10.0.0.5"), json!({"shareRef": null})),
+            ["spec.shareRef", "Required value", ""],
+        ),
+        (
+            with(
+                ip(""),
+                json!({"accessTo": null, "accessToSecretRef": {"name": "n"}}),
+            ),
+            ["spec.accessToSecretRef.key", "Required value", ""],
+        ),
     ];
     for (spec, words) in cases {
         is_refused(world, kind, spec, &words).await?;
@@ -236,28 +471,97 @@ async fn backends(world: &World) -> Result<()> {
     passes(world, kind, ceph(json!({}))).await?;
     passes(world, kind, ceph(json!({"nfs": null}))).await?;
     passes(world, kind, json!({"simulated": {}})).await?;
-    for endpoint in ["10.0.0.1", "10.0.0.1:2049", "[::1]:2049", "::1", "[fd00::1]", "host.example", "a-b.c:65535"] {
+    for endpoint in [
+        "10.0.0.1",
+        "10.0.0.1:2049",
+        "[::1]:2049",
+        "::1",
+        "[fd00::1]",
+        "host.example",
+        "a-b.c:65535",
+    ] {
         passes(world, kind, endpoints(json!([endpoint]))).await?;
     }
-    for endpoint in ["a b", "host:99999", "10.0.0.1:0", "h:65536", "[::1", "host:", "nfs://x", "a/b"] {
-        let words = ["spec.ceph.nfs.endpoints", &format!("'{endpoint}' is no endpoint"), "write a host, host:port"];
+    for endpoint in [
+        "a b",
+        "host:99999",
+        "10.0.0.1:0",
+        "h:65536",
+        "[::1",
+        "host:",
+        "nfs://x",
+        "a/b",
+    ] {
+        let words = [
+            "spec.ceph.nfs.endpoints",
+            &format!("'{endpoint}' is no endpoint"),
+            "write a host, host:port",
+        ];
         is_refused(world, kind, endpoints(json!([endpoint])), &words).await?;
     }
     for neither_or_both in [json!({}), json!({"simulated": {}, "ceph": ceph_backend()})] {
-        is_refused(world, kind, neither_or_both, &["spec", "set exactly one of ceph and simulated"]).await?;
+        is_refused(
+            world,
+            kind,
+            neither_or_both,
+            &["spec", "set exactly one of ceph and simulated"],
+        )
+        .await?;
     }
     let cases = [
-        (ceph(json!({"filesystem": ""})), ["spec.ceph.filesystem", "at least 1 chars"]),
-        (ceph(json!({"filesystem": "x".repeat(254)})), ["spec.ceph.filesystem: Too long", "253"]),
-        (ceph(json!({"subvolumeGroup": "a/b"})), ["spec.ceph.subvolumeGroup: Invalid value: \"a/b\"", "should match"]),
-        (ceph(json!({"connectionSecretRef": null})), ["spec.ceph.connectionSecretRef", "Required value"]),
-        (ceph(json!({"nfs": {"clusterID": "a.b/c"}})), ["spec.ceph.nfs.clusterID: Invalid value: \"a.b/c\"", "should match"]),
-        (endpoints(json!(["h".repeat(254)])), ["spec.ceph.nfs.endpoints[0]: Too long", "253"]),
-        (endpoints((0..17).map(|i| json!(format!("h{i}"))).collect()), ["spec.ceph.nfs.endpoints: Too many: 17", "16"]),
-        (json!({"simulated": {}, "maxConcurrentOperations": 0}), ["spec.maxConcurrentOperations: Invalid value: 0", "or equal to 1"]),
-        (json!({"simulated": {}, "maxConcurrentOperations": 65}), ["spec.maxConcurrentOperations: Invalid value: 65", "or equal to 64"]),
-        (json!({"simulated": {"capacity": "1.5Gi"}}), ["spec.simulated.capacity", "1536Mi for 1.5Gi"]),
-        (json!({"simulated": {"failurePercent": 101}}), ["spec.simulated.failurePercent: Invalid value: 101", "or equal to 100"]),
+        (
+            ceph(json!({"filesystem": ""})),
+            ["spec.ceph.filesystem", "at least 1 chars"],
+        ),
+        (
+            ceph(json!({"filesystem": "x".repeat(254)})),
+            ["spec.ceph.filesystem: Too long", "253"],
+        ),
+        (
+            ceph(json!({"subvolumeGroup": "a/b"})),
+            ["spec.ceph.subvolumeGroup: Invalid value: \"a/b\"", "should match"],
+        ),
+        (
+            ceph(json!({"connectionSecretRef": null})),
+            ["spec.ceph.connectionSecretRef", "Required value"],
+        ),
+        (
+            ceph(json!({"nfs": {"clusterID": "a.b/c"}})),
+            [
+                "spec.ceph.nfs.clusterID: Invalid value: \"a.b/c\"",
+                "should match",
+            ],
+        ),
+        (
+            endpoints(json!(["h".repeat(254)])),
+            ["spec.ceph.nfs.endpoints[0]: Too long", "253"],
+        ),
+        (
+            endpoints((0..17).map(|i| json!(format!("h{i}"))).collect()),
+            ["spec.ceph.nfs.endpoints: Too many: 17", "16"],
+        ),
+        (
+            json!({"simulated": {}, "maxConcurrentOperations": 0}),
+            ["spec.maxConcurrentOperations: Invalid value: 0", "or equal to 1"],
+        ),
+        (
+            json!({"simulated": {}, "maxConcurrentOperations": 65}),
+            [
+                "spec.maxConcurrentOperations: Invalid value: 65",
+                "or equal to 64",
+            ],
+        ),
+        (
+            json!({"simulated": {"capacity": "1.5Gi"}}),
+            ["spec.simulated.capacity", "1536Mi for 1.5Gi"],
+        ),
+        (
+            json!({"simulated": {"failurePercent": 101}}),
+            [
+                "spec.simulated.failurePercent: Invalid value: 101",
+                "or equal to 100",
+            ],
+        ),
     ];
     for (spec, words) in cases {
         is_refused(world, kind, spec, &words).await?;
@@ -279,22 +583,70 @@ async fn share_types(world: &World) -> Result<()> {
     )
     .await?;
     let labels = |labels: Value| json!({"allowedNamespaces": {"matchLabels": labels}});
-    let many: Value = (0..33).map(|i| (format!("k{i}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
+    let many: Value = (0..33)
+        .map(|i| (format!("k{i}"), json!("v")))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     let cases = [
-        (json!({"backendNames": ["b"], "backendSelector": {}}), ["backendNames and backendSelector exclude each other", "keep one"]),
-        (json!({"backendNames": []}), ["spec.backendNames", "at least 1 items"]),
-        (json!({"backendNames": ["b", "b"]}), ["spec.backendNames[1]", "Duplicate value: \"b\""]),
-        (json!({"backendNames": (0..65).map(|i| format!("b{i}")).collect::<Vec<_>>()}), ["spec.backendNames: Too many: 65", "64"]),
-        (json!({"protocols": ["SMB"]}), ["spec.protocols[0]: Unsupported value: \"SMB\"", "\"NFS\", \"CephFS\""]),
-        (json!({"protocols": vec!["NFS"; 9]}), ["spec.protocols: Too many: 9", "8"]),
-        (json!({"size": {"min": "2Gi", "max": "1Gi"}}), ["spec.size", "min 2Gi is above max 1Gi; swap them"]),
+        (
+            json!({"backendNames": ["b"], "backendSelector": {}}),
+            ["backendNames and backendSelector exclude each other", "keep one"],
+        ),
+        (
+            json!({"backendNames": []}),
+            ["spec.backendNames", "at least 1 items"],
+        ),
+        (
+            json!({"backendNames": ["b", "b"]}),
+            ["spec.backendNames[1]", "Duplicate value: \"b\""],
+        ),
+        (
+            json!({"backendNames": (0..65).map(|i| format!("b{i}")).collect::<Vec<_>>()}),
+            ["spec.backendNames: Too many: 65", "64"],
+        ),
+        (
+            json!({"protocols": ["SMB"]}),
+            [
+                "spec.protocols[0]: Unsupported value: \"SMB\"",
+                "\"NFS\", \"CephFS\"",
+            ],
+        ),
+        (
+            json!({"protocols": vec!["NFS"; 9]}),
+            ["spec.protocols: Too many: 9", "8"],
+        ),
+        (
+            json!({"size": {"min": "2Gi", "max": "1Gi"}}),
+            ["spec.size", "min 2Gi is above max 1Gi; swap them"],
+        ),
         (json!({"size": {"min": "0"}}), ["spec.size.min", "'0' is not"]),
-        (json!({"root": {"uid": -1}}), ["spec.root.uid: Invalid value: -1", "or equal to 0"]),
-        (json!({"root": {"gid": 4_294_967_295_u32}}), ["spec.root.gid: Invalid value: 4294967295", "or equal to 4294967294"]),
-        (json!({"root": {"mode": "999"}}), ["spec.root.mode: Invalid value: \"999\"", "should match"]),
-        (json!({"root": {"mode": "07777"}}), ["spec.root.mode: Too long", "4"]),
-        (labels(many), ["spec.allowedNamespaces.matchLabels: Too many: 33", "32"]),
-        (labels(json!({"k": "v".repeat(64)})), ["spec.allowedNamespaces.matchLabels.k: Too long", "63"]),
+        (
+            json!({"root": {"uid": -1}}),
+            ["spec.root.uid: Invalid value: -1", "or equal to 0"],
+        ),
+        (
+            json!({"root": {"gid": 4_294_967_295_u32}}),
+            [
+                "spec.root.gid: Invalid value: 4294967295",
+                "or equal to 4294967294",
+            ],
+        ),
+        (
+            json!({"root": {"mode": "999"}}),
+            ["spec.root.mode: Invalid value: \"999\"", "should match"],
+        ),
+        (
+            json!({"root": {"mode": "07777"}}),
+            ["spec.root.mode: Too long", "4"],
+        ),
+        (
+            labels(many),
+            ["spec.allowedNamespaces.matchLabels: Too many: 33", "32"],
+        ),
+        (
+            labels(json!({"k": "v".repeat(64)})),
+            ["spec.allowedNamespaces.matchLabels.k: Too long", "63"],
+        ),
     ];
     for (spec, words) in cases {
         is_refused(world, kind, spec, &words).await?;
@@ -307,61 +659,201 @@ async fn immutable_fields(world: &World) -> Result<()> {
     let reference = json!({"name": "n", "key": "k"});
     let key = json!({"accessTo": null, "accessToSecretRef": reference});
     let objects = [
-        ("Share", "typed", with(share(json!("1Gi")), json!({"shareTypeName": "t"}))),
+        (
+            "Share",
+            "typed",
+            with(share(json!("1Gi")), json!({"shareTypeName": "t"})),
+        ),
         ("Share", "plain", share(json!("1Gi"))),
         ("ShareAccessRule", "ip", ip("10.0.0.5")),
         ("ShareAccessRule", "by-secret", with(ip(""), key)),
-        ("ShareAccessRule", "named", with(cephx(""), json!({"accessTo": null, "credentialsSecretName": "x"}))),
-        ("ShareAccessRule", "made", with(cephx(""), json!({"accessTo": null}))),
+        (
+            "ShareAccessRule",
+            "named",
+            with(cephx(""), json!({"accessTo": null, "credentialsSecretName": "x"})),
+        ),
+        (
+            "ShareAccessRule",
+            "made",
+            with(cephx(""), json!({"accessTo": null})),
+        ),
         ("ShareBackend", "ceph", json!({"ceph": ceph_backend()})),
-        ("ShareBackend", "native", json!({"ceph": with(ceph_backend(), json!({"nfs": null}))})),
+        (
+            "ShareBackend",
+            "native",
+            json!({"ceph": with(ceph_backend(), json!({"nfs": null}))}),
+        ),
     ];
     for (kind, name, spec) in objects {
-        api(&world.client, kind).create(&PostParams::default(), &document(kind, name, spec)?).await?;
+        api(&world.client, kind)
+            .create(&PostParams::default(), &document(kind, name, spec)?)
+            .await?;
     }
     let change = async |kind: &str, name: &str, spec: &Value| {
-        let params = PatchParams { dry_run: true, ..PatchParams::default() };
-        api(&world.client, kind).patch(name, &params, &Patch::Merge(json!({"spec": spec}))).await
+        let params = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
+        api(&world.client, kind)
+            .patch(name, &params, &Patch::Merge(json!({"spec": spec})))
+            .await
     };
     let allowed = [
         ("Share", "typed", json!({"size": "2Gi"})),
         ("Share", "typed", json!({"size": "1Mi"})),
-        ("ShareAccessRule", "ip", json!({"accessLevel": "ReadOnly", "squash": "Root"})),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"accessLevel": "ReadOnly", "squash": "Root"}),
+        ),
         ("ShareBackend", "ceph", json!({"ceph": {"dataPool": "x"}})),
-        ("ShareBackend", "native", json!({"ceph": {"nfs": {"clusterID": "g"}}})),
+        (
+            "ShareBackend",
+            "native",
+            json!({"ceph": {"nfs": {"clusterID": "g"}}}),
+        ),
     ];
     for (kind, name, spec) in allowed {
-        change(kind, name, &spec).await.with_context(|| format!("{kind} {name}: {spec} must pass"))?;
+        change(kind, name, &spec)
+            .await
+            .with_context(|| format!("{kind} {name}: {spec} must pass"))?;
     }
-    let set_or_taken = |field: &str| format!("{field} is immutable: it can't be set or taken away later; create another");
+    let set_or_taken =
+        |field: &str| format!("{field} is immutable: it can't be set or taken away later; create another");
     let from_to = |field: &str, old: &str, new: &str| {
         format!("{field} is immutable: it stays {old} and can not become {new}; create another")
     };
     let refused = [
-        ("Share", "typed", json!({"shareTypeName": "x"}), from_to("shareTypeName", "t", "x")),
-        ("Share", "typed", json!({"shareTypeName": null}), set_or_taken("shareTypeName")),
-        ("Share", "plain", json!({"shareTypeName": "t"}), set_or_taken("shareTypeName")),
-        ("Share", "typed", json!({"protocol": "CephFS"}), from_to("protocol", "NFS", "CephFS")),
-        ("Share", "typed", json!({"size": "0"}), "'0' is not a whole number of bytes".into()),
-        ("ShareAccessRule", "ip", json!({"shareRef": {"name": "x"}}), from_to("shareRef", "s", "x")),
-        ("ShareAccessRule", "ip", json!({"accessType": "CephX", "accessTo": "alice"}), from_to("accessType", "IP", "CephX")),
-        ("ShareAccessRule", "ip", json!({"accessTo": "10.0.0.6"}), from_to("accessTo", "10.0.0.5", "10.0.0.6")),
-        ("ShareAccessRule", "ip", json!({"accessTo": null}), set_or_taken("accessTo")),
-        ("ShareAccessRule", "ip", json!({"accessTo": null, "accessToSecretRef": reference}), set_or_taken("accessToSecretRef")),
-        ("ShareAccessRule", "by-secret", json!({"accessTo": "10.0.0.5", "accessToSecretRef": null}), set_or_taken("accessTo")),
-        ("ShareAccessRule", "by-secret", json!({"accessToSecretRef": {"key": "z"}}), "accessToSecretRef is immutable; create another".into()),
-        ("ShareAccessRule", "made", json!({"accessTo": "alice"}), set_or_taken("accessTo")),
-        ("ShareAccessRule", "named", json!({"credentialsSecretName": "y"}), from_to("credentialsSecretName", "x", "y")),
-        ("ShareAccessRule", "named", json!({"credentialsSecretName": null}), set_or_taken("credentialsSecretName")),
-        ("ShareAccessRule", "made", json!({"credentialsSecretName": "y"}), set_or_taken("credentialsSecretName")),
-        ("ShareBackend", "ceph", json!({"ceph": {"filesystem": "second"}}), from_to("filesystem", "cephfs", "second")),
-        ("ShareBackend", "ceph", json!({"ceph": {"subvolumeGroup": "g"}}), from_to("subvolumeGroup", "shoal", "g")),
-        ("ShareBackend", "ceph", json!({"ceph": {"nfs": {"clusterID": "g"}}}), from_to("clusterID", "nfs", "g")),
-        ("ShareBackend", "ceph", json!({"ceph": {"nfs": null}}), "nfs can't be taken away".into()),
-        ("ShareBackend", "ceph", json!({"ceph": null, "simulated": {}}), "the driver is immutable; create another".into()),
+        (
+            "Share",
+            "typed",
+            json!({"shareTypeName": "x"}),
+            from_to("shareTypeName", "t", "x"),
+        ),
+        (
+            "Share",
+            "typed",
+            json!({"shareTypeName": null}),
+            set_or_taken("shareTypeName"),
+        ),
+        (
+            "Share",
+            "plain",
+            json!({"shareTypeName": "t"}),
+            set_or_taken("shareTypeName"),
+        ),
+        (
+            "Share",
+            "typed",
+            json!({"protocol": "CephFS"}),
+            from_to("protocol", "NFS", "CephFS"),
+        ),
+        (
+            "Share",
+            "typed",
+            json!({"size": "0"}),
+            "'0' is not a whole number of bytes".into(),
+        ),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"shareRef": {"name": "x"}}),
+            from_to("shareRef", "s", "x"),
+        ),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"accessType": "CephX", "accessTo": "alice"}),
+            from_to("accessType", "IP", "CephX"),
+        ),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"accessTo": "10.0.0.6"}),
+            from_to("accessTo", "10.0.0.5", "10.0.0.6"),
+        ),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"accessTo": null}),
+            set_or_taken("accessTo"),
+        ),
+        (
+            "ShareAccessRule",
+            "ip",
+            json!({"accessTo": null, "accessToSecretRef": reference}),
+            set_or_taken("accessToSecretRef"),
+        ),
+        (
+            "ShareAccessRule",
+            "by-secret",
+            json!({"accessTo": "10.0.0.5", "accessToSecretRef": null}),
+            set_or_taken("accessTo"),
+        ),
+        (
+            "ShareAccessRule",
+            "by-secret",
+            json!({"accessToSecretRef": {"key": "z"}}),
+            "accessToSecretRef is immutable; create another".into(),
+        ),
+        (
+            "ShareAccessRule",
+            "made",
+            json!({"accessTo": "alice"}),
+            set_or_taken("accessTo"),
+        ),
+        (
+            "ShareAccessRule",
+            "named",
+            json!({"credentialsSecretName": "y"}),
+            from_to("credentialsSecretName", "x", "y"),
+        ),
+        (
+            "ShareAccessRule",
+            "named",
+            json!({"credentialsSecretName": null}),
+            set_or_taken("credentialsSecretName"),
+        ),
+        (
+            "ShareAccessRule",
+            "made",
+            json!({"credentialsSecretName": "y"}),
+            set_or_taken("credentialsSecretName"),
+        ),
+        (
+            "ShareBackend",
+            "ceph",
+            json!({"ceph": {"filesystem": "second"}}),
+            from_to("filesystem", "cephfs", "second"),
+        ),
+        (
+            "ShareBackend",
+            "ceph",
+            json!({"ceph": {"subvolumeGroup": "g"}}),
+            from_to("subvolumeGroup", "shoal", "g"),
+        ),
+        (
+            "ShareBackend",
+            "ceph",
+            json!({"ceph": {"nfs": {"clusterID": "g"}}}),
+            from_to("clusterID", "nfs", "g"),
+        ),
+        (
+            "ShareBackend",
+            "ceph",
+            json!({"ceph": {"nfs": null}}),
+            "nfs can't be taken away".into(),
+        ),
+        (
+            "ShareBackend",
+            "ceph",
+            json!({"ceph": null, "simulated": {}}),
+            "the driver is immutable; create another".into(),
+        ),
     ];
     for (kind, name, spec, words) in refused {
-        refusal(change(kind, name, &spec).await, &["spec", &words]).with_context(|| format!("{kind} {name}: {spec}"))?;
+        refusal(change(kind, name, &spec).await, &["spec", &words])
+            .with_context(|| format!("{kind} {name}: {spec}"))?;
     }
     Ok(())
 }

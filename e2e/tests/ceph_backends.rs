@@ -5,10 +5,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use shoal_crds::ShareBackend;
 use shoal_e2e::{
     storage::{SIZE, Storage},
     suite::Suite,
-    world::SYSTEM_NAMESPACE,
+    world::{SYSTEM_NAMESPACE, until},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
@@ -27,7 +28,8 @@ async fn secret(suite: &Storage, name: &str, mon_host: &str, user: &str, key: &s
 
 /// Makes or changes a backend with the Secret of its name.
 async fn backend(suite: &Storage, name: &str, ceph: Value) -> Result<()> {
-    let mut spec = json!({"connectionSecretRef": {"namespace": SYSTEM_NAMESPACE, "name": name}, "filesystem": "cephfs"});
+    let mut spec =
+        json!({"connectionSecretRef": {"namespace": SYSTEM_NAMESPACE, "name": name}, "filesystem": "cephfs"});
     for (key, value) in ceph.as_object().into_iter().flatten() {
         spec[key] = value.clone();
     }
@@ -41,20 +43,37 @@ async fn backend(suite: &Storage, name: &str, ceph: Value) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the backend tells the reason, and returns its words.
-async fn told(suite: &Storage, name: &str, reason: &str) -> Result<String> {
-    let backend = suite.until_backend(name, "False", reason).await?;
-    let conditions = backend.status.context("no status")?.conditions;
-    let message = conditions.iter().find(|c| c.type_ == "Ready").context("no Ready")?.message.clone();
+/// Waits until the backend tells the reason with these words in it, and returns all words.
+async fn told(suite: &Storage, name: &str, reason: &str, words: &str) -> Result<String> {
+    let api = suite.world.cluster_api::<ShareBackend>();
+    let ready = |backend: &ShareBackend| {
+        let conditions = backend
+            .status
+            .as_ref()
+            .map(|s| s.conditions.clone())
+            .unwrap_or_default();
+        conditions.into_iter().find(|c| c.type_ == "Ready")
+    };
+    let wanted = |backend: &ShareBackend| {
+        ready(backend).is_some_and(|c| c.status == "False" && c.reason == reason && c.message.contains(words))
+    };
+    let backend = until(&api, name, &format!("{reason}: {words}"), wanted).await?;
+    let message = ready(&backend).context("no Ready")?.message;
     println!("{name}: {reason}: {message}");
-    ensure!(!message.contains(suite.ceph().user_key()), "the key is in the message");
+    ensure!(
+        !message.contains(suite.ceph().user_key()),
+        "the key is in the message"
+    );
     Ok(message)
 }
 
 /// A share can be made on it.
 async fn works(suite: &Storage, name: &str) -> Result<()> {
     suite.until_backend(name, "True", "Available").await?;
-    suite.world.add_type(&format!("on-{name}"), json!({"backendNames": [name]}), false).await?;
+    suite
+        .world
+        .add_type(&format!("on-{name}"), json!({"backendNames": [name]}), false)
+        .await?;
     let ns = suite.world.namespace(name).await?;
     suite.share(&ns, "s", "CephFS", &format!("on-{name}")).await?;
     suite.delete_share(&ns, "s").await
@@ -67,29 +86,31 @@ fn credentials() {
         let (mon_host, user, key) = (ceph.mon_host(), ceph.user_id(), ceph.user_key());
         let name = "credentials";
         backend(suite, name, json!({})).await?;
-        let message = told(suite, name, "SecretNotFound").await?;
+        let message = told(suite, name, "SecretNotFound", "monHost").await?;
         ensure!(message.contains(name) && message.contains("monHost"), "{message}");
 
         // Somebody else's key, of the same kind.
-        let other = suite.admin.mon(json!({"prefix": "auth get-or-create", "entity": "client.other", "caps": ["mon", "allow r"]}))?;
+        let other = suite.admin.mon(
+            json!({"prefix": "auth get-or-create", "entity": "client.other", "caps": ["mon", "allow r"]}),
+        )?;
         let other = other[0]["key"].as_str().context("no key")?.to_owned();
         secret(suite, name, mon_host, user, &other).await?;
-        let message = told(suite, name, "BackendCredentialsRefused").await?;
+        let message = told(suite, name, "BackendCredentialsRefused", user).await?;
         ensure!(message.contains(user) && !message.contains(&other), "{message}");
         secret(suite, name, mon_host, "nobody-knows-me", key).await?;
-        let message = told(suite, name, "BackendCredentialsRefused").await?;
+        let message = told(suite, name, "BackendCredentialsRefused", "nobody-knows-me").await?;
         ensure!(message.contains("nobody-knows-me"), "{message}");
         secret(suite, name, mon_host, user, "no key at all").await?;
-        let message = told(suite, name, "BackendCredentialsRefused").await?;
+        let message = told(suite, name, "BackendCredentialsRefused", "userKey").await?;
         ensure!(!message.contains("no key at all"), "{message}");
         secret(suite, name, mon_host, user, "").await?;
-        told(suite, name, "SecretNotFound").await?;
+        told(suite, name, "SecretNotFound", "userKey").await?;
 
         // Put right; and wrong once more while it is in use.
         secret(suite, name, mon_host, user, key).await?;
         works(suite, name).await?;
         secret(suite, name, mon_host, user, &other).await?;
-        told(suite, name, "BackendCredentialsRefused").await?;
+        told(suite, name, "BackendCredentialsRefused", user).await?;
         secret(suite, name, mon_host, user, key).await?;
         works(suite, name).await
     });
@@ -105,11 +126,11 @@ fn monitors() {
         let nobody = format!("[v2:{0}:3300,v1:{0}:6789]", ceph.client_address(9)?);
         secret(suite, name, &nobody, user, key).await?;
         backend(suite, name, json!({})).await?;
-        let message = told(suite, name, "BackendUnreachable").await?;
+        let message = told(suite, name, "BackendUnreachable", &nobody).await?;
         ensure!(message.contains(&nobody), "{message}");
         for wrong in ["no-such-host.invalid", "[v2:"] {
             secret(suite, name, wrong, user, key).await?;
-            told(suite, name, "BackendUnreachable").await?;
+            told(suite, name, "BackendUnreachable", wrong).await?;
         }
         secret(suite, name, ceph.mon_host(), user, key).await?;
         works(suite, name).await
@@ -123,12 +144,15 @@ fn file_systems() {
         let name = "third";
         secret(suite, name, ceph.mon_host(), ceph.user_id(), ceph.user_key()).await?;
         backend(suite, name, json!({"filesystem": "third"})).await?;
-        let message = told(suite, name, "FileSystemNotFound").await?;
+        let message = told(suite, name, "FileSystemNotFound", "'third'").await?;
         ensure!(message.contains("'third'"), "{message}");
         for pool in ["third.meta", "third.data"] {
-            suite.admin.mon(json!({"prefix": "osd pool create", "pool": pool, "pg_num": 8}))?;
+            suite
+                .admin
+                .mon(json!({"prefix": "osd pool create", "pool": pool, "pg_num": 8}))?;
         }
-        let new = json!({"prefix": "fs new", "fs_name": "third", "metadata": "third.meta", "data": "third.data"});
+        let new =
+            json!({"prefix": "fs new", "fs_name": "third", "metadata": "third.meta", "data": "third.data"});
         suite.admin.mon(new)?;
         works(suite, name).await
     });
@@ -141,19 +165,33 @@ fn nfs_clusters() {
         let name = "late";
         secret(suite, name, ceph.mon_host(), ceph.user_id(), ceph.user_key()).await?;
         backend(suite, name, json!({"nfs": {"clusterID": "late"}})).await?;
-        let message = told(suite, name, "NFSClusterNotFound").await?;
+        let message = told(suite, name, "NFSClusterNotFound", "'late'").await?;
         ensure!(message.contains("'late'"), "{message}");
         ceph.command(&["rados", "-p", ".nfs", "-N", "late", "create", "conf-nfs.late"])?;
-        let message = told(suite, name, "NFSEndpointsUnknown").await?;
+        let message = told(suite, name, "NFSEndpointsUnknown", "spec.ceph.nfs.endpoints").await?;
         ensure!(message.contains("spec.ceph.nfs.endpoints"), "{message}");
-        backend(suite, name, json!({"nfs": {"clusterID": "late", "endpoints": ["nfs.example", "[fd00::1]:12049"]}})).await?;
+        backend(
+            suite,
+            name,
+            json!({"nfs": {"clusterID": "late", "endpoints": ["nfs.example", "[fd00::1]:12049"]}}),
+        )
+        .await?;
         suite.until_backend(name, "True", "Available").await?;
-        suite.world.add_type("on-late", json!({"backendNames": ["late"]}), false).await?;
+        suite
+            .world
+            .add_type("on-late", json!({"backendNames": ["late"]}), false)
+            .await?;
         let ns = suite.world.namespace("late").await?;
         let share = suite.share(&ns, "s", "NFS", "on-late").await?;
         let locations = share.status.context("no status")?.export_locations;
-        ensure!(locations[0].path.starts_with("nfs.example:/shoal-"), "{locations:?}");
-        ensure!(locations[1].path.starts_with("[fd00::1]:12049:/shoal-"), "{locations:?}");
+        ensure!(
+            locations[0].path.starts_with("nfs.example:/shoal-"),
+            "{locations:?}"
+        );
+        ensure!(
+            locations[1].path.starts_with("[fd00::1]:12049:/shoal-"),
+            "{locations:?}"
+        );
         suite.delete_share(&ns, "s").await
     });
 }
@@ -163,21 +201,30 @@ fn nfs_clusters() {
 fn too_few_rights() {
     SUITE.run(Storage::start, async |suite| {
         let name = "poor";
-        let poor = json!({"prefix": "auth get-or-create", "entity": "client.poor", "caps": ["mon", "allow r"]});
+        let poor =
+            json!({"prefix": "auth get-or-create", "entity": "client.poor", "caps": ["mon", "allow r"]});
         let poor = suite.admin.mon(poor)?;
         let key = poor[0]["key"].as_str().context("no key")?.to_owned();
         secret(suite, name, suite.ceph().mon_host(), "poor", &key).await?;
         backend(suite, name, json!({})).await?;
-        suite.world.add_type("on-poor", json!({"backendNames": [name]}), false).await?;
+        suite
+            .world
+            .add_type("on-poor", json!({"backendNames": [name]}), false)
+            .await?;
         let ns = suite.world.namespace(name).await?;
         suite.ask_for_share(&ns, "s", "CephFS", "on-poor", SIZE).await?;
         let api = suite.world.api::<shoal_crds::Share>(&ns);
         let told = shoal_e2e::world::until(&api, "s", "a reason", |share| {
-            shoal_e2e::storage::conditions(share).iter().any(|c| c.type_ == "Ready" && c.status == "False" && c.reason != "Creating")
+            shoal_e2e::storage::conditions(share)
+                .iter()
+                .any(|c| c.type_ == "Ready" && c.status == "False" && c.reason != "Creating")
         })
         .await?;
         for condition in shoal_e2e::storage::conditions(&told) {
-            println!("{}: {} {}: {}", condition.type_, condition.status, condition.reason, condition.message);
+            println!(
+                "{}: {} {}: {}",
+                condition.type_, condition.status, condition.reason, condition.message
+            );
             ensure!(!condition.message.contains(&key), "the key is in the message");
         }
         let caps = json!({

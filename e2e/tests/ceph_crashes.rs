@@ -22,7 +22,11 @@ static SUITE: Suite<Storage> = Suite::new();
 const REACHED: Duration = Duration::from_secs(20);
 
 async fn start() -> Result<Storage> {
-    let storage = Storage::without_operator(CephOptions { release: release()?, ..CephOptions::default() }).await?;
+    let storage = Storage::without_operator(CephOptions {
+        release: release()?,
+        ..CephOptions::default()
+    })
+    .await?;
     // First contact, which is not what is looked at here.
     storage.start_operator("").await?;
     storage.until_backends_ready().await?;
@@ -50,26 +54,51 @@ impl Pair {
         let ns = suite.world.namespace("crash").await?;
         let share_type = format!("type-{ns}");
         let root = json!({"uid": 1000, "gid": 1000, "mode": "0750"});
-        suite.world.add_type(&share_type, json!({"shrink": true, "root": root, "squash": "Root"}), false).await?;
+        suite
+            .world
+            .add_type(
+                &share_type,
+                json!({"shrink": true, "root": root, "squash": "Root"}),
+                false,
+            )
+            .await?;
         Ok(Self { ns, share_type })
     }
 
     async fn ask(&self, suite: &Storage, size: u64) -> Result<()> {
         for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
-            suite.ask_for_share(&self.ns, name, protocol, &self.share_type, size).await?;
+            suite
+                .ask_for_share(&self.ns, name, protocol, &self.share_type, size)
+                .await?;
         }
         Ok(())
     }
 
     async fn rules(&self, suite: &Storage, level: &str) -> Result<()> {
-        suite.world.rule(&self.ns, "n-one", ip_rule("n", "127.97.0.1", level)).await?;
-        suite.world.rule(&self.ns, "c-one", cephx_rule("c", &format!("{}-one", self.ns), level)).await?;
+        suite
+            .world
+            .rule(&self.ns, "n-one", ip_rule("n", "127.97.0.1", level))
+            .await?;
+        suite
+            .world
+            .rule(
+                &self.ns,
+                "c-one",
+                cephx_rule("c", &format!("{}-one", self.ns), level),
+            )
+            .await?;
         Ok(())
     }
 
     async fn more_rules(&self, suite: &Storage) -> Result<()> {
-        suite.world.rule(&self.ns, "n-two", ip_rule("n", "127.97.0.0/24", "ReadOnly")).await?;
-        suite.world.rule(&self.ns, "c-two", cephx_rule("c", "", "ReadOnly")).await?;
+        suite
+            .world
+            .rule(&self.ns, "n-two", ip_rule("n", "127.97.0.0/24", "ReadOnly"))
+            .await?;
+        suite
+            .world
+            .rule(&self.ns, "c-two", cephx_rule("c", "", "ReadOnly"))
+            .await?;
         Ok(())
     }
 
@@ -83,7 +112,12 @@ impl Pair {
 
     async fn delete_rules(&self, suite: &Storage) -> Result<()> {
         let rules = suite.world.api::<shoal_crds::ShareAccessRule>(&self.ns);
-        rules.delete_collection(&kube::api::DeleteParams::default(), &kube::api::ListParams::default()).await?;
+        rules
+            .delete_collection(
+                &kube::api::DeleteParams::default(),
+                &kube::api::ListParams::default(),
+            )
+            .await?;
         Ok(())
     }
 
@@ -111,7 +145,13 @@ impl Pair {
 }
 
 /// Plays one kill: an operator with a failpoint, what brings it there, and what is then the case.
-async fn kill(suite: &Storage, point: &str, pair: &Pair, then: Then, act: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+async fn kill(
+    suite: &Storage,
+    point: &str,
+    pair: &Pair,
+    then: Then,
+    act: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
     let started = Instant::now();
     suite.stop_operator().await?;
     act().await?;
@@ -136,15 +176,28 @@ fn after(step: &str) -> String {
 }
 
 fn before_status(nth: u32) -> String {
-    if nth == 0 { "before-status=1*return".into() } else { format!("before-status={nth}*off->1*return") }
+    if nth == 0 {
+        "before-status=1*return".into()
+    } else {
+        format!("before-status={nth}*off->1*return")
+    }
 }
 
 #[test]
 fn create() {
     SUITE.run(start, async |suite| {
         let _alone = suite.alone().await;
-        let mut points: Vec<String> =
-            ["Record", "Create", "ConfirmRules", "Export", "ReportRules", "Secret", "Annotate"].map(after).into();
+        let mut points: Vec<String> = [
+            "Record",
+            "Create",
+            "ConfirmRules",
+            "Export",
+            "ReportRules",
+            "Secret",
+            "Annotate",
+        ]
+        .map(after)
+        .into();
         points.extend((0..4).map(before_status));
         if !suite.world.knows_mutating_policies().await? {
             points.extend(["AddFinalizer", "HoldRules"].map(after));
@@ -156,7 +209,9 @@ fn create() {
                     pair.rules(suite, "ReadWrite").await?;
                     pair.ask(suite, SIZE).await
                 };
-                kill(suite, point, &pair, then, act).await.with_context(|| format!("{point}, then {then:?}"))?;
+                kill(suite, point, &pair, then, act)
+                    .await
+                    .with_context(|| format!("{point}, then {then:?}"))?;
                 if then != Then::Deleted {
                     pair.delete(suite).await?;
                     pair.gone(suite).await?;
@@ -174,31 +229,43 @@ fn change() {
         suite.start_operator("").await?;
         let pair = Pair::made(suite).await?;
         let mut size = SIZE;
-        for point in ["Look", "Resize"].map(after).into_iter().chain((0..2).map(before_status)) {
+        for point in ["Look", "Resize"]
+            .map(after)
+            .into_iter()
+            .chain((0..2).map(before_status))
+        {
             size += 1_000_001;
-            kill(suite, &point, &pair, Then::Nothing, async || pair.ask(suite, size).await)
-                .await
-                .with_context(|| format!("resize: {point}"))?;
+            kill(suite, &point, &pair, Then::Nothing, async || {
+                pair.ask(suite, size).await
+            })
+            .await
+            .with_context(|| format!("resize: {point}"))?;
         }
         let points = || ["ConfirmRules", "Look", "Export", "ReportRules"].map(after);
         for (n, point) in points().into_iter().enumerate() {
             let level = if n % 2 == 0 { "ReadOnly" } else { "ReadWrite" };
-            kill(suite, &point, &pair, Then::Nothing, async || pair.rules(suite, level).await)
-                .await
-                .with_context(|| format!("level: {point}"))?;
+            kill(suite, &point, &pair, Then::Nothing, async || {
+                pair.rules(suite, level).await
+            })
+            .await
+            .with_context(|| format!("level: {point}"))?;
         }
         for point in points().into_iter().chain([after("Secret")]) {
-            kill(suite, &point, &pair, Then::Nothing, async || pair.more_rules(suite).await)
-                .await
-                .with_context(|| format!("new rules: {point}"))?;
+            kill(suite, &point, &pair, Then::Nothing, async || {
+                pair.more_rules(suite).await
+            })
+            .await
+            .with_context(|| format!("new rules: {point}"))?;
             for rule in ["n-two", "c-two"] {
                 suite.delete_rule(&pair.ns, rule).await?;
             }
         }
         for point in points() {
-            kill(suite, &point, &pair, Then::Nothing, async || pair.delete_rules(suite).await)
-                .await
-                .with_context(|| format!("rules deleted: {point}"))?;
+            kill(suite, &point, &pair, Then::Nothing, async || {
+                pair.delete_rules(suite).await
+            })
+            .await
+            .with_context(|| format!("rules deleted: {point}"))?;
             pair.rules(suite, "ReadWrite").await?;
             suite.until_consistent().await?;
         }
@@ -206,10 +273,14 @@ fn change() {
         for point in ["FetchKey", "Secret"].map(after) {
             let lose = async || {
                 let secrets = suite.world.api::<k8s_openapi::api::core::v1::Secret>(&pair.ns);
-                secrets.delete("c-one-cephx", &kube::api::DeleteParams::default()).await?;
+                secrets
+                    .delete("c-one-cephx", &kube::api::DeleteParams::default())
+                    .await?;
                 Ok(())
             };
-            kill(suite, &point, &pair, Then::Nothing, lose).await.with_context(|| format!("lost Secret: {point}"))?;
+            kill(suite, &point, &pair, Then::Nothing, lose)
+                .await
+                .with_context(|| format!("lost Secret: {point}"))?;
         }
         pair.delete(suite).await?;
         pair.gone(suite).await?;
@@ -225,9 +296,11 @@ fn delete() {
         let points = ["Look", "Unexport", "Remove", "RemoveFinalizer"].map(after);
         for point in &points {
             let pair = Pair::made(suite).await?;
-            kill(suite, point, &pair, Then::Nothing, async || pair.delete(suite).await)
-                .await
-                .with_context(|| format!("delete: {point}"))?;
+            kill(suite, point, &pair, Then::Nothing, async || {
+                pair.delete(suite).await
+            })
+            .await
+            .with_context(|| format!("delete: {point}"))?;
             pair.gone(suite).await?;
         }
         suite.until_consistent().await
@@ -244,7 +317,9 @@ fn any_moment() {
         println!("seed {seed}");
         let mut random = move |below: u64| {
             // Of the linear congruential kind: enough to be somewhere else each time.
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 33) % below
         };
         suite.start_operator("").await?;
@@ -255,7 +330,8 @@ fn any_moment() {
             new.rules(suite, "ReadWrite").await?;
             new.ask(suite, SIZE).await?;
             pair.ask(suite, SIZE + u64::from(round) * 4097).await?;
-            pair.rules(suite, if round % 2 == 0 { "ReadOnly" } else { "ReadWrite" }).await?;
+            pair.rules(suite, if round % 2 == 0 { "ReadOnly" } else { "ReadWrite" })
+                .await?;
             if let Some(old) = made.pop() {
                 Pair::delete(&old, suite).await?;
                 old.delete_rules(suite).await?;
@@ -285,6 +361,7 @@ fn standby() {
             let pair = Pair::new(suite).await?;
             suite.stop_operator().await?;
             suite.start_operator(&point).await?;
+            suite.until_leading().await?;
             // The leader dies by the share that is made only once the other stands by.
             let standby = suite.world.operator(&OperatorOptions::quick("standby")).await?;
             pair.rules(suite, "ReadWrite").await?;

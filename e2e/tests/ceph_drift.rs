@@ -25,7 +25,10 @@ fn address(text: &str) -> IpAddr {
 fn remove_export(suite: &Storage, share: &Share) -> Result<()> {
     let cluster_id = suite.ceph().nfs_cluster();
     let path = pseudo_path(&uid(share));
-    suite.admin.mgr(json!({"prefix": "nfs export rm", "cluster_id": cluster_id, "pseudo_path": path})).map(drop)
+    suite
+        .admin
+        .mgr(json!({"prefix": "nfs export rm", "cluster_id": cluster_id, "pseudo_path": path}))
+        .map(drop)
 }
 
 fn of(share: &Share, prefix: &str, more: &Value) -> Value {
@@ -42,9 +45,14 @@ fn exports() {
         let ns = suite.world.namespace("exports").await?;
         let share = suite.share(&ns, "s", "NFS", "standard").await?;
         let [listed, unlisted] = [address("127.95.0.1"), address("127.95.0.2")];
-        suite.rule(&ns, "one", ip_rule("s", "127.95.0.1", "ReadWrite")).await?;
+        suite
+            .rule(&ns, "one", ip_rule("s", "127.95.0.1", "ReadWrite"))
+            .await?;
         let mut client = suite.mount_soon(&share, listed, Owner::ROOT).await?;
-        soon("the end of the grace period", async || client.write("/kept", b"data")).await?;
+        soon("the end of the grace period", async || {
+            client.write("/kept", b"data")
+        })
+        .await?;
         let good = suite.export(&share)?.context("no export")?;
 
         // An export that was removed is made again.
@@ -54,7 +62,10 @@ fn exports() {
 
         // Edits by hand: a client let in, everybody let in, a client's level, the squash, another order, the protocols.
         let edits = [
-            ("/clients/-", json!({"addresses": ["0.0.0.0/0"], "access_type": "rw", "squash": "none"})),
+            (
+                "/clients/-",
+                json!({"addresses": ["0.0.0.0/0"], "access_type": "rw", "squash": "none"}),
+            ),
             ("/access_type", json!("RW")),
             ("/clients/0/access_type", json!("ro")),
             ("/clients/0/addresses", json!(["127.95.0.1", "127.95.0.2"])),
@@ -66,18 +77,32 @@ fn exports() {
         for (place, value) in edits {
             let mut edited = suite.export(&share)?.context("no export")?;
             match place.strip_suffix("/-") {
-                Some(list) => edited.pointer_mut(list).unwrap().as_array_mut().unwrap().push(value),
+                Some(list) => edited
+                    .pointer_mut(list)
+                    .unwrap()
+                    .as_array_mut()
+                    .unwrap()
+                    .push(value),
                 None => *edited.pointer_mut(place).with_context(|| format!("no {place}"))? = value,
             }
             suite.apply_export(&edited).with_context(|| format!("{place}"))?;
             soon(&format!("{place} to be repaired"), async || {
                 let now = suite.export(&share)?.context("no export")?;
-                ensure!(now["clients"] == good["clients"] && now["access_type"] == "none", "{now}");
-                ensure!(now["squash"] == good["squash"] && now["protocols"] == good["protocols"], "{now}");
+                ensure!(
+                    now["clients"] == good["clients"] && now["access_type"] == "none",
+                    "{now}"
+                );
+                ensure!(
+                    now["squash"] == good["squash"] && now["protocols"] == good["protocols"],
+                    "{now}"
+                );
                 Ok(())
             })
             .await?;
-            soon("the unlisted client to be out", async || suite.not_let_in(&share, unlisted).await).await?;
+            soon("the unlisted client to be out", async || {
+                suite.not_let_in(&share, unlisted).await
+            })
+            .await?;
         }
         let mut client = suite.mount_soon(&share, listed, Owner::ROOT).await?;
         soon("to write", async || client.write("/after", b"all that")).await?;
@@ -91,8 +116,12 @@ fn identities() {
     SUITE.run(Storage::start, async |suite| {
         let ns = suite.world.namespace("identities").await?;
         let share = suite.share(&ns, "s", "CephFS", "standard").await?;
-        suite.rule(&ns, "writer", cephx_rule("s", "drift-writer", "ReadWrite")).await?;
-        suite.rule(&ns, "reader", cephx_rule("s", "drift-reader", "ReadOnly")).await?;
+        suite
+            .rule(&ns, "writer", cephx_rule("s", "drift-writer", "ReadWrite"))
+            .await?;
+        suite
+            .rule(&ns, "reader", cephx_rule("s", "drift-reader", "ReadOnly"))
+            .await?;
         let (_, first_key) = suite.credentials(&ns, "writer").await?;
         let wanted = suite.authorized(&share)?;
         let repaired = async |what: &str| {
@@ -105,7 +134,11 @@ fn identities() {
         };
 
         // An identity that was deauthorized is let in again; Ceph has deleted it, so with a new key.
-        suite.admin.mgr(of(&share, "fs subvolume deauthorize", &json!({"auth_id": "drift-writer"})))?;
+        suite.admin.mgr(of(
+            &share,
+            "fs subvolume deauthorize",
+            &json!({"auth_id": "drift-writer"}),
+        ))?;
         repaired("the writer to be let in again").await?;
         let key = soon("the new key in the Secret", async || {
             let (_, key) = suite.credentials(&ns, "writer").await?;
@@ -118,7 +151,11 @@ fn identities() {
         writer.write("/note", b"again")?;
 
         // A level raised by hand is lowered, and what was mounted meanwhile is cut off.
-        let tenant = suite.world.cluster_api::<k8s_openapi::api::core::v1::Namespace>().get(&ns).await?;
+        let tenant = suite
+            .world
+            .cluster_api::<k8s_openapi::api::core::v1::Namespace>()
+            .get(&ns)
+            .await?;
         let tenant = tenant.metadata.uid.context("no uid")?;
         let raise = json!({"auth_id": "drift-reader", "access_level": "rw", "tenant_id": tenant});
         suite.admin.mgr(of(&share, "fs subvolume authorize", &raise))?;
@@ -139,7 +176,10 @@ fn identities() {
                 fails_soon("a stranger", &refused, || user.write("/stranger", b"no")).await?;
             }
             // Shoal was faster.
-            Err(error) => ensure!(shoal_e2e::lab::client::failure(&error) == Some(Failure::Denied), "{error:?}"),
+            Err(error) => ensure!(
+                shoal_e2e::lab::client::failure(&error) == Some(Failure::Denied),
+                "{error:?}"
+            ),
         }
         repaired("the stranger to be out").await?;
         writer.write("/note", b"not hindered")?;
@@ -155,7 +195,9 @@ fn quota_and_tag() {
         for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
             let share = suite.share(&ns, name, protocol, "standard").await?;
             for altered in [json!("infinite"), json!("1099511627776"), json!("5242880")] {
-                suite.admin.mgr(of(&share, "fs subvolume resize", &json!({"new_size": altered})))?;
+                suite
+                    .admin
+                    .mgr(of(&share, "fs subvolume resize", &json!({"new_size": altered})))?;
                 soon("the quota to be repaired", async || {
                     let now = suite.quota(&share)?;
                     ensure!(now == Some(SIZE), "{now:?}");
@@ -166,7 +208,11 @@ fn quota_and_tag() {
             }
             // A tag that was taken off is put on again, and nothing else is touched.
             let tag = suite.metadata(&share)?;
-            suite.admin.mgr(of(&share, "fs subvolume metadata rm", &json!({"key_name": "shoal.storage/owner"})))?;
+            suite.admin.mgr(of(
+                &share,
+                "fs subvolume metadata rm",
+                &json!({"key_name": "shoal.storage/owner"}),
+            ))?;
             soon("the tag to be put on again", async || {
                 let now = suite.metadata(&share)?;
                 ensure!(now == tag, "{now}");
@@ -191,18 +237,30 @@ fn a_subvolume_that_is_gone_is_reported_and_not_made_again() {
                 _ => cephx_rule(name, "", "ReadWrite"),
             };
             suite.rule(&ns, &format!("{name}-rule"), rule).await?;
-            suite.admin.mgr(of(&share, "fs subvolume rm", &json!({"force": true})))?;
+            suite
+                .admin
+                .mgr(of(&share, "fs subvolume rm", &json!({"force": true})))?;
             let now = suite.until_share(&ns, name, "False", "VolumeMissing").await?;
             ensure!(condition(conditions(&now), "Stalled").is_some_and(|(status, _)| status == "True"));
-            let message = conditions(&now).iter().find(|c| c.type_ == "Ready").context("no Ready")?.message.clone();
-            ensure!(message.contains(&uid(&share)) && message.contains("not made again"), "{message}");
+            let message = conditions(&now)
+                .iter()
+                .find(|c| c.type_ == "Ready")
+                .context("no Ready")?
+                .message
+                .clone();
+            ensure!(
+                message.contains(&uid(&share)) && message.contains("not made again"),
+                "{message}"
+            );
             soon("the event", async || {
                 ensure!(suite.events(&ns, name, "VolumeMissing").await? == 1);
                 Ok(())
             })
             .await?;
             // Another look, and a change, bring nothing else.
-            suite.ask_for_share(&ns, name, protocol, "standard", SIZE * 2).await?;
+            suite
+                .ask_for_share(&ns, name, protocol, "standard", SIZE * 2)
+                .await?;
             soon("the change to be seen", async || {
                 let now = suite.until_share(&ns, name, "False", "VolumeMissing").await?;
                 ensure!(now.status.and_then(|s| s.observed_generation) == now.metadata.generation);

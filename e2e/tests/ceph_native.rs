@@ -30,36 +30,58 @@ async fn life(suite: &Storage, filesystem: &str) -> Result<()> {
     };
     let subvolume = suite.subvolume(&share)?.context("no subvolume")?;
     ensure!(subvolume["bytes_quota"] == SIZE, "{subvolume}");
-    ensure!(subvolume["features"].is_array() && subvolume["pool_namespace"] != "", "{subvolume}");
+    ensure!(
+        subvolume["features"].is_array() && subvolume["pool_namespace"] != "",
+        "{subvolume}"
+    );
     let monitor = suite.ceph().mon_host();
     let (hosts, path) = location.path.rsplit_once(':').context("no path")?;
-    ensure!(monitor.contains(hosts) && subvolume["path"] == path, "{}", location.path);
+    ensure!(
+        monitor.contains(hosts) && subvolume["path"] == path,
+        "{}",
+        location.path
+    );
     ensure!(location.metadata.fs_name == filesystem);
 
     // Who has a key for another share has none for this one.
-    let [writer, reader, outsider] = ["writer", "reader", "outsider"].map(|who| format!("{who}-{filesystem}"));
-    suite.rule(&ns, "outsider", cephx_rule("other", &outsider, "ReadWrite")).await?;
+    let [writer, reader, outsider] =
+        ["writer", "reader", "outsider"].map(|who| format!("{who}-{filesystem}"));
+    suite
+        .rule(&ns, "outsider", cephx_rule("other", &outsider, "ReadWrite"))
+        .await?;
     let (_, outsiders) = suite.credentials(&ns, "outsider").await?;
     let refused = suite.mount_native(&share, &outsider, &outsiders, "").map(drop);
     expect_failure("an outsider's mount", Failure::Denied, refused)?;
     drop(suite.mount_native(&other, &outsider, &outsiders, "")?);
 
-    suite.rule(&ns, "writer", cephx_rule("life", &writer, "ReadWrite")).await?;
+    suite
+        .rule(&ns, "writer", cephx_rule("life", &writer, "ReadWrite"))
+        .await?;
     let (identity, key) = suite.credentials(&ns, "writer").await?;
     ensure!(identity == writer);
     let mount = suite.mount_native(&share, &identity, &key, "")?;
     let mut root = mount.user(Owner::ROOT)?;
     root.mkdir("/below")?;
     root.write("/below/hello", b"native")?;
-    expect_failure("a stranger's write", Failure::Denied, mount.user(USER)?.write("/no", b""))?;
+    expect_failure(
+        "a stranger's write",
+        Failure::Denied,
+        mount.user(USER)?.write("/no", b""),
+    )?;
 
-    suite.rule(&ns, "reader", cephx_rule("life", &reader, "ReadOnly")).await?;
+    suite
+        .rule(&ns, "reader", cephx_rule("life", &reader, "ReadOnly"))
+        .await?;
     let (_, readers) = suite.credentials(&ns, "reader").await?;
     ensure!(readers != key);
     for below in ["", "/below"] {
         let mount = suite.mount_native(&share, &reader, &readers, below)?;
         let mut user = mount.user(Owner::ROOT)?;
-        let file = if below.is_empty() { "/below/hello" } else { "/hello" };
+        let file = if below.is_empty() {
+            "/below/hello"
+        } else {
+            "/hello"
+        };
         ensure!(user.read(file)? == b"native");
         expect_failure("a reader's write", Failure::Denied, user.write("/no", b""))?;
         expect_failure("a reader's removal", Failure::Denied, user.remove(file))?;
@@ -67,7 +89,9 @@ async fn life(suite: &Storage, filesystem: &str) -> Result<()> {
 
     // What clients see of the quota follows it.
     for bytes in [3 << 30, 512 << 20] {
-        suite.ask_for_share(&ns, "life", "CephFS", &share_type, bytes).await?;
+        suite
+            .ask_for_share(&ns, "life", "CephFS", &share_type, bytes)
+            .await?;
         suite.ready(&ns, "life").await?;
         ensure!(suite.quota(&share)? == Some(bytes));
         soon("df to show the quota", async || {
@@ -79,9 +103,11 @@ async fn life(suite: &Storage, filesystem: &str) -> Result<()> {
     }
 
     suite.delete_share(&ns, "life").await?;
-    fails_soon("a client of a share that is gone", &[Failure::Evicted, Failure::NotFound, Failure::Denied], || {
-        root.write("/below/hello", b"no")
-    })
+    fails_soon(
+        "a client of a share that is gone",
+        &[Failure::Evicted, Failure::NotFound, Failure::Denied],
+        || root.write("/below/hello", b"no"),
+    )
     .await?;
     ensure!(suite.subvolume(&share)?.is_none());
     for identity in [&writer, &reader] {
@@ -108,7 +134,9 @@ fn who_loses_access_is_cut_off() {
         let ns = suite.world.namespace("cut").await?;
         let share = suite.share(&ns, "s", "CephFS", "standard").await?;
         for who in ["down", "gone", "stays"] {
-            suite.rule(&ns, who, cephx_rule("s", &format!("cut-{who}"), "ReadWrite")).await?;
+            suite
+                .rule(&ns, who, cephx_rule("s", &format!("cut-{who}"), "ReadWrite"))
+                .await?;
         }
         let (_, stays) = suite.credentials(&ns, "stays").await?;
         let witness_mount = suite.mount_native(&share, "cut-stays", &stays, "")?;
@@ -129,7 +157,9 @@ fn who_loses_access_is_cut_off() {
         let (_, down) = suite.credentials(&ns, "down").await?;
         let (_, gone) = suite.credentials(&ns, "gone").await?;
 
-        suite.rule(&ns, "down", cephx_rule("s", "cut-down", "ReadOnly")).await?;
+        suite
+            .rule(&ns, "down", cephx_rule("s", "cut-down", "ReadOnly"))
+            .await?;
         suite.delete_rule(&ns, "gone").await?;
         // The rules say it is so: from now on not one write gets through.
         for (who, below, _, user) in &mut mounts {
@@ -146,7 +176,11 @@ fn who_loses_access_is_cut_off() {
         let mount = suite.mount_native(&share, "cut-down", &down, "/d")?;
         let mut user = mount.user(Owner::ROOT)?;
         ensure!(user.read("/witness")? == b"not hindered");
-        expect_failure("a downgraded identity's write", Failure::Denied, user.write("/no", b""))?;
+        expect_failure(
+            "a downgraded identity's write",
+            Failure::Denied,
+            user.write("/no", b""),
+        )?;
         for below in ["", "/d"] {
             let refused = suite.mount_native(&share, "cut-gone", &gone, below).map(drop);
             expect_failure("a removed identity's mount", Failure::Denied, refused)?;
@@ -154,10 +188,15 @@ fn who_loses_access_is_cut_off() {
         until_gone(&suite.world.api::<Secret>(&ns), "gone-cephx").await?;
 
         // And up again.
-        suite.rule(&ns, "down", cephx_rule("s", "cut-down", "ReadWrite")).await?;
+        suite
+            .rule(&ns, "down", cephx_rule("s", "cut-down", "ReadWrite"))
+            .await?;
         let mount = suite.mount_native(&share, "cut-down", &down, "")?;
         mount.user(Owner::ROOT)?.write("/up", b"again")?;
-        ensure!(suite.credentials(&ns, "down").await?.1 == down, "the key has changed");
+        ensure!(
+            suite.credentials(&ns, "down").await?.1 == down,
+            "the key has changed"
+        );
         Ok(())
     });
 }
@@ -167,14 +206,22 @@ fn whoever_owns_the_root_writes() {
     SUITE.run(Storage::start, async |suite| {
         let ns = suite.world.namespace("team").await?;
         let share = suite.share(&ns, "team", "CephFS", "team").await?;
-        suite.rule(&ns, "any", cephx_rule("team", "", "ReadWrite")).await?;
+        suite
+            .rule(&ns, "any", cephx_rule("team", "", "ReadWrite"))
+            .await?;
         let (identity, key) = suite.credentials(&ns, "any").await?;
         let mount = suite.mount_native(&share, &identity, &key, "")?;
         let mut user = mount.user(USER)?;
         user.mkdir("/folder")?;
         user.write("/folder/note", b"not root")?;
-        expect_failure("a stranger's write", Failure::Denied, mount.user(Owner { uid: 4711, gid: 4711 })?.write("/no", b""))?;
-        mount.user(Owner { uid: 4712, gid: 1000 })?.write("/mate", b"of the group")?;
+        expect_failure(
+            "a stranger's write",
+            Failure::Denied,
+            mount.user(Owner { uid: 4711, gid: 4711 })?.write("/no", b""),
+        )?;
+        mount
+            .user(Owner { uid: 4712, gid: 1000 })?
+            .write("/mate", b"of the group")?;
         Ok(())
     });
 }
@@ -194,13 +241,23 @@ fn an_identity_is_made_when_none_is_named() {
         ensure!(two == format!("shoal-{}", rule.uid().context("no uid")?));
         let status = rule.status.context("no status")?;
         ensure!(status.credentials_secret_ref.context("no Secret")?.name == "reads");
-        suite.mount_native(&share, &one, &one_key, "")?.user(Owner::ROOT)?.write("/note", b"x")?;
+        suite
+            .mount_native(&share, &one, &one_key, "")?
+            .user(Owner::ROOT)?
+            .write("/note", b"x")?;
         let mount = suite.mount_native(&share, &two, &two_key, "")?;
         ensure!(mount.user(Owner::ROOT)?.read("/note")? == b"x");
 
         // A Secret that was deleted comes back, with the same key.
-        suite.world.api::<Secret>(&ns).delete("reads", &kube::api::DeleteParams::default()).await?;
-        let key = soon("the Secret to be written again", async || suite.credentials(&ns, "two").await).await?;
+        suite
+            .world
+            .api::<Secret>(&ns)
+            .delete("reads", &kube::api::DeleteParams::default())
+            .await?;
+        let key = soon("the Secret to be written again", async || {
+            suite.credentials(&ns, "two").await
+        })
+        .await?;
         ensure!(key == (two, two_key), "another key");
         Ok(())
     });

@@ -25,12 +25,18 @@ static SUITE: Suite<Storage> = Suite::new();
 async fn bystanders(suite: &Storage, prefix: &str) -> Result<(String, Vec<String>)> {
     let ns = suite.world.namespace(prefix).await?;
     let mut names = Vec::new();
-    for (protocol, share_type) in [("NFS", "on-cephfs"), ("CephFS", "on-second"), ("NFS", "on-second")] {
+    for (protocol, share_type) in [
+        ("NFS", "on-cephfs"),
+        ("CephFS", "on-second"),
+        ("NFS", "on-second"),
+    ] {
         let name = format!("{}-{share_type}", protocol.to_lowercase());
         suite.share(&ns, &name, protocol, share_type).await?;
         names.push(name);
     }
-    suite.rule(&ns, "client", ip_rule("nfs-on-cephfs", "127.98.0.1", "ReadWrite")).await?;
+    suite
+        .rule(&ns, "client", ip_rule("nfs-on-cephfs", "127.98.0.1", "ReadWrite"))
+        .await?;
     Ok((ns, names))
 }
 
@@ -43,7 +49,10 @@ async fn since(suite: &Storage, ns: &str, names: &[String]) -> Result<BTreeMap<S
         if !names.contains(&name) {
             continue;
         }
-        let ready = conditions(&share).iter().find(|c| c.type_ == "Ready").context("no Ready")?;
+        let ready = conditions(&share)
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .context("no Ready")?;
         ensure!(ready.status == "True", "{name} is no longer Ready: {ready:?}");
         since.insert(name, serde_json::to_string(&ready.last_transition_time)?);
     }
@@ -54,20 +63,32 @@ async fn since(suite: &Storage, ns: &str, names: &[String]) -> Result<BTreeMap<S
 async fn trouble(suite: &Storage, name: &str) -> Result<(String, String)> {
     let api = suite.world.cluster_api::<ShareBackend>();
     let backend = until(&api, name, "not Ready", |backend| {
-        let conditions = backend.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+        let conditions = backend
+            .status
+            .as_ref()
+            .map(|s| s.conditions.as_slice())
+            .unwrap_or_default();
         condition(conditions, "Ready").is_some_and(|(status, _)| status == "False")
     })
     .await?;
     let conditions = backend.status.context("no status")?.conditions;
-    let ready = conditions.iter().find(|c| c.type_ == "Ready").context("no Ready")?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready")
+        .context("no Ready")?;
     Ok((ready.reason.clone(), ready.message.clone()))
 }
 
 /// The name of the metadata server that a file system has now.
 fn active_mds(suite: &Storage, filesystem: &str) -> Result<String> {
-    let fs = suite.admin.mon(json!({"prefix": "fs get", "fs_name": filesystem}))?;
+    let fs = suite
+        .admin
+        .mon(json!({"prefix": "fs get", "fs_name": filesystem}))?;
     let servers = fs["mdsmap"]["info"].as_object().context("no info")?;
-    let active = servers.values().find(|s| s["state"] == "up:active").context("none is active")?;
+    let active = servers
+        .values()
+        .find(|s| s["state"] == "up:active")
+        .context("none is active")?;
     Ok(format!("mds.{}", active["name"].as_str().context("no name")?))
 }
 
@@ -85,8 +106,12 @@ fn the_manager_is_killed() {
         let before = since(suite, &ns, &names).await?;
         let mgr = suite.ceph().daemon("mgr.x")?;
         mgr.kill()?;
-        suite.ask_for_share(&ns, "during", "NFS", "on-cephfs", SIZE).await?;
-        suite.ask_for_share(&ns, "nfs-on-second", "NFS", "on-second", SIZE * 2).await?;
+        suite
+            .ask_for_share(&ns, "during", "NFS", "on-cephfs", SIZE)
+            .await?;
+        suite
+            .ask_for_share(&ns, "nfs-on-second", "NFS", "on-second", SIZE * 2)
+            .await?;
         for backend in ["cephfs", "second"] {
             let (reason, message) = trouble(suite, backend).await?;
             println!("{backend}: {reason}: {message}");
@@ -95,7 +120,9 @@ fn the_manager_is_killed() {
         ensure!(since(suite, &ns, &names).await? == before, "a share felt it");
         // The export works on.
         let share = suite.world.api::<Share>(&ns).get("nfs-on-cephfs").await?;
-        let mut client = suite.mount_soon(&share, "127.98.0.1".parse()?, Owner::ROOT).await?;
+        let mut client = suite
+            .mount_soon(&share, "127.98.0.1".parse()?, Owner::ROOT)
+            .await?;
         soon("to write", async || client.write("/note", b"without a manager")).await?;
 
         let restarted = Instant::now();
@@ -103,7 +130,10 @@ fn the_manager_is_killed() {
         suite.until_backends_ready().await?;
         suite.ready(&ns, "during").await?;
         suite.ready(&ns, "nfs-on-second").await?;
-        println!("work resumed {:.1} s after the manager's start", restarted.elapsed().as_secs_f64());
+        println!(
+            "work resumed {:.1} s after the manager's start",
+            restarted.elapsed().as_secs_f64()
+        );
         ensure!(since(suite, &ns, &names).await? == before, "a share felt it");
         suite.until_consistent().await
     });
@@ -118,7 +148,9 @@ fn the_monitor_is_stopped_for_half_a_minute() {
         let mon = suite.ceph().daemon("mon.a")?;
         let stopped = Instant::now();
         mon.stop()?;
-        suite.ask_for_share(&ns, "during", "CephFS", "on-cephfs", SIZE).await?;
+        suite
+            .ask_for_share(&ns, "during", "CephFS", "on-cephfs", SIZE)
+            .await?;
         for backend in ["cephfs", "second"] {
             let (reason, message) = trouble(suite, backend).await?;
             println!("{backend}: {reason}: {message}");
@@ -131,7 +163,10 @@ fn the_monitor_is_stopped_for_half_a_minute() {
         let resumed = Instant::now();
         suite.until_backends_ready().await?;
         suite.ready(&ns, "during").await?;
-        println!("work resumed {:.1} s after the monitor", resumed.elapsed().as_secs_f64());
+        println!(
+            "work resumed {:.1} s after the monitor",
+            resumed.elapsed().as_secs_f64()
+        );
         ensure!(since(suite, &ns, &names).await? == before, "a share felt it");
         suite.until_consistent().await
     });
@@ -199,7 +234,9 @@ fn what_one_hanging_command_holds_up() {
 }
 
 fn release() -> String {
-    shoal_e2e::storage::release().map(|r| r.to_string()).unwrap_or_default()
+    shoal_e2e::storage::release()
+        .map(|r| r.to_string())
+        .unwrap_or_default()
 }
 
 /// A metadata server hangs while a share is being made there.
@@ -213,7 +250,9 @@ fn a_command_that_hangs() {
         let server = suite.ceph().daemon(&server)?;
         server.stop()?;
         let outcome = async {
-            suite.ask_for_share(&ns, "during", "CephFS", "on-second", SIZE).await?;
+            suite
+                .ask_for_share(&ns, "during", "CephFS", "on-second", SIZE)
+                .await?;
             let (reason, message) = trouble(suite, "second").await?;
             println!("second: {reason}: {message}");
             in_trouble(&reason)?;
@@ -240,13 +279,21 @@ fn many_hangs() {
         let before = since(suite, &ns, &names).await?;
         let mut weights = Vec::new();
         for cycle in 0..cycles {
-            let daemon = if cycle % 2 == 0 { "mgr.x".to_owned() } else { active_mds(suite, "second")? };
+            let daemon = if cycle % 2 == 0 {
+                "mgr.x".to_owned()
+            } else {
+                active_mds(suite, "second")?
+            };
             let daemon = suite.ceph().daemon(&daemon)?;
             daemon.stop()?;
             let size = SIZE + u64::from(cycle + 1) * 4096;
             let asked = async {
-                suite.ask_for_share(&ns, "nfs-on-cephfs", "NFS", "on-cephfs", size).await?;
-                suite.ask_for_share(&ns, "cephfs-on-second", "CephFS", "on-second", size).await
+                suite
+                    .ask_for_share(&ns, "nfs-on-cephfs", "NFS", "on-cephfs", size)
+                    .await?;
+                suite
+                    .ask_for_share(&ns, "cephfs-on-second", "CephFS", "on-second", size)
+                    .await
             }
             .await;
             // As long as a hang is to last.

@@ -15,7 +15,9 @@ use shoal_crds::{Share, ShareBackend};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::{Admin, CephOptions, Lab, LabOptions, client::Owner},
-    storage::{GROUP, SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, names, release, soon, uid},
+    storage::{
+        GROUP, SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, names, release, soon, uid,
+    },
     suite::Suite,
     world::{CONNECTION_SECRET, SYSTEM_NAMESPACE, condition, until, until_gone},
 };
@@ -25,10 +27,15 @@ static SUITE: Suite<Storage> = Suite::new();
 /// Makes a share while no operator runs, so that what it will find can be planted.
 async fn unseen(suite: &Storage, namespace: &str, name: &str, protocol: &str) -> Result<Share> {
     suite.stop_operator().await?;
-    suite.ask_for_share(namespace, name, protocol, "on-cephfs", SIZE).await?;
+    suite
+        .ask_for_share(namespace, name, protocol, "on-cephfs", SIZE)
+        .await?;
     let mut share = suite.world.api::<Share>(namespace).get(name).await?;
     // For the commands that ask where it is.
-    share.status = Some(shoal_crds::ShareStatus { fs_name: Some("cephfs".into()), ..share.status.unwrap_or_default() });
+    share.status = Some(shoal_crds::ShareStatus {
+        fs_name: Some("cephfs".into()),
+        ..share.status.unwrap_or_default()
+    });
     Ok(share)
 }
 
@@ -42,8 +49,13 @@ fn plant_subvolume(suite: &Storage, group: &str, name: &str, tag: Option<&str>) 
         }
         command
     };
-    suite.admin.mgr(json!({"prefix": "fs subvolumegroup create", "vol_name": "cephfs", "group_name": group}))?;
-    suite.admin.mgr(with("fs subvolume create", json!({"size": 12_345_678, "mode": "0711", "uid": 7, "gid": 8})))?;
+    suite
+        .admin
+        .mgr(json!({"prefix": "fs subvolumegroup create", "vol_name": "cephfs", "group_name": group}))?;
+    suite.admin.mgr(with(
+        "fs subvolume create",
+        json!({"size": 12_345_678, "mode": "0711", "uid": 7, "gid": 8}),
+    ))?;
     if let Some(tag) = tag {
         let set = json!({"key_name": "shoal.storage/owner", "value": tag});
         suite.admin.mgr(with("fs subvolume metadata set", set))?;
@@ -53,7 +65,11 @@ fn plant_subvolume(suite: &Storage, group: &str, name: &str, tag: Option<&str>) 
 }
 
 fn message(share: &Share) -> String {
-    conditions(share).iter().find(|c| c.type_ == "Ready").map(|c| c.message.clone()).unwrap_or_default()
+    conditions(share)
+        .iter()
+        .find(|c| c.type_ == "Ready")
+        .map(|c| c.message.clone())
+        .unwrap_or_default()
 }
 
 #[test]
@@ -92,6 +108,11 @@ fn a_foreign_export_on_our_pseudo_path() {
                 suite.delete_share(&ns, name).await?;
                 ensure!(suite.export(&share)?.as_ref() == Some(&foreign), "it went with the share");
                 ensure!(suite.subvolume(&share)?.is_none());
+                // For the other scenarios.
+                suite.admin.mgr(json!({
+                    "prefix": "nfs export rm", "cluster_id": suite.ceph().nfs_cluster(),
+                    "pseudo_path": pseudo_path(&uid(&share)),
+                }))?;
             }
         }
         Ok(())
@@ -105,8 +126,14 @@ fn a_foreign_subvolume_of_our_name() {
         let ns = suite.world.namespace("subvolume").await?;
         for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
             for (kind, tag) in [
-                ("cluster", r#"{"cluster":"another","namespace":"theirs","name":"share","uid":"UID"}"#),
-                ("share", r#"{"cluster":"CLUSTER","namespace":"theirs","name":"share","uid":"another"}"#),
+                (
+                    "cluster",
+                    r#"{"cluster":"another","namespace":"theirs","name":"share","uid":"UID"}"#,
+                ),
+                (
+                    "share",
+                    r#"{"cluster":"CLUSTER","namespace":"theirs","name":"share","uid":"another"}"#,
+                ),
                 ("unreadable", "belongs to the backup people"),
             ] {
                 let name = format!("{name}-{kind}");
@@ -121,11 +148,22 @@ fn a_foreign_subvolume_of_our_name() {
                 };
                 suite.world.rule(&ns, &format!("{name}-rule"), rule).await?;
                 let told = suite.until_share(&ns, &name, "False", "OwnedByAnother").await?;
-                ensure!(message(&told).contains(&subvolume_name(&uid(&share))), "{}", message(&told));
+                ensure!(
+                    message(&told).contains(&subvolume_name(&uid(&share))),
+                    "{}",
+                    message(&told)
+                );
                 if kind != "unreadable" {
                     ensure!(message(&told).contains("theirs/share"), "{}", message(&told));
                 }
-                ensure!(suite.world.api::<Secret>(&ns).get_opt(&format!("{name}-rule-cephx")).await?.is_none());
+                ensure!(
+                    suite
+                        .world
+                        .api::<Secret>(&ns)
+                        .get_opt(&format!("{name}-rule-cephx"))
+                        .await?
+                        .is_none()
+                );
                 suite.delete_share(&ns, &name).await?;
                 suite.delete_rule(&ns, &format!("{name}-rule")).await?;
                 let after = suite.holdings()?;
@@ -156,7 +194,9 @@ fn a_share_that_is_taken_over_by_another_cluster_is_let_go() {
         suite.until_share(&ns, "s", "False", "OwnedByAnother").await?;
         let before = suite.holdings()?;
         // Neither a change nor the deletion touches it.
-        suite.ask_for_share(&ns, "s", "CephFS", "on-cephfs", SIZE * 2).await?;
+        suite
+            .ask_for_share(&ns, "s", "CephFS", "on-cephfs", SIZE * 2)
+            .await?;
         suite.forget_share(&ns, "s").await?;
         let api = suite.world.api::<Share>(&ns);
         let blocked = until(&api, "s", "DeletionBlocked", |share| {
@@ -190,10 +230,19 @@ fn two_backends_of_one_ceph() {
             }))
             .await?;
         suite.until_backend("twin", "True", "Available").await?;
-        suite.world.add_type("on-twin", json!({"shrink": true, "backendNames": ["twin"]}), false).await?;
+        suite
+            .world
+            .add_type(
+                "on-twin",
+                json!({"shrink": true, "backendNames": ["twin"]}),
+                false,
+            )
+            .await?;
         let ns = suite.world.namespace("twin").await?;
         // All at once: their exports are written to the same NFS cluster.
-        let all = ["on-cephfs", "on-twin", "on-second"].into_iter().flat_map(|t| (0..4).map(move |n| (t, n)));
+        let all = ["on-cephfs", "on-twin", "on-second"]
+            .into_iter()
+            .flat_map(|t| (0..4).map(move |n| (t, n)));
         let made = all.map(async |(share_type, n)| {
             let name = format!("{share_type}-{n}");
             let protocol = if n == 3 { "CephFS" } else { "NFS" };
@@ -214,9 +263,15 @@ fn two_backends_of_one_ceph() {
         }
         suite.until_consistent().await?;
         for share in made.iter().filter(|s| !s.name_any().starts_with("on-twin")) {
-            ensure!(is_ready(&suite.world.api::<Share>(&ns).get(&share.name_any()).await?));
+            ensure!(is_ready(
+                &suite.world.api::<Share>(&ns).get(&share.name_any()).await?
+            ));
         }
-        suite.world.cluster_api::<ShareBackend>().delete("twin", &kube::api::DeleteParams::default()).await?;
+        suite
+            .world
+            .cluster_api::<ShareBackend>()
+            .delete("twin", &kube::api::DeleteParams::default())
+            .await?;
         Ok(())
     });
 }
@@ -229,36 +284,64 @@ fn one_identity_for_two() {
         let first = suite.world.namespace("first").await?;
         let second = suite.world.namespace("second").await?;
         let share = suite.share(&first, "s", "CephFS", "on-cephfs").await?;
-        suite.rule(&first, "carol", cephx_rule("s", "carol", "ReadWrite")).await?;
+        suite
+            .rule(&first, "carol", cephx_rule("s", "carol", "ReadWrite"))
+            .await?;
         let (_, key) = suite.credentials(&first, "carol").await?;
         let before = suite.entity("carol")?.context("no entity")?;
 
         // Another namespace on the same file system; the same and another namespace on the other file system.
-        for (ns, share_type) in [(&second, "on-cephfs"), (&first, "on-second"), (&second, "on-second")] {
+        for (ns, share_type) in [
+            (&second, "on-cephfs"),
+            (&first, "on-second"),
+            (&second, "on-second"),
+        ] {
             let name = format!("late-{share_type}");
             suite.share(ns, &name, "CephFS", share_type).await?;
-            suite.world.rule(ns, &name, cephx_rule(&name, "carol", "ReadWrite")).await?;
+            suite
+                .world
+                .rule(ns, &name, cephx_rule(&name, "carol", "ReadWrite"))
+                .await?;
             let told = suite.refused(ns, &name, "IdentityNotAvailable").await?;
             let text = serde_json::to_string(&told)?;
             ensure!(!text.contains(&key), "the other's key is shown");
-            ensure!(suite.world.api::<Secret>(ns).get_opt(&format!("{name}-cephx")).await?.is_none());
+            ensure!(
+                suite
+                    .world
+                    .api::<Secret>(ns)
+                    .get_opt(&format!("{name}-cephx"))
+                    .await?
+                    .is_none()
+            );
             // One bad rule does not hinder a good one.
             let good = format!("{name}-good");
             suite.rule(ns, &good, cephx_rule(&name, "", "ReadWrite")).await?;
-            ensure!(suite.entity("carol")?.as_ref() == Some(&before), "the other's identity was touched");
+            ensure!(
+                suite.entity("carol")?.as_ref() == Some(&before),
+                "the other's identity was touched"
+            );
         }
         // In the same namespace, on the same file system, it may be used for a second share.
         suite.share(&first, "more", "CephFS", "on-cephfs").await?;
-        suite.rule(&first, "more", cephx_rule("more", "carol", "ReadOnly")).await?;
+        suite
+            .rule(&first, "more", cephx_rule("more", "carol", "ReadOnly"))
+            .await?;
         ensure!(suite.credentials(&first, "more").await?.1 == key);
         suite.delete_rule(&first, "more").await?;
         ensure!(suite.credentials(&first, "carol").await?.1 == key);
-        suite.mount_native(&share, "carol", &key, "")?.user(Owner::ROOT)?.write("/still", b"hers")?;
+        suite
+            .mount_native(&share, "carol", &key, "")?
+            .user(Owner::ROOT)?
+            .write("/still", b"hers")?;
 
         // When the first lets go, one of the others gets it, with a key of its own.
         suite.delete_rule(&first, "carol").await?;
         let new = soon("another to get it", async || {
-            for (ns, name) in [(&second, "late-on-cephfs"), (&first, "late-on-second"), (&second, "late-on-second")] {
+            for (ns, name) in [
+                (&second, "late-on-cephfs"),
+                (&first, "late-on-second"),
+                (&second, "late-on-second"),
+            ] {
                 if let Ok((identity, new)) = suite.credentials(ns, name).await {
                     ensure!(identity == "carol");
                     return Ok(new);
@@ -268,9 +351,14 @@ fn one_identity_for_two() {
         })
         .await?;
         ensure!(new != key, "it got the first one's key");
-        let events = Api::<Event>::all(suite.world.client.clone()).list(&ListParams::default()).await?;
+        let events = Api::<Event>::all(suite.world.client.clone())
+            .list(&ListParams::default())
+            .await?;
         let events = serde_json::to_string(&events)?;
-        ensure!(!events.contains(&key) && !events.contains(&new), "a key in an event");
+        ensure!(
+            !events.contains(&key) && !events.contains(&new),
+            "a key in an event"
+        );
         Ok(())
     });
 }
@@ -284,19 +372,35 @@ fn another_ceph_under_the_same_name() {
         let ns = suite.world.namespace("replaced").await?;
         let mut shares = Vec::new();
         for protocol in ["NFS", "CephFS"] {
-            shares.push(suite.share(&ns, &protocol.to_lowercase(), protocol, "on-cephfs").await?);
+            shares.push(
+                suite
+                    .share(&ns, &protocol.to_lowercase(), protocol, "on-cephfs")
+                    .await?,
+            );
         }
-        suite.rule(&ns, "r", ip_rule("nfs", "127.96.3.1", "ReadWrite")).await?;
+        suite
+            .rule(&ns, "r", ip_rule("nfs", "127.96.3.1", "ReadWrite"))
+            .await?;
 
-        let ceph = CephOptions { release: release()?, ..CephOptions::default() };
-        let options = LabOptions { ceph: Some(ceph), kubernetes: None, quiet: true, ..LabOptions::default() };
+        let ceph = CephOptions {
+            release: release()?,
+            ..CephOptions::default()
+        };
+        let options = LabOptions {
+            ceph: Some(ceph),
+            kubernetes: None,
+            quiet: true,
+            ..LabOptions::default()
+        };
         let other = tokio::task::spawn_blocking(move || Lab::start(&options)).await??;
         let ceph = other.ceph()?;
         let admin = Admin::connect(ceph)?;
         let secrets = suite.world.api::<Secret>(SYSTEM_NAMESPACE);
         let point = async |mon_host: &str, key: &str| {
             let patch = json!({"stringData": {"monHost": mon_host, "userKey": key}});
-            secrets.patch(CONNECTION_SECRET, &PatchParams::default(), &Patch::Merge(&patch)).await
+            secrets
+                .patch(CONNECTION_SECRET, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
         };
         let here = suite.holdings()?;
         let there = admin.mon(json!({"prefix": "auth ls"}))?;
@@ -304,23 +408,42 @@ fn another_ceph_under_the_same_name() {
         let told = suite.until_backend("cephfs", "False", "BackendReplaced").await?;
         let status = told.status.context("no status")?;
         ensure!(condition(&status.conditions, "Stalled").is_some_and(|(status, _)| status == "True"));
-        let message = &status.conditions.iter().find(|c| c.type_ == "Ready").context("no Ready")?.message;
-        ensure!(message.contains(ceph.fsid()) && message.contains(suite.ceph().fsid()), "{message}");
-        ensure!(status.ceph.context("no record")?.fsid == suite.ceph().fsid(), "the record was changed");
+        let message = &status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .context("no Ready")?
+            .message;
+        ensure!(
+            message.contains(ceph.fsid()) && message.contains(suite.ceph().fsid()),
+            "{message}"
+        );
+        ensure!(
+            status.ceph.context("no record")?.fsid == suite.ceph().fsid(),
+            "the record was changed"
+        );
 
         // Changes and deletions wait; nothing is taken for gone, and nothing is made over there.
-        suite.ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2).await?;
+        suite
+            .ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2)
+            .await?;
         suite.forget_share(&ns, "cephfs").await?;
         suite.ask_for_share(&ns, "new", "NFS", "on-cephfs", SIZE).await?;
         suite.until_share(&ns, "new", "False", "NoBackendFits").await?;
         let api = suite.world.api::<Share>(&ns);
-        until(&api, "cephfs", "DeletionBlocked", |s| condition(conditions(s), "DeletionBlocked").is_some()).await?;
+        until(&api, "cephfs", "DeletionBlocked", |s| {
+            condition(conditions(s), "DeletionBlocked").is_some()
+        })
+        .await?;
         until(&api, "nfs", "waits", |s| {
             condition(conditions(s), "Reconciling").is_some() || condition(conditions(s), "Stalled").is_some()
         })
         .await?;
         ensure!(suite.holdings()? == here, "something was touched here");
-        ensure!(admin.mon(json!({"prefix": "auth ls"}))? == there, "an identity was made there");
+        ensure!(
+            admin.mon(json!({"prefix": "auth ls"}))? == there,
+            "an identity was made there"
+        );
         for filesystem in ceph.filesystems() {
             let groups = admin.mgr(json!({"prefix": "fs subvolumegroup ls", "vol_name": filesystem}))?;
             ensure!(names(&groups).is_empty(), "{groups}");
@@ -389,9 +512,15 @@ fn a_ceph_made_again_under_the_same_address() {
         let ns = suite.world.namespace("remade").await?;
         let mut shares = Vec::new();
         for protocol in ["NFS", "CephFS"] {
-            shares.push(suite.share(&ns, &protocol.to_lowercase(), protocol, "on-cephfs").await?);
+            shares.push(
+                suite
+                    .share(&ns, &protocol.to_lowercase(), protocol, "on-cephfs")
+                    .await?,
+            );
         }
-        suite.rule(&ns, "rule", cephx_rule("cephfs", "heir", "ReadWrite")).await?;
+        suite
+            .rule(&ns, "rule", cephx_rule("cephfs", "heir", "ReadWrite"))
+            .await?;
         let old = suite.ceph().fsid().to_owned();
         tokio::task::block_in_place(|| suite.world.lab.ceph_mut()?.replace())?;
         let suite = suite.with_admin_anew()?;
@@ -399,26 +528,44 @@ fn a_ceph_made_again_under_the_same_address() {
         for backend in suite.ceph().filesystems() {
             let told = suite.until_backend(backend, "False", "BackendReplaced").await?;
             let status = told.status.context("no status")?;
-            let message = &status.conditions.iter().find(|c| c.type_ == "Ready").context("no Ready")?.message;
-            ensure!(message.contains(&old) && message.contains(suite.ceph().fsid()), "{message}");
+            let message = &status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == "Ready")
+                .context("no Ready")?
+                .message;
+            ensure!(
+                message.contains(&old) && message.contains(suite.ceph().fsid()),
+                "{message}"
+            );
             ensure!(condition(&status.conditions, "Stalled").is_some_and(|(status, _)| status == "True"));
         }
         // Nothing is taken for gone, and nothing is made.
         let api = suite.world.api::<Share>(&ns);
         for share in &shares {
             let now = api.get(&share.name_any()).await?;
-            ensure!(conditions(&now).iter().all(|c| c.reason != "VolumeMissing"), "{:?}", now.status);
+            ensure!(
+                conditions(&now).iter().all(|c| c.reason != "VolumeMissing"),
+                "{:?}",
+                now.status
+            );
         }
-        suite.ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2).await?;
+        suite
+            .ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2)
+            .await?;
         suite.forget_share(&ns, "cephfs").await?;
         until(&api, "cephfs", "DeletionBlocked", |s| {
-            condition(conditions(s), "DeletionBlocked").is_some_and(|(_, reason)| reason == "BackendReplaced" || reason == "BackendNotReady")
+            condition(conditions(s), "DeletionBlocked")
+                .is_some_and(|(_, reason)| reason == "BackendReplaced" || reason == "BackendNotReady")
         })
         .await?;
         suite.ask_for_share(&ns, "new", "NFS", "on-cephfs", SIZE).await?;
         suite.until_share(&ns, "new", "False", "NoBackendFits").await?;
         let now = suite.holdings()?;
-        ensure!(now == untouched, "something was made there:\n{untouched:#}\n{now:#}");
+        ensure!(
+            now == untouched,
+            "something was made there:\n{untouched:#}\n{now:#}"
+        );
         anyhow::Ok(())
     });
     if let Err(error) = played {

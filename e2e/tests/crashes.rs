@@ -29,7 +29,7 @@ enum Change {
     /// A new size.
     Resize,
     /// Another level of a rule.
-    ChangeRule,
+    Level,
     /// One more rule.
     AddRule,
     /// One rule less.
@@ -52,19 +52,59 @@ enum Meanwhile {
 
 /// The points at which it dies: after the n-th pass of a point.
 const CREATE: &[&str] = &[
-    "after-AddFinalizer", "before-status", "after-Record", "after-Create", "after-ConfirmRules", "after-HoldRules",
-    "after-Export", "before-rule-status", "before-rule-status 2", "after-ReportRules", "after-Annotate", "before-status 2",
+    "after-AddFinalizer",
+    "before-status",
+    "after-Record",
+    "after-Create",
+    "after-ConfirmRules",
+    "after-HoldRules",
+    "after-Export",
+    "before-rule-status",
+    "before-rule-status 2",
+    "after-ReportRules",
+    "after-Annotate",
+    "before-status 2",
 ];
 const RESIZE: &[&str] = &["after-Look", "after-Resize", "before-status"];
-const CHANGE_RULE: &[&str] = &["after-Look", "after-ConfirmRules", "after-Export", "before-rule-status", "after-ReportRules"];
-const ADD_RULE: &[&str] =
-    &["after-Look", "after-ConfirmRules", "after-HoldRules", "after-Export", "before-rule-status", "after-ReportRules", "before-status"];
-const DELETE_RULE: &[&str] = &["after-Look", "after-ConfirmRules", "after-Export", "after-ReportRules", "before-status"];
-const DELETE: &[&str] = &["after-Look", "after-Unexport", "after-Remove", "after-RemoveFinalizer"];
+const LEVEL: &[&str] = &[
+    "after-Look",
+    "after-ConfirmRules",
+    "after-Export",
+    "before-rule-status",
+    "after-ReportRules",
+];
+const ADD_RULE: &[&str] = &[
+    "after-Look",
+    "after-ConfirmRules",
+    "after-HoldRules",
+    "after-Export",
+    "before-rule-status",
+    "after-ReportRules",
+    "before-status",
+];
+const DELETE_RULE: &[&str] = &[
+    "after-Look",
+    "after-ConfirmRules",
+    "after-Export",
+    "after-ReportRules",
+    "before-status",
+];
+const DELETE: &[&str] = &[
+    "after-Look",
+    "after-Unexport",
+    "after-Remove",
+    "after-RemoveFinalizer",
+];
 /// Points that only native CephFS comes by, where there are keys.
 const CREATE_KEYS: &[&str] = &["after-Secret", "after-Secret 2"];
 const ADD_KEY: &[&str] = &["after-Secret"];
-const LOSE_SECRET: &[&str] = &["after-Look", "after-ConfirmRules", "after-FetchKey", "after-Secret", "after-ReportRules"];
+const LOSE_SECRET: &[&str] = &[
+    "after-Look",
+    "after-ConfirmRules",
+    "after-FetchKey",
+    "after-Secret",
+    "after-ReportRules",
+];
 
 /// The scenarios of one protocol, in a world of their own: both go at once.
 macro_rules! of {
@@ -87,11 +127,25 @@ of!(NFS, nfs: making_a_share, making_a_share_that_is_then_deleted, making_a_shar
 of!(CephFS, cephfs: making_a_share, making_a_share_that_is_then_deleted, making_a_share_whose_type_then_changes, growing, changing_a_rule, adding_a_rule, taking_a_rule_away, deleting_a_share, making_good_a_lost_secret);
 
 async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::Create, &[CREATE, keys(protocol, CREATE_KEYS)], &[Meanwhile::Nothing]).await
+    at(
+        s,
+        protocol,
+        Change::Create,
+        &[CREATE, keys(protocol, CREATE_KEYS)],
+        &[Meanwhile::Nothing],
+    )
+    .await
 }
 
 async fn making_a_share_that_is_then_deleted(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::Create, &[CREATE, keys(protocol, CREATE_KEYS)], &[Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::Create,
+        &[CREATE, keys(protocol, CREATE_KEYS)],
+        &[Meanwhile::Delete],
+    )
+    .await
 }
 
 async fn making_a_share_whose_type_then_changes(s: &Simulation, protocol: Protocol) -> Result<()> {
@@ -99,20 +153,48 @@ async fn making_a_share_whose_type_then_changes(s: &Simulation, protocol: Protoc
 }
 
 async fn growing(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::Resize, &[RESIZE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::Resize,
+        &[RESIZE],
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
 }
 
 async fn changing_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::ChangeRule, &[CHANGE_RULE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::Level,
+        &[LEVEL],
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
 }
 
 async fn adding_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
     let points = [ADD_RULE, keys(protocol, ADD_KEY)];
-    at(s, protocol, Change::AddRule, &points, &[Meanwhile::Nothing, Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::AddRule,
+        &points,
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
 }
 
 async fn taking_a_rule_away(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::DeleteRule, &[DELETE_RULE], &[Meanwhile::Nothing, Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::DeleteRule,
+        &[DELETE_RULE],
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
 }
 
 async fn deleting_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
@@ -120,7 +202,14 @@ async fn deleting_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
 }
 
 async fn making_good_a_lost_secret(s: &Simulation, protocol: Protocol) -> Result<()> {
-    at(s, protocol, Change::LoseSecret, &[LOSE_SECRET], &[Meanwhile::Nothing, Meanwhile::Delete]).await
+    at(
+        s,
+        protocol,
+        Change::LoseSecret,
+        &[LOSE_SECRET],
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
 }
 
 /// Points that only shares with keys come by.
@@ -144,7 +233,9 @@ async fn at(
             let _alone = s.alone().await;
             die(s, protocol, change, point, *meanwhile)
                 .await
-                .with_context(|| format!("{protocol:?} {change:?}, dead at {point}, meanwhile {meanwhile:?}"))?;
+                .with_context(|| {
+                    format!("{protocol:?} {change:?}, dead at {point}, meanwhile {meanwhile:?}")
+                })?;
         }
     }
     Ok(())
@@ -154,17 +245,33 @@ const OLD_MODE: &str = "0750";
 const NEW_MODE: &str = "0770";
 
 async fn set_type(s: &Simulation, mode: &str, squash: &str) -> Result<()> {
-    s.world.add_type("crash", json!({"shrink": true, "root": {"mode": mode}, "squash": squash}), false).await
+    s.world
+        .add_type(
+            "crash",
+            json!({"shrink": true, "root": {"mode": mode}, "squash": squash}),
+            false,
+        )
+        .await
 }
 
-async fn die(s: &Simulation, protocol: Protocol, change: Change, point: &str, meanwhile: Meanwhile) -> Result<()> {
+async fn die(
+    s: &Simulation,
+    protocol: Protocol,
+    change: Change,
+    point: &str,
+    meanwhile: Meanwhile,
+) -> Result<()> {
     let ns = s.world.namespace("crash").await?;
     set_type(s, OLD_MODE, "None").await?;
     let rules: [(&str, Value); 2] = match protocol {
-        Protocol::NFS => [("one", ip_rule("data", "10.0.0.0/24", "ReadWrite")), ("two", ip_rule("data", "fd00::5", "ReadOnly"))],
-        Protocol::CephFS => {
-            [("one", cephx_rule("data", Some("crasher"), "ReadWrite")), ("two", cephx_rule("data", None, "ReadOnly"))]
-        }
+        Protocol::NFS => [
+            ("one", ip_rule("data", "10.0.0.0/24", "ReadWrite")),
+            ("two", ip_rule("data", "fd00::5", "ReadOnly")),
+        ],
+        Protocol::CephFS => [
+            ("one", cephx_rule("data", Some("crasher"), "ReadWrite")),
+            ("two", cephx_rule("data", None, "ReadOnly")),
+        ],
     };
     let spec = json!({"protocol": protocol, "size": "1Gi", "shareTypeName": "crash"});
     let [one, two] = rules;
@@ -189,7 +296,10 @@ async fn die(s: &Simulation, protocol: Protocol, change: Change, point: &str, me
     match change {
         Change::Create => drop(s.world.share(&ns, "data", spec).await?),
         Change::Resize => drop(s.change_share(&ns, "data", json!({"size": "2Gi"})).await?),
-        Change::ChangeRule => drop(s.change_rule(&ns, "one", json!({"accessLevel": "ReadOnly"})).await?),
+        Change::Level => drop(
+            s.change_rule(&ns, "one", json!({"accessLevel": "ReadOnly"}))
+                .await?,
+        ),
         Change::AddRule => drop(make_rule(two).await?),
         Change::DeleteRule => s.delete_rule(&ns, "one").await?,
         Change::Delete => s.delete_share(&ns, "data").await?,
@@ -198,11 +308,22 @@ async fn die(s: &Simulation, protocol: Protocol, change: Change, point: &str, me
             drop(secrets.delete("two-cephx", &DeleteParams::default()).await?);
         }
     }
-    let (name, nth) = point.split_once(' ').map_or((point, 1), |(name, nth)| (name, nth.parse().unwrap()));
-    let earlier = if nth > 1 { format!("{}*off->", nth - 1) } else { String::new() };
+    let (name, nth) = point
+        .split_once(' ')
+        .map_or((point, 1), |(name, nth)| (name, nth.parse().unwrap()));
+    let earlier = if nth > 1 {
+        format!("{}*off->", nth - 1)
+    } else {
+        String::new()
+    };
     s.start_operator(&format!("{name}={earlier}1*return")).await?;
     s.until_operator_died().await?;
-    let recorded = s.world.api::<Share>(&ns).get_opt("data").await?.and_then(|share| share.status);
+    let recorded = s
+        .world
+        .api::<Share>(&ns)
+        .get_opt("data")
+        .await?
+        .and_then(|share| share.status);
     let recorded = recorded.is_some_and(|status| status.capabilities.is_some());
 
     match meanwhile {
@@ -224,16 +345,34 @@ async fn die(s: &Simulation, protocol: Protocol, change: Change, point: &str, me
     }
     s.check_holdings(None).await?;
 
-    let left = s.world.api::<Share>(&ns).list(&ListParams::default()).await?.items;
+    let left = s
+        .world
+        .api::<Share>(&ns)
+        .list(&ListParams::default())
+        .await?
+        .items;
     let gone = change == Change::Delete || meanwhile == Meanwhile::Delete;
     ensure!(left.is_empty() == gone, "{} shares are left", left.len());
     if let Some(share) = left.first() {
         let status = share.status.clone().unwrap();
         let mode = status.capabilities.unwrap().root.mode;
-        let wanted = if meanwhile == Meanwhile::ChangeType && !recorded { NEW_MODE } else { OLD_MODE };
-        ensure!(mode == wanted, "made with mode {mode}, and {wanted} was the type's at its choice");
+        let wanted = if meanwhile == Meanwhile::ChangeType && !recorded {
+            NEW_MODE
+        } else {
+            OLD_MODE
+        };
+        ensure!(
+            mode == wanted,
+            "made with mode {mode}, and {wanted} was the type's at its choice"
+        );
         let access = status.access.unwrap();
-        let rules = s.world.api::<ShareAccessRule>(&ns).list(&ListParams::default()).await?.items.len();
+        let rules = s
+            .world
+            .api::<ShareAccessRule>(&ns)
+            .list(&ListParams::default())
+            .await?
+            .items
+            .len();
         ensure!(
             usize::try_from(access.total)? == rules && access.applied == access.total && access.failed == 0,
             "{access:?} of {rules}"

@@ -22,7 +22,10 @@ use tokio::sync::MutexGuard;
 static SUITE: Suite<Simulation> = Suite::new();
 
 fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
-    SUITE.run(|| Simulation::without_operator(KubernetesRelease::V1_37), scenario);
+    SUITE.run(
+        || Simulation::without_operator(KubernetesRelease::V1_37),
+        scenario,
+    );
 }
 
 /// As the operators of this suite are told.
@@ -44,13 +47,21 @@ async fn two<'a>(s: &'a Simulation, case: &str) -> Result<(MutexGuard<'a, ()>, O
     s.until_backend(BACKEND, "True", "Available").await?;
     let standby = start("two").await?;
     // It has read the Lease, and left it alone.
-    eventually("the standby to wait", PATIENCE, async || Ok(standby.log()?.contains("waiting for the Lease").then_some(()))).await?;
+    eventually("the standby to wait", PATIENCE, async || {
+        Ok(standby.log()?.contains("waiting for the Lease").then_some(()))
+    })
+    .await?;
     Ok((alone, leader, standby))
 }
 
 async fn holder(world: &World) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), SYSTEM_NAMESPACE);
-    Ok(leases.get("shoal").await?.spec.and_then(|spec| spec.holder_identity).unwrap_or_default())
+    Ok(leases
+        .get("shoal")
+        .await?
+        .spec
+        .and_then(|spec| spec.holder_identity)
+        .unwrap_or_default())
 }
 
 async fn until_holder(s: &Simulation, name: &str) -> Result<Duration> {
@@ -65,7 +76,11 @@ async fn until_holder(s: &Simulation, name: &str) -> Result<Duration> {
 /// Work that takes the backend a while.
 async fn work(s: &Simulation, ns: &str) -> Result<()> {
     for i in 0..SHARES {
-        let protocol = if i % 2 == 0 { Protocol::NFS } else { Protocol::CephFS };
+        let protocol = if i % 2 == 0 {
+            Protocol::NFS
+        } else {
+            Protocol::CephFS
+        };
         let share = format!("s{i}");
         let rule = match protocol {
             Protocol::NFS => ip_rule(&share, "10.0.0.0/24", "ReadWrite"),
@@ -79,8 +94,7 @@ async fn work(s: &Simulation, ns: &str) -> Result<()> {
 
 async fn slow(s: &Simulation, milliseconds: u32) -> Result<()> {
     let spec = json!({"simulated": {"latencyMilliseconds": milliseconds}});
-    let document: Value =
-        json!({"apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": BACKEND}, "spec": spec});
+    let document: Value = json!({"apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": BACKEND}, "spec": spec});
     s.world.apply(&document).await?;
     Ok(())
 }
@@ -91,7 +105,10 @@ async fn midway(s: &Simulation) -> Result<()> {
         Ok((s.holdings().await?.subvolumes.len() >= 3).then_some(()))
     })
     .await?;
-    ensure!(s.unsettled(None).await?.is_some(), "it was done too soon to be interrupted");
+    ensure!(
+        s.unsettled(None).await?.is_some(),
+        "it was done too soon to be interrupted"
+    );
     Ok(())
 }
 
@@ -100,9 +117,15 @@ fn one_after_the_other(s: &Simulation, mark: u64) -> Result<(usize, usize)> {
     let writes = s.writes_since(mark)?;
     let first = writes.first().context("nobody wrote anything")?.by.clone();
     let theirs = |w: &&Write| w.by == first;
-    let change = writes.iter().position(|w| w.by != first).context("one replica wrote everything")?;
+    let change = writes
+        .iter()
+        .position(|w| w.by != first)
+        .context("one replica wrote everything")?;
     let late: Vec<_> = writes[change..].iter().filter(theirs).collect();
-    ensure!(late.is_empty(), "the first replica still wrote after the second had begun: {late:#?}");
+    ensure!(
+        late.is_empty(),
+        "the first replica still wrote after the second had begun: {late:#?}"
+    );
     let replicas: std::collections::BTreeSet<_> = writes.iter().map(|w| &w.by).collect();
     ensure!(replicas.len() == 2, "{replicas:?} wrote");
     Ok((change, writes.len() - change))
@@ -144,7 +167,10 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         // What was in flight is finished; nothing is left to come when the Lease is given back.
         ensure!(s.holdings().await?.pending == 0);
         let took = until_holder(s, "ended-two").await?;
-        ensure!(ended + took < LEASE, "it took {ended:?} to end and {took:?} to take over");
+        ensure!(
+            ended + took < LEASE,
+            "it took {ended:?} to end and {took:?} to take over"
+        );
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
         one_after_the_other(s, mark)?;
@@ -152,7 +178,11 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         s.clear(&ns).await?;
         // The last one leaves a free Lease.
         standby.terminate()?;
-        ensure!(holder(&s.world).await?.is_empty(), "the Lease is still held by {}", holder(&s.world).await?);
+        ensure!(
+            holder(&s.world).await?.is_empty(),
+            "the Lease is still held by {}",
+            holder(&s.world).await?
+        );
         Ok(())
     });
 }
@@ -170,7 +200,9 @@ fn a_leader_that_slept_through_its_lease_does_nothing_more() {
         let share = s.ready_share(&ns, "after", Protocol::NFS).await?;
         // It wakes up with work waiting in its watches.
         s.change_share(&ns, "before", json!({"size": "2Gi"})).await?;
-        s.world.rule(&ns, "rule", ip_rule("after", "10.0.0.1", "ReadWrite")).await?;
+        s.world
+            .rule(&ns, "rule", ip_rule("after", "10.0.0.1", "ReadWrite"))
+            .await?;
         leader.process().signal(Signal::CONT)?;
         s.delete_share(&ns, "before").await?;
         leader.wait_for_end()?;
@@ -192,7 +224,8 @@ fn a_standby_only_waits() {
         let ns = s.world.namespace("waits").await?;
         s.ready_share(&ns, "data", Protocol::NFS).await?;
         s.clear(&ns).await?;
-        let writers: std::collections::BTreeSet<_> = s.writes_since(mark)?.into_iter().map(|w| w.by).collect();
+        let writers: std::collections::BTreeSet<_> =
+            s.writes_since(mark)?.into_iter().map(|w| w.by).collect();
         ensure!(writers.len() == 1, "{writers:?} wrote");
         // One that waits ends at once, and takes nothing with it.
         standby.terminate()?;

@@ -1,7 +1,7 @@
 //! Shares on a real API server and a simulated backend: their life, and what bad ones are told.
 
 #![cfg(test)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::{
@@ -41,39 +41,76 @@ fn a_cephfs_share_lives() {
 
 #[test]
 fn shares_live_where_the_operator_puts_the_finalizer_on() {
-    OLDER.run(|| Simulation::start(KubernetesRelease::V1_34), |s| async move {
-        life(s, Protocol::NFS).await?;
-        life(s, Protocol::CephFS).await
-    });
+    OLDER.run(
+        || Simulation::start(KubernetesRelease::V1_34),
+        |s| async move {
+            life(s, Protocol::NFS).await?;
+            life(s, Protocol::CephFS).await
+        },
+    );
 }
 
 /// From nothing to nothing, with rules, and with sizes.
 async fn life(s: &Simulation, protocol: Protocol) -> Result<()> {
     let ns = s.world.namespace("life").await?;
     let share = s.ready_share(&ns, "data", protocol).await?;
-    ensure!(share.finalizers() == [FINALIZER], "finalizers {:?}", share.finalizers());
+    ensure!(
+        share.finalizers() == [FINALIZER],
+        "finalizers {:?}",
+        share.finalizers()
+    );
     published(&share, protocol)?;
-    ensure!(s.let_in(&share).await?.is_empty(), "somebody is let in before the first rule");
+    ensure!(
+        s.let_in(&share).await?.is_empty(),
+        "somebody is let in before the first rule"
+    );
 
     let rules = match protocol {
-        Protocol::NFS => [("one", ip_rule("data", "10.0.0.0/24", "ReadWrite")), ("two", ip_rule("data", "fd00::5", "ReadOnly"))],
-        Protocol::CephFS => [("one", cephx_rule("data", Some("alice"), "ReadWrite")), ("two", cephx_rule("data", None, "ReadOnly"))],
+        Protocol::NFS => [
+            ("one", ip_rule("data", "10.0.0.0/24", "ReadWrite")),
+            ("two", ip_rule("data", "fd00::5", "ReadOnly")),
+        ],
+        Protocol::CephFS => [
+            ("one", cephx_rule("data", Some("alice"), "ReadWrite")),
+            ("two", cephx_rule("data", None, "ReadOnly")),
+        ],
     };
     for (name, spec) in &rules {
         s.world.rule(&ns, name, spec.clone()).await?;
     }
     for (name, _) in &rules {
         let rule = s.until_rule(&ns, name, "True", "Active").await?;
-        ensure!(rule.finalizers() == [FINALIZER], "finalizers {:?}", rule.finalizers());
+        ensure!(
+            rule.finalizers() == [FINALIZER],
+            "finalizers {:?}",
+            rule.finalizers()
+        );
         let status = rule.status.clone().unwrap();
-        ensure!(status.applied_level == Some(rule.spec.access_level) && status.share_uid == share.uid(), "{status:?}");
+        ensure!(
+            status.applied_level == Some(rule.spec.access_level) && status.share_uid == share.uid(),
+            "{status:?}"
+        );
         let secret = status.credentials_secret_ref.map(|r| r.name);
-        ensure!(secret == (protocol == Protocol::CephFS).then(|| format!("{name}-cephx")), "{secret:?}");
+        ensure!(
+            secret == (protocol == Protocol::CephFS).then(|| format!("{name}-cephx")),
+            "{secret:?}"
+        );
     }
     s.until_settled(Some(&ns)).await?;
     s.check_holdings(Some(&ns)).await?;
-    let summary = s.world.api::<Share>(&ns).get("data").await?.status.unwrap().access.unwrap();
-    ensure!((summary.total, summary.applied, summary.failed) == (2, 2, 0), "{summary:?}");
+    let summary = s
+        .world
+        .api::<Share>(&ns)
+        .get("data")
+        .await?
+        .status
+        .unwrap()
+        .access
+        .unwrap();
+    ensure!(
+        (summary.total, summary.applied, summary.failed) == (2, 2, 0),
+        "{summary:?}"
+    );
 
     // Levels change in place.
     for level in ["ReadOnly", "ReadWrite"] {
@@ -103,7 +140,10 @@ async fn life(s: &Simulation, protocol: Protocol) -> Result<()> {
     s.delete_share(&ns, "data").await?;
     s.until_share_gone(&ns, "data").await?;
     s.until_rule(&ns, "two", "False", "ShareNotFound").await?;
-    ensure!(s.held(&share).await?.is_none(), "the share is gone and its subvolume is not");
+    ensure!(
+        s.held(&share).await?.is_none(),
+        "the share is gone and its subvolume is not"
+    );
     s.check_holdings(Some(&ns)).await?;
     s.delete_rule(&ns, "two").await?;
     s.until_rule_gone(&ns, "two").await
@@ -118,36 +158,76 @@ fn published(share: &Share, protocol: Protocol) -> Result<()> {
         ensure!(truth == Some("True"), "{condition_type} is {truth:?}");
     }
     for condition_type in ["Reconciling", "Stalled"] {
-        ensure!(condition(&status.conditions, condition_type).is_none(), "{condition_type} is there");
+        ensure!(
+            condition(&status.conditions, condition_type).is_none(),
+            "{condition_type} is there"
+        );
     }
     let uid = share.uid().unwrap();
-    ensure!(status.backend_name.as_deref() == Some(BACKEND) && status.share_type_name.as_deref() == Some("standard"));
+    ensure!(
+        status.backend_name.as_deref() == Some(BACKEND)
+            && status.share_type_name.as_deref() == Some("standard")
+    );
     ensure!(status.size == Some(share.spec.size), "{:?}", status.size);
     let handle = status.handle.clone().unwrap_or_default();
     ensure!(handle.ends_with(&format!("shoal-{uid}")), "handle {handle}");
     let locations = &status.export_locations;
     let preferred: Vec<_> = locations.iter().filter(|l| l.preferred).collect();
-    ensure!(preferred.len() == 1 && preferred[0].id == locations[0].id, "{locations:?}");
+    ensure!(
+        preferred.len() == 1 && preferred[0].id == locations[0].id,
+        "{locations:?}"
+    );
     let ids: std::collections::BTreeSet<_> = locations.iter().map(|l| &l.id).collect();
     ensure!(ids.len() == locations.len(), "{locations:?}");
     for location in locations {
         let metadata = &location.metadata;
-        ensure!(metadata.fs_name == BACKEND && Some(&metadata.ceph_fsid) == status.fsid.as_ref(), "{metadata:?}");
+        ensure!(
+            metadata.fs_name == BACKEND && Some(&metadata.ceph_fsid) == status.fsid.as_ref(),
+            "{metadata:?}"
+        );
         let tail = match protocol {
             Protocol::NFS => format!(":/shoal-{uid}"),
             Protocol::CephFS => format!(":{}", metadata.subvolume_path),
         };
-        ensure!(location.protocol == protocol && location.path.ends_with(&tail), "{location:?}");
+        ensure!(
+            location.protocol == protocol && location.path.ends_with(&tail),
+            "{location:?}"
+        );
     }
     // Two NFS servers, or all monitors in one location.
-    ensure!(locations.len() == if protocol == Protocol::NFS { 2 } else { 1 }, "{locations:?}");
-    let annotation = |name: &str| share.annotations().get(&format!("shoal.storage/{name}")).cloned().unwrap_or_default();
-    let told = ["export-location", "protocol", "fs-name", "mount-options", "export-revision"].map(annotation);
+    ensure!(
+        locations.len() == if protocol == Protocol::NFS { 2 } else { 1 },
+        "{locations:?}"
+    );
+    let annotation = |name: &str| {
+        share
+            .annotations()
+            .get(&format!("shoal.storage/{name}"))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let told = [
+        "export-location",
+        "protocol",
+        "fs-name",
+        "mount-options",
+        "export-revision",
+    ]
+    .map(annotation);
     let revision = status.export_revision.clone().unwrap_or_default();
-    let expected = [&preferred[0].path, protocol.as_str(), BACKEND, &format!("fs={BACKEND}"), &revision];
+    let expected = [
+        &preferred[0].path,
+        protocol.as_str(),
+        BACKEND,
+        &format!("fs={BACKEND}"),
+        &revision,
+    ];
     ensure!(!revision.is_empty() && told == expected, "annotations {told:?}");
     let all: Value = serde_json::from_str(&annotation("export-locations"))?;
-    ensure!(all == serde_json::to_value(locations)?, "annotation export-locations {all}");
+    ensure!(
+        all == serde_json::to_value(locations)?,
+        "annotation export-locations {all}"
+    );
     Ok(())
 }
 
@@ -169,23 +249,40 @@ fn a_share_made_again_under_its_name_gets_its_rules_and_nothing_else() {
             s.delete_share(&ns, "data").await?;
             // At once: the name is free as soon as the API server says so.
             eventually("the name to be free", PATIENCE, async || {
-                Ok(match s.world.api::<Share>(&ns).create(&kube::api::PostParams::default(), &new_share(protocol)?).await {
-                    Ok(_) => Some(()),
-                    Err(kube::Error::Api(status)) if status.code == 409 => None,
-                    Err(error) => return Err(error.into()),
-                })
+                Ok(
+                    match s
+                        .world
+                        .api::<Share>(&ns)
+                        .create(&kube::api::PostParams::default(), &new_share(protocol)?)
+                        .await
+                    {
+                        Ok(_) => Some(()),
+                        Err(kube::Error::Api(status)) if status.code == 409 => None,
+                        Err(error) => return Err(error.into()),
+                    },
+                )
             })
             .await?;
             let second = s.until_share(&ns, "data", "True", "Available").await?;
             ensure!(first.uid() != second.uid());
             let api = s.world.api::<ShareAccessRule>(&ns);
-            until(&api, "early", "in force on the second", |rule: &ShareAccessRule| {
-                rule.status.as_ref().is_some_and(|s| s.share_uid == second.uid() && s.applied_level.is_some())
-            })
+            until(
+                &api,
+                "early",
+                "in force on the second",
+                |rule: &ShareAccessRule| {
+                    rule.status
+                        .as_ref()
+                        .is_some_and(|s| s.share_uid == second.uid() && s.applied_level.is_some())
+                },
+            )
             .await?;
             s.until_settled(Some(&ns)).await?;
             s.check_holdings(Some(&ns)).await?;
-            ensure!(s.held(&first).await?.is_none(), "the first share's subvolume is still there");
+            ensure!(
+                s.held(&first).await?.is_none(),
+                "the first share's subvolume is still there"
+            );
             s.clear(&ns).await?;
         }
         Ok(())
@@ -203,7 +300,8 @@ fn new_share(protocol: Protocol) -> Result<Share> {
 fn a_size_that_can_not_be_had_is_refused_and_the_share_stays_as_it_is() {
     run(|s| async move {
         let ns = s.world.namespace("sizes").await?;
-        let limits = json!({"size": {"min": "1Gi", "max": "4Gi"}, "shrink": false, "backendNames": [BACKEND]});
+        let limits =
+            json!({"size": {"min": "1Gi", "max": "4Gi"}, "shrink": false, "backendNames": [BACKEND]});
         s.world.add_type("limited", limits, false).await?;
         let spec = |size: &str| json!({"protocol": "NFS", "size": size, "shareTypeName": "limited"});
         for (name, size, words) in [
@@ -219,12 +317,18 @@ fn a_size_that_can_not_be_had_is_refused_and_the_share_stays_as_it_is() {
         s.change_share(&ns, "small", json!({"size": "2Gi"})).await?;
         let share = s.until_share(&ns, "small", "True", "Available").await?;
 
-        let refusals = [("1536Mi", "ShrinkNotAllowed", "1536Mi is below 2Gi"), ("8Gi", "SizeOutOfRange", "8Gi is above")];
+        let refusals = [
+            ("1536Mi", "ShrinkNotAllowed", "1536Mi is below 2Gi"),
+            ("8Gi", "SizeOutOfRange", "8Gi is above"),
+        ];
         for (size, reason, words) in refusals {
             s.change_share(&ns, "small", json!({"size": size})).await?;
             let refused = s.until_share(&ns, "small", "False", reason).await?;
             told(&refused, "Stalled", &["spec.size", words])?;
-            ensure!(s.held(&share).await?.unwrap().size_bytes == Some(2 << 30), "the quota was changed");
+            ensure!(
+                s.held(&share).await?.unwrap().size_bytes == Some(2 << 30),
+                "the quota was changed"
+            );
             s.until_event(&ns, "small", reason).await?;
         }
         s.check_quiet(&ns).await?;
@@ -234,12 +338,20 @@ fn a_size_that_can_not_be_had_is_refused_and_the_share_stays_as_it_is() {
 
         // Never below what is used.
         let used = s.ready_share(&ns, "used", Protocol::NFS).await?;
-        s.cluster(BACKEND).await?.set_used(BACKEND, &used.uid().unwrap(), 600 << 20)?;
+        s.cluster(BACKEND)
+            .await?
+            .set_used(BACKEND, &used.uid().unwrap(), 600 << 20)?;
         s.change_share(&ns, "used", json!({"size": "512Mi"})).await?;
         let refused = s.until_share(&ns, "used", "False", "ShrinkBelowUsed").await?;
-        told(&refused, "Stalled", &["spec.size", "512Mi", "629145600 bytes in use", "remove data"])?;
+        told(
+            &refused,
+            "Stalled",
+            &["spec.size", "512Mi", "629145600 bytes in use", "remove data"],
+        )?;
         ensure!(s.held(&used).await?.unwrap().size_bytes == Some(1 << 30));
-        s.cluster(BACKEND).await?.set_used(BACKEND, &used.uid().unwrap(), 100 << 20)?;
+        s.cluster(BACKEND)
+            .await?
+            .set_used(BACKEND, &used.uid().unwrap(), 100 << 20)?;
         // The next look finds room.
         s.until_share(&ns, "used", "True", "Available").await?;
         ensure!(s.held(&used).await?.unwrap().size_bytes == Some(512 << 20));
@@ -250,7 +362,8 @@ fn a_size_that_can_not_be_had_is_refused_and_the_share_stays_as_it_is() {
 /// A condition's message, word for word where it matters.
 fn told(share: &Share, condition_type: &str, words: &[&str]) -> Result<()> {
     let conditions = share.status.as_ref().map_or(&[][..], |s| &s.conditions);
-    let text = message(conditions, condition_type).with_context(|| format!("no condition {condition_type}: {conditions:#?}"))?;
+    let text = message(conditions, condition_type)
+        .with_context(|| format!("no condition {condition_type}: {conditions:#?}"))?;
     for word in words {
         ensure!(text.contains(word), "{word:?} is not in {condition_type}: {text}");
     }
@@ -261,15 +374,29 @@ fn told(share: &Share, condition_type: &str, words: &[&str]) -> Result<()> {
 fn a_share_waits_for_its_type_and_goes_on_by_itself() {
     run(|s| async move {
         let ns = s.world.namespace("type").await?;
-        s.world.share(&ns, "data", json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "later"})).await?;
-        s.world.rule(&ns, "rule", ip_rule("data", "10.0.0.1", "ReadWrite")).await?;
+        s.world
+            .share(
+                &ns,
+                "data",
+                json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "later"}),
+            )
+            .await?;
+        s.world
+            .rule(&ns, "rule", ip_rule("data", "10.0.0.1", "ReadWrite"))
+            .await?;
         let share = s.until_share(&ns, "data", "False", "ShareTypeNotFound").await?;
-        told(&share, "Reconciling", &["spec.shareTypeName", "'later' does not exist"])?;
+        told(
+            &share,
+            "Reconciling",
+            &["spec.shareTypeName", "'later' does not exist"],
+        )?;
         ensure!(share.status.as_ref().unwrap().phase == Some(SharePhase::Pending));
         s.until_event(&ns, "data", "ShareTypeNotFound").await?;
         s.until_rule(&ns, "rule", "False", "ShareNotReady").await?;
         s.check_quiet(&ns).await?;
-        s.world.add_type("later", json!({"backendNames": [BACKEND]}), false).await?;
+        s.world
+            .add_type("later", json!({"backendNames": [BACKEND]}), false)
+            .await?;
         s.until_share(&ns, "data", "True", "Available").await?;
         s.until_rule(&ns, "rule", "True", "Active").await?;
         s.clear(&ns).await
@@ -282,12 +409,21 @@ fn a_namespace_that_may_not_use_a_type_is_told_and_served_once_it_may() {
         let ns = s.world.namespace("allowed").await?;
         let kind = json!({"backendNames": [BACKEND], "allowedNamespaces": {"matchLabels": {"team": "gold"}}});
         s.world.add_type("gold", kind, false).await?;
-        s.world.share(&ns, "data", json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "gold"})).await?;
+        s.world
+            .share(
+                &ns,
+                "data",
+                json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "gold"}),
+            )
+            .await?;
         let share = s.until_share(&ns, "data", "False", "ShareTypeNotAllowed").await?;
         told(&share, "Stalled", &["spec.shareTypeName", "'gold'"])?;
         s.until_event(&ns, "data", "ShareTypeNotAllowed").await?;
         let label = Patch::Merge(json!({"metadata": {"labels": {"team": "gold"}}}));
-        s.world.cluster_api::<Namespace>().patch(&ns, &PatchParams::default(), &label).await?;
+        s.world
+            .cluster_api::<Namespace>()
+            .patch(&ns, &PatchParams::default(), &label)
+            .await?;
         s.until_share(&ns, "data", "True", "Available").await?;
         s.clear(&ns).await
     });
@@ -298,13 +434,23 @@ fn without_a_default_type_a_share_says_so_and_waits() {
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("default").await?;
-        let mark = |value: &str| Patch::Merge(json!({"metadata": {"annotations": {"shoal.storage/is-default-share-type": value}}}));
+        let mark = |value: &str| {
+            Patch::Merge(json!({"metadata": {"annotations": {"shoal.storage/is-default-share-type": value}}}))
+        };
         let types = s.world.cluster_api::<ShareType>();
-        types.patch("standard", &PatchParams::default(), &mark("false")).await?;
+        types
+            .patch("standard", &PatchParams::default(), &mark("false"))
+            .await?;
         s.world.share(&ns, "data", share_spec(Protocol::NFS)).await?;
         let waits = s.until_share(&ns, "data", "False", "NoDefaultShareType").await;
-        types.patch("standard", &PatchParams::default(), &mark("true")).await?;
-        told(&waits?, "Reconciling", &["spec.shareTypeName", "shoal.storage/is-default-share-type"])?;
+        types
+            .patch("standard", &PatchParams::default(), &mark("true"))
+            .await?;
+        told(
+            &waits?,
+            "Reconciling",
+            &["spec.shareTypeName", "shoal.storage/is-default-share-type"],
+        )?;
         s.until_event(&ns, "data", "NoDefaultShareType").await?;
         s.until_share(&ns, "data", "True", "Available").await?;
         s.clear(&ns).await
@@ -315,12 +461,22 @@ fn without_a_default_type_a_share_says_so_and_waits() {
 fn a_share_that_fits_no_backend_is_told_why_backend_by_backend() {
     run(|s| async move {
         let ns = s.world.namespace("fits").await?;
-        s.world.apply(&backend("small", json!({"simulated": {"capacity": "1Gi"}}))).await?;
+        s.world
+            .apply(&backend("small", json!({"simulated": {"capacity": "1Gi"}})))
+            .await?;
         s.world.apply(&backend("away", ceph("no-such-secret"))).await?;
         s.until_backend("small", "True", "Available").await?;
         s.until_backend("away", "False", "SecretNotFound").await?;
-        s.world.add_type("picky", json!({"backendNames": ["small", "away", "new"]}), false).await?;
-        s.world.share(&ns, "data", json!({"protocol": "NFS", "size": "2Gi", "shareTypeName": "picky"})).await?;
+        s.world
+            .add_type("picky", json!({"backendNames": ["small", "away", "new"]}), false)
+            .await?;
+        s.world
+            .share(
+                &ns,
+                "data",
+                json!({"protocol": "NFS", "size": "2Gi", "shareTypeName": "picky"}),
+            )
+            .await?;
         let share = s.until_share(&ns, "data", "False", "NoBackendFits").await?;
         let words = [
             "small: 1073741824 bytes free, 2147483648 asked for",
@@ -361,10 +517,26 @@ async fn remove_backends(s: &Simulation, names: &[&str]) -> Result<()> {
 fn a_protocol_that_the_type_does_not_offer_is_refused() {
     run(|s| async move {
         let ns = s.world.namespace("offer").await?;
-        s.world.add_type("nfs-only", json!({"protocols": ["NFS"], "backendNames": [BACKEND]}), false).await?;
-        s.world.share(&ns, "data", json!({"protocol": "CephFS", "size": "1Gi", "shareTypeName": "nfs-only"})).await?;
+        s.world
+            .add_type(
+                "nfs-only",
+                json!({"protocols": ["NFS"], "backendNames": [BACKEND]}),
+                false,
+            )
+            .await?;
+        s.world
+            .share(
+                &ns,
+                "data",
+                json!({"protocol": "CephFS", "size": "1Gi", "shareTypeName": "nfs-only"}),
+            )
+            .await?;
         let share = s.until_share(&ns, "data", "False", "ProtocolNotOffered").await?;
-        told(&share, "Stalled", &["spec.protocol", "'nfs-only' offers NFS, not CephFS"])?;
+        told(
+            &share,
+            "Stalled",
+            &["spec.protocol", "'nfs-only' offers NFS, not CephFS"],
+        )?;
         s.until_event(&ns, "data", "ProtocolNotOffered").await?;
         s.clear(&ns).await
     });
@@ -377,13 +549,21 @@ fn a_backend_without_its_secret_says_so() {
         let told = s.until_backend("keyless", "False", "SecretNotFound").await?;
         let conditions = told.status.unwrap().conditions;
         let text = message(&conditions, "Ready").unwrap();
-        for word in ["spec.ceph.connectionSecretRef", "default/missing does not exist", "monHost, userID and userKey"] {
+        for word in [
+            "spec.ceph.connectionSecretRef",
+            "default/missing does not exist",
+            "monHost, userID and userKey",
+        ] {
             ensure!(text.contains(word), "{word:?} is not in {text}");
         }
         s.until_event("default", "keyless", "SecretNotFound").await?;
         let mark = s.audit_mark()?;
         tokio::time::sleep(shoal_e2e::simulation::QUIET).await;
-        let writes: Vec<_> = s.writes_since(mark)?.into_iter().filter(|w| w.name == "keyless").collect();
+        let writes: Vec<_> = s
+            .writes_since(mark)?
+            .into_iter()
+            .filter(|w| w.name == "keyless")
+            .collect();
         ensure!(writes.is_empty(), "a hot loop: {writes:#?}");
         remove_backends(s, &["keyless"]).await
     });
@@ -393,22 +573,39 @@ fn a_backend_without_its_secret_says_so() {
 fn a_share_whose_backend_goes_away_stays_ready_and_goes_on_when_it_is_back() {
     run(|s| async move {
         let ns = s.world.namespace("away").await?;
-        s.world.apply(&backend("fragile", json!({"simulated": {}}))).await?;
-        s.world.add_type("fragile", json!({"backendNames": ["fragile"]}), false).await?;
+        s.world
+            .apply(&backend("fragile", json!({"simulated": {}})))
+            .await?;
+        s.world
+            .add_type("fragile", json!({"backendNames": ["fragile"]}), false)
+            .await?;
         s.until_backend("fragile", "True", "Available").await?;
-        s.world.share(&ns, "data", json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "fragile"})).await?;
+        s.world
+            .share(
+                &ns,
+                "data",
+                json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "fragile"}),
+            )
+            .await?;
         s.until_share(&ns, "data", "True", "Available").await?;
         let cluster = s.cluster("fragile").await?;
         cluster.set_trouble(Some(shoal_backend::simulated::Trouble::Unreachable))?;
         s.until_backend("fragile", "False", "BackendUnreachable").await?;
         let api = s.world.api::<Share>(&ns);
         let status = api.get("data").await?.status.unwrap();
-        ensure!(condition(&status.conditions, "Ready") == Some(("True", "Available")), "{:?}", status.conditions);
+        ensure!(
+            condition(&status.conditions, "Ready") == Some(("True", "Available")),
+            "{:?}",
+            status.conditions
+        );
         // What it is asked now waits, and is told why.
         s.change_share(&ns, "data", json!({"size": "2Gi"})).await?;
-        s.world.rule(&ns, "rule", ip_rule("data", "10.0.0.1", "ReadWrite")).await?;
+        s.world
+            .rule(&ns, "rule", ip_rule("data", "10.0.0.1", "ReadWrite"))
+            .await?;
         let waits = until(&api, "data", "Reconciling BackendNotReady", |share: &Share| {
-            condition(&share.status.as_ref().unwrap().conditions, "Reconciling") == Some(("True", "BackendNotReady"))
+            condition(&share.status.as_ref().unwrap().conditions, "Reconciling")
+                == Some(("True", "BackendNotReady"))
         })
         .await?;
         ensure!(condition(&waits.status.unwrap().conditions, "Ready") == Some(("True", "Available")));
@@ -418,8 +615,14 @@ fn a_share_whose_backend_goes_away_stays_ready_and_goes_on_when_it_is_back() {
         s.until_backend("fragile", "True", "Available").await?;
         let share = s.until_share(&ns, "data", "True", "Available").await?;
         s.until_rule(&ns, "rule", "True", "Active").await?;
-        let held = cluster.snapshot()?.share("fragile", &share.uid().unwrap()).unwrap();
-        ensure!(held.size_bytes == Some(2 << 30) && held.access.len() == 1, "{held:?}");
+        let held = cluster
+            .snapshot()?
+            .share("fragile", &share.uid().unwrap())
+            .unwrap();
+        ensure!(
+            held.size_bytes == Some(2 << 30) && held.access.len() == 1,
+            "{held:?}"
+        );
 
         // Another storage under the same name: nothing is touched there.
         cluster.replace(77)?;
@@ -444,8 +647,12 @@ fn drift_is_repaired_and_lost_data_is_told_and_never_made_again_empty() {
         let ns = s.world.namespace("drift").await?;
         let nfs = s.ready_share(&ns, "nfs", Protocol::NFS).await?;
         let native = s.ready_share(&ns, "native", Protocol::CephFS).await?;
-        s.world.rule(&ns, "ip", ip_rule("nfs", "10.0.0.0/24", "ReadOnly")).await?;
-        s.world.rule(&ns, "cephx", cephx_rule("native", Some("drifter"), "ReadWrite")).await?;
+        s.world
+            .rule(&ns, "ip", ip_rule("nfs", "10.0.0.0/24", "ReadOnly"))
+            .await?;
+        s.world
+            .rule(&ns, "cephx", cephx_rule("native", Some("drifter"), "ReadWrite"))
+            .await?;
         s.until_rule(&ns, "ip", "True", "Active").await?;
         s.until_rule(&ns, "cephx", "True", "Active").await?;
         let cluster = s.cluster(BACKEND).await?;
@@ -469,7 +676,10 @@ fn drift_is_repaired_and_lost_data_is_told_and_never_made_again_empty() {
         again("a changed quota").await?;
         cluster.deauthorize(BACKEND, &native_uid, "drifter")?;
         again("a deauthorized identity").await?;
-        ensure!(s.unsettled(Some(&ns)).await?.is_none(), "a repaired share says otherwise");
+        ensure!(
+            s.unsettled(Some(&ns)).await?.is_none(),
+            "a repaired share says otherwise"
+        );
 
         cluster.delete_subvolume(BACKEND, &nfs_uid)?;
         let lost = s.until_share(&ns, "nfs", "False", "VolumeMissing").await?;
@@ -487,17 +697,26 @@ fn a_share_that_can_not_be_parsed_is_told_and_hinders_no_other() {
         let _alone = s.alone().await;
         let ns = s.world.namespace("parse").await?;
         let crds: Api<CustomResourceDefinition> = Api::all(s.world.client.clone());
-        let crd = shoal_crds::custom_resource_definitions().into_iter().find(|c| c.spec.names.kind == "Share").unwrap();
+        let crd = shoal_crds::custom_resource_definitions()
+            .into_iter()
+            .find(|c| c.spec.names.kind == "Share")
+            .unwrap();
         let mut relaxed = serde_json::to_value(&crd)?;
         relaxed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
             json!({"x-kubernetes-preserve-unknown-fields": true});
         s.world.apply(&relaxed).await?;
         let made = eventually("the schema to be relaxed", PATIENCE, async || {
-            Ok(match s.world.share(&ns, "broken", json!({"protocol": "NFS", "size": "1.5Gi"})).await {
-                Ok(share) => Some(share),
-                Err(kube::Error::Api(status)) if status.code == 422 => None,
-                Err(error) => return Err(error.into()),
-            })
+            Ok(
+                match s
+                    .world
+                    .share(&ns, "broken", json!({"protocol": "NFS", "size": "1.5Gi"}))
+                    .await
+                {
+                    Ok(share) => Some(share),
+                    Err(kube::Error::Api(status)) if status.code == 422 => None,
+                    Err(error) => return Err(error.into()),
+                },
+            )
         })
         .await;
         s.world.apply(&serde_json::to_value(&crd)?).await?;
@@ -506,18 +725,29 @@ fn a_share_that_can_not_be_parsed_is_told_and_hinders_no_other() {
         let api: Api<DynamicObject> = Api::namespaced_with(s.world.client.clone(), &ns, &resource);
         let ready = eventually("the broken share to be told", PATIENCE, async || {
             let object = api.get("broken").await?;
-            let conditions = object.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            Ok(conditions.into_iter().find(|c| c["type"] == "Ready" && c["status"] == "False"))
+            let conditions = object.data["status"]["conditions"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            Ok(conditions
+                .into_iter()
+                .find(|c| c["type"] == "Ready" && c["status"] == "False"))
         })
         .await?;
-        ensure!(ready["reason"] == "InvalidObject" && ready["message"].to_string().contains("1.5Gi"), "{ready}");
+        ensure!(
+            ready["reason"] == "InvalidObject" && ready["message"].to_string().contains("1.5Gi"),
+            "{ready}"
+        );
         s.until_event(&ns, "broken", "InvalidObject").await?;
         s.ready_share(&ns, "other", Protocol::NFS).await?;
         s.check_quiet(&ns).await?;
         ensure!(crds.get(&crd.name_any()).await?.spec.names.kind == "Share");
         // Corrected, it goes on.
         eventually("the schema to be restored", PATIENCE, async || {
-            Ok(s.change_share(&ns, "other", json!({"size": "2.5Gi"})).await.is_err().then_some(()))
+            Ok(s.change_share(&ns, "other", json!({"size": "2.5Gi"}))
+                .await
+                .is_err()
+                .then_some(()))
         })
         .await?;
         let fix = Patch::Merge(json!({"spec": {"size": "1536Mi"}}));
@@ -532,27 +762,63 @@ fn kubectl_shows_columns() {
     run(|s| async move {
         let ns = s.world.namespace("columns").await?;
         s.ready_share(&ns, "data", Protocol::NFS).await?;
-        s.world.rule(&ns, "rule", ip_rule("data", "10.0.0.0/24", "ReadWrite")).await?;
+        s.world
+            .rule(&ns, "rule", ip_rule("data", "10.0.0.0/24", "ReadWrite"))
+            .await?;
         s.until_rule(&ns, "rule", "True", "Active").await?;
         let control_plane = s.world.lab.control_plane()?;
         let table = |words: &[&str]| -> Result<Vec<Vec<String>>> {
-            let output = control_plane.kubectl().args(["--namespace", &ns, "get"]).args(words).output()?;
-            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let output = control_plane
+                .kubectl()
+                .args(["--namespace", &ns, "get"])
+                .args(words)
+                .output()?;
+            ensure!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             let text = String::from_utf8(output.stdout)?;
-            Ok(text.lines().map(|l| l.split_whitespace().map(str::to_owned).collect()).collect())
+            Ok(text
+                .lines()
+                .map(|l| l.split_whitespace().map(str::to_owned).collect())
+                .collect())
         };
         let shares = table(&["shr"])?;
-        ensure!(shares[0] == ["NAME", "PHASE", "READY", "SIZE", "PROTOCOL", "TYPE", "BACKEND", "AGE"], "{shares:?}");
-        ensure!(shares[1][..7] == ["data", "Available", "True", "1Gi", "NFS", "standard", BACKEND], "{shares:?}");
+        ensure!(
+            shares[0]
+                == [
+                    "NAME", "PHASE", "READY", "SIZE", "PROTOCOL", "TYPE", "BACKEND", "AGE"
+                ],
+            "{shares:?}"
+        );
+        ensure!(
+            shares[1][..7] == ["data", "Available", "True", "1Gi", "NFS", "standard", BACKEND],
+            "{shares:?}"
+        );
         let wide = table(&["shr", "-o", "wide"])?;
-        ensure!(wide[0].contains(&"EXPORT".to_owned()) && wide[0].contains(&"REASON".to_owned()), "{wide:?}");
+        ensure!(
+            wide[0].contains(&"EXPORT".to_owned()) && wide[0].contains(&"REASON".to_owned()),
+            "{wide:?}"
+        );
         let rules = table(&["shacc"])?;
-        ensure!(rules[0] == ["NAME", "SHARE", "TYPE", "TO", "LEVEL", "PHASE", "AGE"], "{rules:?}");
-        ensure!(rules[1][..6] == ["rule", "data", "IP", "10.0.0.0/24", "ReadWrite", "Active"], "{rules:?}");
+        ensure!(
+            rules[0] == ["NAME", "SHARE", "TYPE", "TO", "LEVEL", "PHASE", "AGE"],
+            "{rules:?}"
+        );
+        ensure!(
+            rules[1][..6] == ["rule", "data", "IP", "10.0.0.0/24", "ReadWrite", "Active"],
+            "{rules:?}"
+        );
         let backends = table(&["shbe", BACKEND])?;
         ensure!(backends[1][..3] == [BACKEND, "Available", "True"], "{backends:?}");
         let all = table(&["shoal"])?;
-        ensure!(all.iter().flatten().any(|cell| cell == "share.shoal.storage/data"), "{all:?}");
+        ensure!(
+            all.iter()
+                .flatten()
+                .any(|cell| cell == "share.shoal.storage/data"),
+            "{all:?}"
+        );
         s.clear(&ns).await
     });
 }
@@ -565,20 +831,42 @@ fn a_namespace_goes_with_everything_in_it() {
         for (share, protocol) in [("nfs", Protocol::NFS), ("native", Protocol::CephFS)] {
             s.ready_share(&ns, share, protocol).await?;
         }
-        s.world.rule(&ns, "ip", ip_rule("nfs", "10.0.0.0/24", "ReadWrite")).await?;
-        s.world.rule(&ns, "cephx", cephx_rule("native", None, "ReadWrite")).await?;
-        s.world.rule(&ns, "shareless", ip_rule("none", "10.0.0.0/24", "ReadWrite")).await?;
-        s.world.share(&ns, "waiting", json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "never"})).await?;
+        s.world
+            .rule(&ns, "ip", ip_rule("nfs", "10.0.0.0/24", "ReadWrite"))
+            .await?;
+        s.world
+            .rule(&ns, "cephx", cephx_rule("native", None, "ReadWrite"))
+            .await?;
+        s.world
+            .rule(&ns, "shareless", ip_rule("none", "10.0.0.0/24", "ReadWrite"))
+            .await?;
+        s.world
+            .share(
+                &ns,
+                "waiting",
+                json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "never"}),
+            )
+            .await?;
         s.until_rule(&ns, "ip", "True", "Active").await?;
         s.until_rule(&ns, "cephx", "True", "Active").await?;
         s.until_rule(&ns, "shareless", "False", "ShareNotFound").await?;
-        s.until_share(&ns, "waiting", "False", "ShareTypeNotFound").await?;
-        s.world.cluster_api::<Namespace>().delete(&ns, &DeleteParams::default()).await?;
+        s.until_share(&ns, "waiting", "False", "ShareTypeNotFound")
+            .await?;
+        s.world
+            .cluster_api::<Namespace>()
+            .delete(&ns, &DeleteParams::default())
+            .await?;
         until_gone(&s.world.cluster_api::<Namespace>(), &ns).await?;
         let holdings = s.holdings().await?;
         let left = |tag: &Tag| matches!(tag, Tag::Owner(owner) if owner.namespace == ns);
-        ensure!(!holdings.subvolumes.values().any(|held| left(&held.tag)), "the namespace is gone and its subvolumes are not");
-        ensure!(!holdings.identities.values().any(|held| held.tenant == tenant), "the namespace is gone and its keys are not");
+        ensure!(
+            !holdings.subvolumes.values().any(|held| left(&held.tag)),
+            "the namespace is gone and its subvolumes are not"
+        );
+        ensure!(
+            !holdings.identities.values().any(|held| held.tenant == tenant),
+            "the namespace is gone and its keys are not"
+        );
         Ok(())
     });
 }

@@ -68,7 +68,11 @@ pub fn of<K: Object>(client: &Client, object: &K) -> Api<K> {
 /// Reads the object from the API server itself, and makes sure that it is this very one.
 pub async fn live<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
     let found = bounded(of(client, object).get(&object.name_any())).await?;
-    if found.uid() == object.uid() { Ok(found) } else { Err(Error::Gone) }
+    if found.uid() == object.uid() {
+        Ok(found)
+    } else {
+        Err(Error::Gone)
+    }
 }
 
 /// Stores a status by server-side apply.
@@ -105,7 +109,12 @@ pub async fn add_finalizer<K: Object>(client: &Client, object: &K) -> Result<K, 
 
 /// Takes the finalizer off. An object that is gone already is as good.
 pub async fn remove_finalizer<K: Object>(client: &Client, object: &K) -> Result<(), Error> {
-    let finalizers: Vec<_> = object.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+    let finalizers: Vec<_> = object
+        .finalizers()
+        .iter()
+        .filter(|f| *f != FINALIZER)
+        .cloned()
+        .collect();
     match store_finalizers(client, object, &finalizers).await {
         Ok(_) | Err(Error::Gone) => Ok(()),
         Err(error) => Err(error),
@@ -122,7 +131,10 @@ async fn store_finalizers<K: Object>(client: &Client, object: &K, finalizers: &[
             "finalizers": finalizers,
         },
     });
-    let params = PatchParams { field_manager: Some(field_managers::FINALIZER.into()), ..PatchParams::default() };
+    let params = PatchParams {
+        field_manager: Some(field_managers::FINALIZER.into()),
+        ..PatchParams::default()
+    };
     bounded(of(client, object).patch(&object.name_any(), &params, &Patch::Merge(&patch))).await
 }
 
@@ -141,7 +153,11 @@ fn identified<K: Object>(object: &K) -> Value {
 }
 
 /// Lists from the API server itself (no resourceVersion: a quorum read), in pages.
-pub async fn list_live<K: Object>(client: &Client, namespace: &str, field_selector: &str) -> Result<Vec<K>, Error> {
+pub async fn list_live<K: Object>(
+    client: &Client,
+    namespace: &str,
+    field_selector: &str,
+) -> Result<Vec<K>, Error> {
     let api = K::api(client, Some(namespace));
     let mut params = ListParams::default().fields(field_selector).limit(500);
     let mut items = Vec::new();

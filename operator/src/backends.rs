@@ -77,7 +77,10 @@ impl Backends {
     pub fn find(&self, name: &str, uid: &str) -> Result<Entry, Failure> {
         self.get(name, uid).ok_or_else(|| {
             let unmade = self.unmade.read();
-            unmade.get(name).filter(|(of, _)| of == uid).map_or_else(not_asked_yet, |(_, why)| why.clone())
+            unmade
+                .get(name)
+                .filter(|(of, _)| of == uid)
+                .map_or_else(not_asked_yet, |(_, why)| why.clone())
         })
     }
 
@@ -93,7 +96,12 @@ impl Backends {
             MadeFrom::Ceph(settings) => Arc::new(CephBackend::new((**settings).clone(), &self.connections)),
             MadeFrom::Simulated(spec) => Arc::new(self.simulate(&name, &uid, spec)?),
         };
-        let entry = Entry { uid, made_from, backend: backend.clone(), state: Err(not_asked_yet()) };
+        let entry = Entry {
+            uid,
+            made_from,
+            backend: backend.clone(),
+            state: Err(not_asked_yet()),
+        };
         self.unmade.write().remove(&name);
         self.entries.write().insert(name, entry);
         Ok(backend)
@@ -133,13 +141,22 @@ impl Backends {
 
     async fn made_from(&self, client: &Client, object: &ShareBackend) -> Result<MadeFrom, Error> {
         let Some(ceph) = &object.spec.ceph else {
-            return Ok(MadeFrom::Simulated(object.spec.simulated.clone().unwrap_or_default()));
+            return Ok(MadeFrom::Simulated(
+                object.spec.simulated.clone().unwrap_or_default(),
+            ));
         };
         let reference = &ceph.connection_secret_ref;
-        let place = format!("spec.ceph.connectionSecretRef: Secret {}/{}", reference.namespace, reference.name);
+        let place = format!(
+            "spec.ceph.connectionSecretRef: Secret {}/{}",
+            reference.namespace, reference.name
+        );
         let secret = api::secret(client, &reference.namespace, &reference.name)
             .await?
-            .ok_or_else(|| no_secret(format!("{place} does not exist; create it with keys monHost, userID and userKey")))?;
+            .ok_or_else(|| {
+                no_secret(format!(
+                    "{place} does not exist; create it with keys monHost, userID and userKey"
+                ))
+            })?;
         let text = |key: &str| {
             api::secret_text(&secret, key)
                 .map(|t| t.trim().to_owned())
@@ -154,21 +171,30 @@ impl Backends {
             subvolume_group: ceph.subvolume_group.clone(),
             data_pool: ceph.data_pool.clone(),
             namespace_isolated: ceph.namespace_isolated,
-            nfs: ceph
-                .nfs
-                .as_ref()
-                .map(|n| NfsService { cluster_id: n.cluster_id.clone(), endpoints: n.endpoints.clone() }),
+            nfs: ceph.nfs.as_ref().map(|n| NfsService {
+                cluster_id: n.cluster_id.clone(),
+                endpoints: n.endpoints.clone(),
+            }),
             command_timeout: self.command_timeout,
         })))
     }
 
-    fn simulate(&self, name: &str, uid: &str, spec: &shoal_crds::SimulatedBackend) -> Result<Simulated, Error> {
+    fn simulate(
+        &self,
+        name: &str,
+        uid: &str,
+        spec: &shoal_crds::SimulatedBackend,
+    ) -> Result<Simulated, Error> {
         // The cluster's ids come from the seed: the same ShareBackend is the same cluster after a restart.
-        let seed = uid.bytes().fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let seed = uid
+            .bytes()
+            .fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
         let mut clusters = self.simulated.lock();
         let cluster = match (clusters.get(uid), &self.simulated_state) {
             (Some(cluster), _) => cluster.clone(),
-            (None, Some(folder)) => simulated::Cluster::with_state_file(&folder.join(format!("{name}-{uid}.json")), seed)?,
+            (None, Some(folder)) => {
+                simulated::Cluster::with_state_file(&folder.join(format!("{name}-{uid}.json")), seed)?
+            }
             (None, None) => simulated::Cluster::new(seed),
         };
         clusters.insert(uid.to_owned(), cluster.clone());

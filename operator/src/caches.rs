@@ -126,8 +126,19 @@ impl Caches {
                 share_queue,
                 rule_queue,
             },
-            Writers { namespaces: namespaces_w, backends: backends_w, types: types_w, shares: shares_w, rules: rules_w },
-            Due { backends: backends_due, types: types_due, shares: shares_due, rules: rules_due },
+            Writers {
+                namespaces: namespaces_w,
+                backends: backends_w,
+                types: types_w,
+                shares: shares_w,
+                rules: rules_w,
+            },
+            Due {
+                backends: backends_due,
+                types: types_due,
+                shares: shares_due,
+                rules: rules_due,
+            },
         )
     }
 
@@ -147,7 +158,13 @@ pub fn parsed<K>(store: &Store<Guarded<K>>, wanted: impl Fn(&K) -> bool) -> Vec<
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    store.state().iter().filter_map(|guard| guard.0.as_ref().ok()).filter(|k| wanted(k)).cloned().collect()
+    store
+        .state()
+        .iter()
+        .filter_map(|guard| guard.0.as_ref().ok())
+        .filter(|k| wanted(k))
+        .cloned()
+        .collect()
 }
 
 /// Keeps a cache for as long as the process lives, and hands on each object that appeared, changed in more than its
@@ -157,11 +174,20 @@ pub async fn keep<K>(
     mut writer: reflector::store::Writer<K>,
     mut changed: impl FnMut(&K) + Send,
 ) where
-    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()>
+        + Lookup<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
     ObjectRef<K>: Hash + Eq,
 {
     let store = writer.as_reader();
-    let mut stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff().boxed();
+    let mut stream = watcher(Api::<K>::all(client), watcher::Config::default())
+        .default_backoff()
+        .boxed();
     let mut before_relist: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new();
     while let Some(event) = stream.next().await {
         let event = match event {
@@ -176,16 +202,24 @@ pub async fn keep<K>(
             _ => None,
         };
         if matches!(event, watcher::Event::Init) {
-            before_relist = store.state().into_iter().map(|o| (Lookup::to_object_ref(&*o, ()), o)).collect();
+            before_relist = store
+                .state()
+                .into_iter()
+                .map(|o| (Lookup::to_object_ref(&*o, ()), o))
+                .collect();
         }
         writer.apply_watcher_event(&event);
         match &event {
-            watcher::Event::Apply(object) if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
+            watcher::Event::Apply(object)
+                if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(object),
             watcher::Event::InitDone => {
                 for object in store.state() {
                     let key = Lookup::to_object_ref(&*object, ());
-                    if before_relist.remove(&key).is_none_or(|e| !only_status_differs(&*e, &*object)) {
+                    if before_relist
+                        .remove(&key)
+                        .is_none_or(|e| !only_status_differs(&*e, &*object))
+                    {
                         changed(&object);
                     }
                 }

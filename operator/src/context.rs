@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::Timestamp;
 use kube::{Client, runtime::events::Recorder};
 
-use crate::{backends::Backends, caches::Caches, leader::Fence, looks::Looks, metrics::Metrics, turns::Turns};
+use crate::{
+    backends::Backends, caches::Caches, leader::Fence, looks::Looks, metrics::Metrics, turns::Turns,
+};
 
 /// What every controller shares.
 pub struct Context {

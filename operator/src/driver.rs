@@ -8,7 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{Resource, ResourceExt, core::object::HasStatus, runtime::events::{Event, EventType}};
+use kube::{
+    Resource, ResourceExt,
+    core::object::HasStatus,
+    runtime::events::{Event, EventType},
+};
 use serde::Serialize;
 use shoal_domain::{Decision, Failure, Next, Step, decision};
 use tokio::time::Instant;
@@ -102,7 +106,13 @@ struct Pass<'a, K: Kind> {
 impl<'a, K: Kind> Pass<'a, K> {
     async fn run(ctx: &'a Context, object: K::Object) -> Result<Next, Error> {
         let observed = K::load(ctx, object).await?;
-        let mut pass = Self { ctx, observed, live: false, turn: None, worked_since: Instant::now() };
+        let mut pass = Self {
+            ctx,
+            observed,
+            live: false,
+            turn: None,
+            worked_since: Instant::now(),
+        };
         for _ in 0..MOST_STEPS {
             if ctx.is_stopping() {
                 return Ok(Next::Await);
@@ -122,9 +132,18 @@ impl<'a, K: Kind> Pass<'a, K> {
             let outcome = done.as_ref().err().map_or("ok", Error::reason);
             ctx.metrics
                 .step_seconds
-                .get_or_create(&metrics::Step { kind, step: name, outcome })
+                .get_or_create(&metrics::Step {
+                    kind,
+                    step: name,
+                    outcome,
+                })
                 .observe(started.elapsed().as_secs_f64());
-            tracing::debug!(step = name, outcome, took_ms = started.elapsed().as_millis(), "step");
+            tracing::debug!(
+                step = name,
+                outcome,
+                took_ms = started.elapsed().as_millis(),
+                "step"
+            );
             match done {
                 Ok(Taken::GoOn) => failpoint::hit(&format!("after-{name}")),
                 Ok(Taken::Gone) => return Ok(Next::Await),
@@ -135,7 +154,10 @@ impl<'a, K: Kind> Pass<'a, K> {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Bug(format!("a pass over {} takes more than {MOST_STEPS} steps", K::NAME)))
+        Err(Error::Bug(format!(
+            "a pass over {} takes more than {MOST_STEPS} steps",
+            K::NAME
+        )))
     }
 
     async fn take(&mut self, step: Step<K::Effect>, status: &K::Status) -> Result<Taken, Error> {
@@ -204,7 +226,11 @@ impl<'a, K: Kind> Pass<'a, K> {
         }
         failpoint::hit("before-status");
         *object = api::store_status(&self.ctx.client, K::MANAGER, object, status).await?;
-        self.ctx.metrics.status_writes.get_or_create(&metrics::Kind { kind: K::NAME }).inc();
+        self.ctx
+            .metrics
+            .status_writes
+            .get_or_create(&metrics::Kind { kind: K::NAME })
+            .inc();
         let events = decision::trouble(K::conditions(&before), K::conditions(status));
         let reference = K::object(&mut self.observed).object_ref(&());
         for event in events {

@@ -16,17 +16,30 @@ use crate::{api, context::Context, driver, driver::Kind, error::Error};
 /// says now is not known.
 pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<(), Error> {
     let meta = &broken.metadata;
-    let (name, generation) = (meta.name.clone().unwrap_or_default(), meta.generation.unwrap_or_default());
-    if !ctx.invalid.lock().insert((meta.uid.clone().unwrap_or_default(), generation)) {
+    let (name, generation) = (
+        meta.name.clone().unwrap_or_default(),
+        meta.generation.unwrap_or_default(),
+    );
+    if !ctx
+        .invalid
+        .lock()
+        .insert((meta.uid.clone().unwrap_or_default(), generation))
+    {
         return Ok(());
     }
     let failure = Failure {
         class: Class::Stalled,
         scope: Scope::Object,
         reason: reasons::INVALID_OBJECT,
-        message: format!("the {} can't be understood: {}; correct it", K::NAME, broken.error),
+        message: format!(
+            "the {} can't be understood: {}; correct it",
+            K::NAME,
+            broken.error
+        ),
     };
-    let conditions = Conditions::new(&[], generation, Timestamp::now()).failed(&failure).build();
+    let conditions = Conditions::new(&[], generation, Timestamp::now())
+        .failed(&failure)
+        .build();
     let resource = ApiResource::erase::<K::Object>(&());
     let patch = json!({
         "apiVersion": resource.api_version,
@@ -40,7 +53,10 @@ pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<()
     };
     let params = PatchParams::apply(K::MANAGER).force();
     let stored = api::bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await?;
-    let event = Event { reason: failure.reason.into(), message: failure.message };
+    let event = Event {
+        reason: failure.reason.into(),
+        message: failure.message,
+    };
     driver::publish(ctx, &stored.object_ref(&resource), event).await;
     Ok(())
 }

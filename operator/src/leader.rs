@@ -26,12 +26,17 @@ pub struct Fence {
 impl Fence {
     /// A fence that is closed.
     pub fn new(duration: Duration) -> Self {
-        Self { renewed: Arc::default(), duration }
+        Self {
+            renewed: Arc::default(),
+            duration,
+        }
     }
 
     /// Whether an effect that takes at most this long may start now.
     pub fn covers(&self, effect: Duration) -> bool {
-        self.renewed.lock().is_some_and(|at| lease::covers(at.elapsed(), self.duration, effect))
+        self.renewed
+            .lock()
+            .is_some_and(|at| lease::covers(at.elapsed(), self.duration, effect))
     }
 
     /// Whether this replica leads.
@@ -56,7 +61,12 @@ pub struct Elector {
 impl Elector {
     /// An elector for the replica `me`.
     pub fn new(client: &Client, namespace: &str, me: &str, fence: Fence) -> Self {
-        Self { api: Api::namespaced(client.clone(), namespace), me: me.into(), fence, seen: None }
+        Self {
+            api: Api::namespaced(client.clone(), namespace),
+            me: me.into(),
+            fence,
+            seen: None,
+        }
     }
 
     /// How often the Lease is renewed, or looked at.
@@ -95,10 +105,15 @@ impl Elector {
     pub async fn release(&mut self) -> anyhow::Result<()> {
         self.fence.renewed_at(None);
         let mut lease = self.request(self.api.get(LEASE_NAME)).await?;
-        if let Some(spec) = lease.spec.as_mut().filter(|s| s.holder_identity.as_deref() == Some(&self.me)) {
+        if let Some(spec) = lease
+            .spec
+            .as_mut()
+            .filter(|s| s.holder_identity.as_deref() == Some(&self.me))
+        {
             spec.holder_identity = None;
             spec.lease_duration_seconds = Some(1);
-            self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &lease)).await?;
+            self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &lease))
+                .await?;
         }
         Ok(())
     }
@@ -117,7 +132,10 @@ impl Elector {
         };
         let stored = match &next.metadata.resource_version {
             None => self.request(self.api.create(&PostParams::default(), &next)).await,
-            Some(_) => self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &next)).await,
+            Some(_) => {
+                self.request(self.api.replace(LEASE_NAME, &PostParams::default(), &next))
+                    .await
+            }
         };
         match stored {
             Ok(_) => {
@@ -139,7 +157,12 @@ impl Elector {
         let spec = lease.spec.as_ref()?;
         Some(Held {
             holder: spec.holder_identity.clone().unwrap_or_default(),
-            duration: Duration::from_secs(spec.lease_duration_seconds.unwrap_or_default().unsigned_abs().into()),
+            duration: Duration::from_secs(
+                spec.lease_duration_seconds
+                    .unwrap_or_default()
+                    .unsigned_abs()
+                    .into(),
+            ),
             unchanged_for: since.elapsed(),
         })
     }
@@ -147,7 +170,10 @@ impl Elector {
     fn renewal(&self, lease: Option<Lease>) -> Lease {
         let now = Some(MicroTime(Timestamp::now()));
         let mut lease = lease.unwrap_or_else(|| Lease {
-            metadata: ObjectMeta { name: Some(LEASE_NAME.into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(LEASE_NAME.into()),
+                ..ObjectMeta::default()
+            },
             ..Lease::default()
         });
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);

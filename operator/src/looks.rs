@@ -19,7 +19,10 @@ pub struct Looks {
 impl Looks {
     /// A schedule with a round of this length; longer when there are many shares.
     pub fn new(resync: Duration) -> Self {
-        Self { resync, due: Mutex::default() }
+        Self {
+            resync,
+            due: Mutex::default(),
+        }
     }
 
     /// Whether the share is to be looked at now, and if not, in how long.
@@ -49,6 +52,7 @@ impl Looks {
     }
 
     fn round(&self, shares: usize) -> Duration {
-        self.resync.max(SPACING * u32::try_from(shares).unwrap_or(u32::MAX))
+        self.resync
+            .max(SPACING * u32::try_from(shares).unwrap_or(u32::MAX))
     }
 }

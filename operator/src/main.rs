@@ -1,6 +1,6 @@
 //! `shoal`: the operator's command line.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::io::IsTerminal;
 
 use clap::{Parser, Subcommand};
 use shoal_operator::{
@@ -23,21 +23,27 @@ enum Command {
     Run(Settings),
 }
 
-fn main() -> ExitCode {
+fn main() {
     let Command::Run(settings) = Cli::parse().command;
-    match start(settings) {
-        Ok(()) => ExitCode::SUCCESS,
+    if let Err(error) = begin_logging(&settings) {
+        eprintln!("error: {error}");
+        shoal_ceph::exit(2);
+    }
+    let code = match start(settings) {
+        Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error:#}");
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // Not by returning: librados may be in the middle of a command.
+    shoal_ceph::exit(code)
 }
 
-fn start(settings: Settings) -> anyhow::Result<()> {
-    settings.check().map_err(anyhow::Error::msg)?;
-    let filter = EnvFilter::try_new(&settings.log).map_err(|e| anyhow::anyhow!("--log: {e}"))?;
+/// Checks the settings, and sets up logs as they say.
+fn begin_logging(settings: &Settings) -> Result<(), String> {
+    settings.check()?;
+    let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("--log: {e}"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
@@ -46,6 +52,10 @@ fn start(settings: Settings) -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
         LogFormat::Human => log.init(),
     }
+    Ok(())
+}
+
+fn start(settings: Settings) -> anyhow::Result<()> {
     let _failpoints = fail::FailScenario::setup();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(run(settings));

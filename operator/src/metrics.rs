@@ -55,7 +55,11 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let histogram = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]);
+        let histogram = || {
+            Histogram::new([
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+            ])
+        };
         let mut metrics = Self {
             registry: Registry::with_prefix("shoal"),
             passes: Family::default(),
@@ -66,9 +70,21 @@ impl Default for Metrics {
         };
         let r = &mut metrics.registry;
         r.register("reconcile", "Passes of the controllers", metrics.passes.clone());
-        r.register("reconcile_seconds", "Time from the start of a pass to its end", metrics.pass_seconds.clone());
-        r.register("step_seconds", "Time that one step of a pass took", metrics.step_seconds.clone());
-        r.register("status_writes", "Writes of a status", metrics.status_writes.clone());
+        r.register(
+            "reconcile_seconds",
+            "Time from the start of a pass to its end",
+            metrics.pass_seconds.clone(),
+        );
+        r.register(
+            "step_seconds",
+            "Time that one step of a pass took",
+            metrics.step_seconds.clone(),
+        );
+        r.register(
+            "status_writes",
+            "Writes of a status",
+            metrics.status_writes.clone(),
+        );
         r.register("leader", "1 if this replica leads", metrics.leader.clone());
         metrics
     }
@@ -78,8 +94,16 @@ impl Metrics {
     /// Notes a pass.
     pub fn pass(&self, kind: &'static str, error: Option<&'static str>, took: Duration) {
         let outcome = if error.is_some() { "error" } else { "ok" };
-        self.passes.get_or_create(&Pass { kind, outcome, reason: error.unwrap_or_default() }).inc();
-        self.pass_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
+        self.passes
+            .get_or_create(&Pass {
+                kind,
+                outcome,
+                reason: error.unwrap_or_default(),
+            })
+            .inc();
+        self.pass_seconds
+            .get_or_create(&Kind { kind })
+            .observe(took.as_secs_f64());
     }
 
     /// All of it in Prometheus' text format.

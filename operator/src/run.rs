@@ -29,7 +29,8 @@ use crate::{
     caches::{self, Caches, Due, Guarded, Writers},
     context::Context,
     controllers::{
-        route, share::Shares, share_access_rule::ShareAccessRules, share_backend::ShareBackends, share_type::ShareTypes,
+        route, share::Shares, share_access_rule::ShareAccessRules, share_backend::ShareBackends,
+        share_type::ShareTypes,
     },
     driver::{self, Kind},
     error::Error,
@@ -47,7 +48,9 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Runs until asked to end, or until the Lease is lost.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let mut config = kube::Config::infer().await.context("no API server: set KUBECONFIG, or run in a Pod")?;
+    let mut config = kube::Config::infer()
+        .await
+        .context("no API server: set KUBECONFIG, or run in a Pod")?;
     config.default_retry = false;
     let client = Client::try_from(config)?;
     let fence = Fence::new(settings.lease());
@@ -61,7 +64,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         fence: fence.clone(),
         recorder: Recorder::new(
             client.clone(),
-            Reporter { controller: "shoal".into(), instance: Some(settings.identity.clone()) },
+            Reporter {
+                controller: "shoal".into(),
+                instance: Some(settings.identity.clone()),
+            },
         ),
         invalid: parking_lot::Mutex::default(),
         metrics: Metrics::default(),
@@ -110,7 +116,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         error = elector.hold() => return Err(error),
         () = tokio::time::sleep(longest) => bail!("passes did not end in {longest:?}"),
     }
-    elector.release().await.context("the Lease could not be released")?;
+    elector
+        .release()
+        .await
+        .context("the Lease could not be released")?;
     tracing::info!("the Lease is released");
     Ok(())
 }
@@ -118,7 +127,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// The uid of kube-system is the cluster's identity: it is made once, with the cluster.
 async fn cluster_uid(client: &Client) -> anyhow::Result<String> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let found = api::bounded(namespaces.get_metadata("kube-system")).await.context("namespace kube-system")?;
+    let found = api::bounded(namespaces.get_metadata("kube-system"))
+        .await
+        .context("namespace kube-system")?;
     found.uid().context("namespace kube-system has no uid")
 }
 
@@ -142,10 +153,30 @@ fn keep_caches(tasks: &mut JoinSet<anyhow::Result<()>>, ctx: &Arc<Context>, writ
 
 fn start_controllers(ctx: &Arc<Context>, due: Due, stop: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(control::<ShareBackends>(ctx.clone(), ctx.caches.backends.clone(), due.backends, stop.clone()));
-    tasks.spawn(control::<ShareTypes>(ctx.clone(), ctx.caches.types.clone(), due.types, stop.clone()));
-    tasks.spawn(control::<Shares>(ctx.clone(), ctx.caches.shares.clone(), due.shares, stop.clone()));
-    tasks.spawn(control::<ShareAccessRules>(ctx.clone(), ctx.caches.rules.clone(), due.rules, stop.clone()));
+    tasks.spawn(control::<ShareBackends>(
+        ctx.clone(),
+        ctx.caches.backends.clone(),
+        due.backends,
+        stop.clone(),
+    ));
+    tasks.spawn(control::<ShareTypes>(
+        ctx.clone(),
+        ctx.caches.types.clone(),
+        due.types,
+        stop.clone(),
+    ));
+    tasks.spawn(control::<Shares>(
+        ctx.clone(),
+        ctx.caches.shares.clone(),
+        due.shares,
+        stop.clone(),
+    ));
+    tasks.spawn(control::<ShareAccessRules>(
+        ctx.clone(),
+        ctx.caches.rules.clone(),
+        due.rules,
+        stop.clone(),
+    ));
     tasks
 }
 

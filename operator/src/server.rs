@@ -15,7 +15,9 @@ use crate::context::Context;
 
 /// Begins to listen, so that a taken address is an error at the start.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("--listen {address}"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--listen {address}"))
 }
 
 /// Serves until the process ends.
@@ -38,10 +40,14 @@ pub async fn serve(listener: TcpListener, ctx: Arc<Context>) -> anyhow::Result<(
         .route(
             "/metrics",
             get(move || async move {
-                ctx.metrics.leader.set(f64::from(u8::from(ctx.fence.is_leading())));
+                ctx.metrics
+                    .leader
+                    .set(f64::from(u8::from(ctx.fence.is_leading())));
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 ([(header::CONTENT_TYPE, kind)], ctx.metrics.text()).into_response()
             }),
         );
-    axum::serve(listener, app).await.context("health and metrics endpoints")
+    axum::serve(listener, app)
+        .await
+        .context("health and metrics endpoints")
 }

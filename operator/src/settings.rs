@@ -45,7 +45,11 @@ pub struct Settings {
     #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
     /// What is logged, as tracing directives
-    #[arg(long, env = "SHOAL_LOG", default_value = "info,kube_client=warn,kube_runtime=warn")]
+    #[arg(
+        long,
+        env = "SHOAL_LOG",
+        default_value = "info,kube_client=warn,kube_runtime=warn"
+    )]
     pub log: String,
 }
 
@@ -85,6 +89,9 @@ impl Settings {
 
 /// A Pod's name is unique; elsewhere the process id tells replicas of one host apart.
 fn default_identity() -> String {
-    let host = std::env::var("HOSTNAME").ok().filter(|h| !h.is_empty()).unwrap_or_else(|| "shoal".into());
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|h| !h.is_empty())
+        .unwrap_or_else(|| "shoal".into());
     format!("{host}-{}", std::process::id())
 }

@@ -34,7 +34,10 @@ impl Turns {
         let (turn, wait) = {
             let mut lanes = self.0.lock();
             let lane = lanes.entry(cluster.to_owned()).or_default();
-            let turn = Turn { turns: self.clone(), cluster: cluster.to_owned() };
+            let turn = Turn {
+                turns: self.clone(),
+                cluster: cluster.to_owned(),
+            };
             if lane.taken < most && lane.order.is_empty() {
                 lane.taken += 1;
                 return turn;
@@ -43,20 +46,30 @@ impl Turns {
             if !lane.waiting.contains_key(namespace) {
                 lane.order.push_back(namespace.to_owned());
             }
-            lane.waiting.entry(namespace.to_owned()).or_default().push_back(sender);
+            lane.waiting
+                .entry(namespace.to_owned())
+                .or_default()
+                .push_back(sender);
             // Whoever hands the turn over has counted it already: until then dropping this must not give one back.
             (turn, wait)
         };
-        let pending = Pending { turn: Some(turn), wait };
+        let pending = Pending {
+            turn: Some(turn),
+            wait,
+        };
         pending.get().await
     }
 
     /// Hands a turn that has ended to the next in line.
     fn hand_over(&self, cluster: &str) {
         let mut lanes = self.0.lock();
-        let Some(lane) = lanes.get_mut(cluster) else { return };
+        let Some(lane) = lanes.get_mut(cluster) else {
+            return;
+        };
         while let Some(namespace) = lane.order.pop_front() {
-            let Some(queue) = lane.waiting.get_mut(&namespace) else { continue };
+            let Some(queue) = lane.waiting.get_mut(&namespace) else {
+                continue;
+            };
             let next = queue.pop_front();
             if queue.is_empty() {
                 lane.waiting.remove(&namespace);
@@ -152,6 +165,10 @@ mod tests {
         let turns = Turns::default();
         let _one = turns.take("c", "a", 2).await;
         let _two = turns.take("c", "a", 2).await;
-        assert!(tokio::time::timeout(Duration::from_millis(1), turns.take("c", "a", 2)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), turns.take("c", "a", 2))
+                .await
+                .is_err()
+        );
     }
 }

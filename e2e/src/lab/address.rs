@@ -1,7 +1,7 @@
 //! Addresses of a lab's own: a block of 256 loopback addresses.
 
 use std::fs::{self, File, TryLockError};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, Result, bail};
 
@@ -22,7 +22,13 @@ impl Block {
             let path = folder.join(number.to_string());
             let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { number, lock }),
+                Ok(()) => {
+                    let block = Self { number, lock };
+                    // Daemons that outlived their lab hold no lock.
+                    if TcpListener::bind((block.address(1), 3300)).is_ok() {
+                        return Ok(block);
+                    }
+                }
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(e)) => return Err(e.into()),
             }

@@ -230,7 +230,8 @@ impl Ceph {
             private(&path, &text)?;
         }
         self.facts.fsid = fsid;
-        let clear = "rm -rf /var/lib/ceph/*/* /etc/ceph/keyring /run/monmap && cp /lab/ceph.conf /etc/ceph/ceph.conf";
+        let clear =
+            "rm -rf /var/lib/ceph/*/* /etc/ceph/keyring /run/monmap && cp /lab/ceph.conf /etc/ceph/ceph.conf";
         self.command(&["sh", "-c", clear])?;
         self.bootstrap(&Steps::new(true))?;
         let keyring = "/lab/run/shoal.keyring";

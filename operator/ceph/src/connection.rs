@@ -82,6 +82,8 @@ pub struct Connections {
     open: Mutex<Vec<Weak<Connection>>>,
     /// By fsid and NFS cluster id, whoever declares the backend: one writer of exports at a time.
     nfs: Mutex<HashMap<(String, String), Weak<NfsLock>>>,
+    /// By fsid and CephX identity: what one share's pass takes away is not given back by another's.
+    identities: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// Held while exports of an NFS cluster are compared, written and read back.
@@ -116,6 +118,18 @@ impl Connections {
         });
         open.push(Arc::downgrade(&connection));
         connection
+    }
+
+    /// The lock under which an identity's access to any share is changed.
+    pub(crate) fn identity_lock(&self, fsid: &str, identity: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.identities.lock();
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let place = locks.entry((fsid.to_owned(), identity.to_owned())).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let lock = Arc::default();
+            *place = Arc::downgrade(&lock);
+            lock
+        })
     }
 
     /// The lock of an NFS cluster.

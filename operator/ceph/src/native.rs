@@ -9,7 +9,10 @@ use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     volume::Export,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     commands::{Authorize, AuthorizedList, ClientEvict, Deauthorize, Place, SessionLs, SubvolumeLs},
@@ -180,7 +183,15 @@ impl Work<'_> {
             .map_err(not_found)
     }
 
+    async fn identity_lock(&self, identity: &str) -> Result<OwnedMutexGuard<()>> {
+        let lock = self.backend.connections.identity_lock(&self.on.fsid, identity);
+        timeout_at(self.call.ends, lock.lock_owned())
+            .await
+            .map_err(|_| Error::Failed("the identity's other shares took all the time".into()))
+    }
+
     async fn authorize(&self, identity: &str, level: AccessLevel) -> Result<Key> {
+        let _lock = self.identity_lock(identity).await?;
         let authorize = Authorize {
             place: self.place(),
             auth_id: identity,
@@ -199,6 +210,7 @@ impl Work<'_> {
 
     /// Takes an identity's access away, and leaves it what it has to other shares.
     async fn deauthorize(&self, identity: &str) -> Result<()> {
+        let _lock = self.identity_lock(identity).await?;
         // Asked again, Ceph says whether the identity is still there.
         if self.deny(identity).await? && self.deny(identity).await? {
             self.keep_usable(identity).await?;

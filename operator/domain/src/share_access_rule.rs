@@ -441,6 +441,10 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
             .build(),
         ..ShareAccessRuleStatus::default()
     };
+    // Share and rule often come together, and the caches hear of them in any order.
+    if status != before && !observed.absence_confirmed {
+        return Decision::step(before, Step::Do(Effect::ConfirmAbsence));
+    }
     Decision::done(status, Next::Await)
 }
 

@@ -17,16 +17,17 @@ use crate::{
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Caches, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule, ShareBackend, ShareType,
-        parsed, wake_unplaced,
+        Caches, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule,
+        ShareBackend, ShareType, parsed, wake_unplaced,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
     pub fn share(caches: &Caches, share: &Guarded<Share>) {
         caches.share_queue.push_ref(ObjectRef::from_obj(share));
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
-        let concerned =
-            |r: &ShareAccessRule| r.namespace().as_deref() == Some(&namespace) && r.spec.share_ref.name == name;
+        let concerned = |r: &ShareAccessRule| {
+            r.namespace().as_deref() == Some(&namespace) && r.spec.share_ref.name == name
+        };
         for rule in parsed(&caches.rules, concerned) {
             caches.rule_queue.push(&namespace, &rule.name_any());
         }
@@ -36,7 +37,9 @@ pub mod route {
     pub fn rule(caches: &Caches, rule: &Guarded<ShareAccessRule>) {
         caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
         if let Ok(rule) = &rule.0 {
-            caches.share_queue.push(&rule.namespace().unwrap_or_default(), &rule.spec.share_ref.name);
+            caches
+                .share_queue
+                .push(&rule.namespace().unwrap_or_default(), &rule.spec.share_ref.name);
         }
     }
 
@@ -63,13 +66,19 @@ pub mod route {
 
 /// Asks for a pass over the shares that have no place yet.
 fn wake_unplaced(caches: &Caches) {
-    wake_shares(caches, |share| share.status.as_ref().is_none_or(|s| s.backend_name.is_none()));
+    wake_shares(caches, |share| {
+        share.status.as_ref().is_none_or(|s| s.backend_name.is_none())
+    });
 }
 
 /// Asks for a pass over the shares on this backend, and those that have no place yet.
 pub(crate) fn wake_shares_on(caches: &Caches, backend: &str) {
     wake_shares(caches, |share| {
-        share.status.as_ref().and_then(|s| s.backend_name.as_deref()).is_none_or(|name| name == backend)
+        share
+            .status
+            .as_ref()
+            .and_then(|s| s.backend_name.as_deref())
+            .is_none_or(|name| name == backend)
     });
 }
 

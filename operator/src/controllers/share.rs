@@ -79,14 +79,21 @@ impl Kind for Shares {
         let concerns = |r: &ShareAccessRule| {
             r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
         };
-        let rules = parsed(&ctx.caches.rules, concerns).into_iter().map(RuleView::unread).collect();
+        let rules = parsed(&ctx.caches.rules, concerns)
+            .into_iter()
+            .map(RuleView::unread)
+            .collect();
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         Ok(Observed {
             cluster: ctx.cluster.clone(),
             tenant: namespace.metadata.uid.clone().unwrap_or_default(),
             namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
             share_type: share_type::resolve(share.spec.share_type_name.as_deref(), &types),
-            candidates: if status.backend_name.is_none() { super::candidates(ctx) } else { Vec::new() },
+            candidates: if status.backend_name.is_none() {
+                super::candidates(ctx)
+            } else {
+                Vec::new()
+            },
             backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
             rules,
             rules_confirmed: false,
@@ -151,13 +158,20 @@ impl Kind for Shares {
         let fsid = status.fsid.clone()?;
         // Of all backends of one storage cluster the least counts: its mgr is the same.
         let most = parsed(&ctx.caches.backends, |b| {
-            b.status.as_ref().and_then(|s| s.ceph.as_ref()).is_some_and(|c| c.fsid == fsid)
+            b.status
+                .as_ref()
+                .and_then(|s| s.ceph.as_ref())
+                .is_some_and(|c| c.fsid == fsid)
         })
         .iter()
         .map(|b| b.spec.max_concurrent_operations)
         .min()
         .unwrap_or(1);
-        Some((fsid, o.share.namespace().unwrap_or_default(), usize::try_from(most).unwrap_or(1).max(1)))
+        Some((
+            fsid,
+            o.share.namespace().unwrap_or_default(),
+            usize::try_from(most).unwrap_or(1).max(1),
+        ))
     }
 
     fn deadline(ctx: &Context, o: &Observed) -> Duration {
@@ -193,7 +207,8 @@ fn backend(ctx: &Context, status: &ShareStatus) -> Option<Result<Entry, Failure>
 /// Steps that speak to the backend.
 async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(), Error> {
     let status = o.share.status.clone().unwrap_or_default();
-    let on = share::recorded(&status).ok_or_else(|| Error::Bug("an effect before the choice was stored".into()))?;
+    let on = share::recorded(&status)
+        .ok_or_else(|| Error::Bug("an effect before the choice was stored".into()))?;
     let entry = match backend(ctx, &status) {
         Some(Ok(entry)) => entry,
         Some(Err(failure)) => return Err(Error::Backend(failure)),
@@ -207,7 +222,9 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             ctx.looks.looked(o.uid(), ctx.now());
         }
         Effect::Create(new) => {
-            o.sight = Some(Sight::Present(Box::new(backend.create(&on, &volume, &new).await?)));
+            o.sight = Some(Sight::Present(Box::new(
+                backend.create(&on, &volume, &new).await?,
+            )));
             ctx.looks.looked(o.uid(), ctx.now());
         }
         Effect::Resize(bytes) => {
@@ -234,7 +251,11 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             if let Some(Sight::Present(seen)) = &mut o.sight {
                 let pseudo_path = (volume.protocol == shoal_crds::Protocol::NFS)
                     .then(|| shoal_domain::owner::pseudo_path(&volume.owner.uid));
-                seen.export = Export::Ours { pseudo_path, access: in_force, intact: true };
+                seen.export = Export::Ours {
+                    pseudo_path,
+                    access: in_force,
+                    intact: true,
+                };
             }
         }
         Effect::FetchKey(grant) => {
@@ -268,7 +289,11 @@ async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
             Some(reference) => Some(secret_value(ctx, &namespace, &reference.name, &reference.key).await?),
             None => None,
         };
-        let mut view = RuleView { rule, secret_value, credentials: Credentials::NotRead };
+        let mut view = RuleView {
+            rule,
+            secret_value,
+            credentials: Credentials::NotRead,
+        };
         if view.rule.spec.access_type == AccessType::CephX {
             let secret = api::secret(&ctx.client, &namespace, &view.secret_name()).await?;
             view.credentials = secret.map_or(Credentials::Missing, |s| credentials(&s, &view.rule));
@@ -281,32 +306,58 @@ async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
 }
 
 /// What a Secret that a rule names holds; its value is never echoed.
-async fn secret_value(ctx: &Context, namespace: &str, name: &str, key: &str) -> Result<Result<String, Failure>, Error> {
+async fn secret_value(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Result<String, Failure>, Error> {
     let refuse = |reason, message| {
-        Ok(Err(Failure { class: Class::Waiting, scope: Scope::Object, reason, message }))
+        Ok(Err(Failure {
+            class: Class::Waiting,
+            scope: Scope::Object,
+            reason,
+            message,
+        }))
     };
     let Some(secret) = api::secret(&ctx.client, namespace, name).await? else {
-        return refuse(reasons::SECRET_NOT_FOUND, format!("spec.accessToSecretRef: Secret '{name}' does not exist"));
+        return refuse(
+            reasons::SECRET_NOT_FOUND,
+            format!("spec.accessToSecretRef: Secret '{name}' does not exist"),
+        );
     };
     if !secret.labels().contains_key(labels::ACCESS) {
         return refuse(
             reasons::SECRET_NOT_LABELLED,
-            format!("spec.accessToSecretRef: Secret '{name}' lacks the label {}; only Secrets that carry it are read", labels::ACCESS),
+            format!(
+                "spec.accessToSecretRef: Secret '{name}' lacks the label {}; only Secrets that carry it are read",
+                labels::ACCESS
+            ),
         );
     }
     match api::secret_text(&secret, key) {
         Some(text) => Ok(Ok(text)),
-        None => refuse(reasons::SECRET_NOT_FOUND, format!("spec.accessToSecretRef: Secret '{name}' has no text under key '{key}'")),
+        None => refuse(
+            reasons::SECRET_NOT_FOUND,
+            format!("spec.accessToSecretRef: Secret '{name}' has no text under key '{key}'"),
+        ),
     }
 }
 
 /// Only a Secret that Shoal made for this very rule is ever written.
 fn credentials(secret: &Secret, rule: &ShareAccessRule) -> Credentials {
     let made_for_it = secret.type_.as_deref() == Some(cephx_secret::TYPE)
-        && secret.owner_references().iter().any(|o| Some(&o.uid) == rule.metadata.uid.as_ref());
-    let complete = [cephx_secret::USER_ID, cephx_secret::USER_KEY, cephx_secret::KEYRING]
-        .iter()
-        .all(|key| api::secret_text(secret, key).is_some_and(|t| !t.is_empty()));
+        && secret
+            .owner_references()
+            .iter()
+            .any(|o| Some(&o.uid) == rule.metadata.uid.as_ref());
+    let complete = [
+        cephx_secret::USER_ID,
+        cephx_secret::USER_KEY,
+        cephx_secret::KEYRING,
+    ]
+    .iter()
+    .all(|key| api::secret_text(secret, key).is_some_and(|t| !t.is_empty()));
     match (made_for_it, complete) {
         (false, _) => Credentials::NotOurs,
         (true, false) => Credentials::Missing,
@@ -325,7 +376,12 @@ async fn hold_rules(ctx: &Context, o: &mut Observed, names: &[String]) -> Result
 /// Writes each rule's Secret, status and, if it is done with, its finalizer, in this order.
 async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> Result<(), Error> {
     for report in reports {
-        let Report { mut rule, status, release, secret } = report;
+        let Report {
+            mut rule,
+            status,
+            release,
+            secret,
+        } = report;
         let name = rule.name_any();
         let view = o.rules.iter_mut().find(|v| v.rule.name_any() == name);
         if let Some(secret) = secret {
@@ -373,7 +429,11 @@ async fn store_key(ctx: &Context, rule: &ShareAccessRule, secret: &KeySecret) ->
             ..ObjectMeta::default()
         },
         type_: Some(cephx_secret::TYPE.into()),
-        data: Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect()),
+        data: Some(
+            data.into_iter()
+                .map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes())))
+                .collect(),
+        ),
         ..Secret::default()
     };
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &rule.namespace().unwrap_or_default());

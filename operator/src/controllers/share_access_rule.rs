@@ -49,7 +49,11 @@ impl Kind for ShareAccessRules {
     async fn load(ctx: &Context, rule: ShareAccessRule) -> Result<Observed, Error> {
         let key = ObjectRef::new(&rule.spec.share_ref.name).within(&rule.namespace().unwrap_or_default());
         let share_exists = ctx.caches.shares.get(&key).is_some();
-        Ok(Observed { rule, share_exists, absence_confirmed: false })
+        Ok(Observed {
+            rule,
+            share_exists,
+            absence_confirmed: false,
+        })
     }
 
     fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleStatus, Effect> {
@@ -59,7 +63,8 @@ impl Kind for ShareAccessRules {
     async fn act(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(), Error> {
         match effect {
             Effect::ConfirmAbsence => {
-                let shares: Api<Share> = Api::namespaced(ctx.client.clone(), &o.rule.namespace().unwrap_or_default());
+                let shares: Api<Share> =
+                    Api::namespaced(ctx.client.clone(), &o.rule.namespace().unwrap_or_default());
                 let found = api::bounded(shares.get_metadata_opt(&o.rule.spec.share_ref.name)).await?;
                 o.share_exists = found.is_some();
                 o.absence_confirmed = found.is_none();

@@ -43,7 +43,11 @@ impl Kind for ShareBackends {
     const MANAGER: &'static str = "shoal/sharebackend";
 
     async fn load(_: &Context, backend: ShareBackend) -> Result<Observed, Error> {
-        Ok(Observed { backend, description: None, admitted: None })
+        Ok(Observed {
+            backend,
+            description: None,
+            admitted: None,
+        })
     }
 
     fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatus, share_backend::Effect> {

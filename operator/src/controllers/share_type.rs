@@ -40,7 +40,10 @@ impl Kind for ShareTypes {
     const MANAGER: &'static str = "shoal/sharetype";
 
     async fn load(ctx: &Context, share_type: ShareType) -> Result<Observed, Error> {
-        Ok(Observed { share_type, candidates: super::candidates(ctx) })
+        Ok(Observed {
+            share_type,
+            candidates: super::candidates(ctx),
+        })
     }
 
     fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, Never> {

@@ -453,11 +453,18 @@ fn while_its_share_exists_a_rule_is_its_shares_business() {
 #[test]
 fn a_rule_without_a_share_waits_and_says_so_once() {
     let mut observed = alone(rule("r", "10.0.0.1").told(AccessPhase::Active));
+    // Not before that is certain: the caches hear of share and rule in any order.
+    assert_eq!(
+        decide(&observed, now()).step,
+        Some(Step::Do(Effect::ConfirmAbsence))
+    );
+    observed.absence_confirmed = true;
     let status = decide(&observed, now()).status;
     assert_eq!(status.phase, Some(AccessPhase::QueuedToApply));
     assert_eq!((status.applied_level, status.share_uid.clone()), (None, None));
     assert_eq!(why_not_ready(&status.conditions), reasons::SHARE_NOT_FOUND);
     observed.rule.status = Some(status.clone());
+    observed.absence_confirmed = false;
     let later = decide(&observed, "2027-01-01T00:00:00Z".parse().unwrap());
     assert_eq!((later.step, later.status), (None, status));
 }
