@@ -85,7 +85,7 @@ fn exports() {
                     .push(value),
                 None => *edited.pointer_mut(place).with_context(|| format!("no {place}"))? = value,
             }
-            suite.apply_export(&edited).with_context(|| format!("{place}"))?;
+            suite.apply_export(&edited).with_context(|| place.to_string())?;
             soon(&format!("{place} to be repaired"), async || {
                 let now = suite.export(&share)?.context("no export")?;
                 ensure!(

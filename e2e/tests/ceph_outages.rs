@@ -19,6 +19,9 @@ use shoal_e2e::{
     world::{condition, eventually, until},
 };
 
+/// Threads, and bytes in memory.
+type Use = (u64, u64);
+
 static SUITE: Suite<Storage> = Suite::new();
 
 /// Shares that are there before, and must not feel anything.
@@ -104,6 +107,14 @@ fn the_manager_is_killed() {
         let _alone = suite.alone().await;
         let (ns, names) = bystanders(suite, "mgr").await?;
         let before = since(suite, &ns, &names).await?;
+        let share = suite.world.api::<Share>(&ns).get("nfs-on-cephfs").await?;
+        let mut client = suite
+            .mount_soon(&share, "127.98.0.1".parse()?, Owner::ROOT)
+            .await?;
+        soon("the end of the grace period", async || {
+            client.write("/note", b"with a manager")
+        })
+        .await?;
         let mgr = suite.ceph().daemon("mgr.x")?;
         mgr.kill()?;
         suite
@@ -118,15 +129,20 @@ fn the_manager_is_killed() {
             in_trouble(&reason)?;
         }
         ensure!(since(suite, &ns, &names).await? == before, "a share felt it");
-        // The export works on.
-        let share = suite.world.api::<Share>(&ns).get("nfs-on-cephfs").await?;
-        let mut client = suite
-            .mount_soon(&share, "127.98.0.1".parse()?, Owner::ROOT)
-            .await?;
+        // Who has mounted works on.
         soon("to write", async || client.write("/note", b"without a manager")).await?;
 
         let restarted = Instant::now();
         mgr.start()?;
+        eventually("the manager to serve", Duration::from_mins(2), async || {
+            let stat = suite.admin.mon(json!({"prefix": "mgr stat"}))?;
+            Ok((stat["available"] == true).then_some(()))
+        })
+        .await?;
+        println!(
+            "the manager serves {:.1} s after its start",
+            restarted.elapsed().as_secs_f64()
+        );
         suite.until_backends_ready().await?;
         suite.ready(&ns, "during").await?;
         suite.ready(&ns, "nfs-on-second").await?;
@@ -302,7 +318,7 @@ fn many_hangs() {
             daemon.cont()?;
             asked?;
             for name in ["nfs-on-cephfs", "cephfs-on-second"] {
-                eventually("the new size", Duration::from_secs(60), async || {
+                eventually("the new size", Duration::from_mins(1), async || {
                     let share = suite.ready(&ns, name).await?;
                     Ok((suite.quota(&share)? == Some(size)).then_some(()))
                 })
@@ -326,7 +342,7 @@ fn many_hangs() {
         suite.until_consistent().await?;
         // The first cycles warm up. Then there is a bound, whatever the number of cycles.
         let (early, late) = weights.split_at(weights.len().min(4));
-        let most = |of: &[((u64, u64), (u64, u64))]| {
+        let most = |of: &[(Use, Use)]| {
             let threads = of.iter().map(|(h, a)| h.0.max(a.0)).max().unwrap_or_default();
             let bytes = of.iter().map(|(h, a)| h.1.max(a.1)).max().unwrap_or_default();
             (threads, bytes)

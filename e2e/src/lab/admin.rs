@@ -17,6 +17,7 @@ pub struct Admin {
     session: Mutex<Session>,
 }
 
+#[allow(clippy::needless_pass_by_value)] // As `json!` makes it.
 impl Admin {
     /// Connects to a cluster of the lab.
     pub fn connect(ceph: &Ceph) -> Result<Self> {
@@ -41,20 +42,20 @@ impl Admin {
     /// # Errors
     /// A [`super::client::ClientError`] with the errno that Ceph answered.
     pub fn mgr(&self, command: Value) -> Result<Value> {
-        self.send("mgr", command, "")
+        self.send("mgr", &command, "")
     }
 
     /// A command of the manager with input.
     pub fn mgr_with(&self, command: Value, input: &Value) -> Result<Value> {
-        self.send("mgr", command, &input.to_string())
+        self.send("mgr", &command, &input.to_string())
     }
 
     /// A command of the monitors.
     pub fn mon(&self, command: Value) -> Result<Value> {
-        self.send("mon", command, "")
+        self.send("mon", &command, "")
     }
 
-    fn send(&self, to: &str, command: Value, input: &str) -> Result<Value> {
+    fn send(&self, to: &str, command: &Value, input: &str) -> Result<Value> {
         // A test that failed while it asked is no reason for the next one not to ask.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let mut answer = session

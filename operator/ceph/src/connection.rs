@@ -81,13 +81,16 @@ pub(crate) struct Credentials {
 pub struct Connections {
     open: Mutex<Vec<Weak<Connection>>>,
     /// By fsid and NFS cluster id, whoever declares the backend: one writer of exports at a time.
-    nfs: Mutex<HashMap<(String, String), Weak<NfsLock>>>,
+    nfs: Mutex<Locks>,
     /// By fsid and CephX identity: what one share's pass takes away is not given back by another's.
-    identities: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+    identities: Mutex<Locks>,
 }
 
-/// Held while exports of an NFS cluster are compared, written and read back.
-pub(crate) type NfsLock = tokio::sync::Mutex<()>;
+/// Locks by fsid and what they are about; each there for as long as somebody has it.
+type Locks = HashMap<(String, String), Weak<Lock>>;
+
+/// Held while something of a cluster is compared, written and read back.
+pub(crate) type Lock = tokio::sync::Mutex<()>;
 
 impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,28 +124,25 @@ impl Connections {
     }
 
     /// The lock under which an identity's access to any share is changed.
-    pub(crate) fn identity_lock(&self, fsid: &str, identity: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.identities.lock();
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let place = locks.entry((fsid.to_owned(), identity.to_owned())).or_default();
-        place.upgrade().unwrap_or_else(|| {
-            let lock = Arc::default();
-            *place = Arc::downgrade(&lock);
-            lock
-        })
+    pub(crate) fn identity_lock(&self, fsid: &str, identity: &str) -> Arc<Lock> {
+        lock_of(&self.identities, fsid, identity)
     }
 
     /// The lock of an NFS cluster.
-    pub(crate) fn nfs_lock(&self, fsid: &str, cluster_id: &str) -> Arc<NfsLock> {
-        let mut locks = self.nfs.lock();
-        locks.retain(|_, lock| lock.strong_count() > 0);
-        let place = locks.entry((fsid.to_owned(), cluster_id.to_owned())).or_default();
-        place.upgrade().unwrap_or_else(|| {
-            let lock = Arc::default();
-            *place = Arc::downgrade(&lock);
-            lock
-        })
+    pub(crate) fn nfs_lock(&self, fsid: &str, cluster_id: &str) -> Arc<Lock> {
+        lock_of(&self.nfs, fsid, cluster_id)
     }
+}
+
+fn lock_of(locks: &Mutex<Locks>, fsid: &str, what: &str) -> Arc<Lock> {
+    let mut locks = locks.lock();
+    locks.retain(|_, lock| lock.strong_count() > 0);
+    let place = locks.entry((fsid.to_owned(), what.to_owned())).or_default();
+    place.upgrade().unwrap_or_else(|| {
+        let lock = Arc::default();
+        *place = Arc::downgrade(&lock);
+        lock
+    })
 }
 
 /// A way to a Ceph cluster, open or not.
