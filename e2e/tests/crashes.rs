@@ -106,25 +106,41 @@ const LOSE_SECRET: &[&str] = &[
     "after-ReportRules",
 ];
 
-/// The scenarios of one protocol, in a world of their own: both go at once.
-macro_rules! of {
-    ($protocol:ident, $module:ident: $($scenario:ident),+) => {
-        mod $module {
+/// A world for each protocol, so that two scenarios go at once.
+static NFS: Suite<Simulation> = Suite::new();
+static CEPHFS: Suite<Simulation> = Suite::new();
+
+/// A scenario on both protocols, or on one.
+macro_rules! dies_while {
+    ($scenario:ident: $($protocol:ident $world:ident $name:ident),+) => {
+        mod $scenario {
             use super::*;
 
-            static SUITE: Suite<Simulation> = Suite::new();
-
             $(#[test]
-            fn $scenario() {
+            fn $name() {
                 let start = || Simulation::start(KubernetesRelease::V1_34);
-                SUITE.run(start, |s| super::$scenario(s, Protocol::$protocol));
+                $world.run(start, |s| super::$scenario(s, Protocol::$protocol));
             })+
         }
     };
+    ($($scenario:ident),+) => {
+        $(dies_while!($scenario: NFS NFS nfs, CephFS CEPHFS cephfs);)+
+    };
 }
 
-of!(NFS, nfs: making_a_share, making_a_share_that_is_then_deleted, making_a_share_whose_type_then_changes, growing, changing_a_rule, adding_a_rule, taking_a_rule_away, deleting_a_share);
-of!(CephFS, cephfs: making_a_share, making_a_share_that_is_then_deleted, making_a_share_whose_type_then_changes, growing, changing_a_rule, adding_a_rule, taking_a_rule_away, deleting_a_share, making_good_a_lost_secret);
+dies_while!(
+    making_a_share,
+    making_a_share_that_is_then_deleted,
+    making_a_share_whose_type_then_changes
+);
+dies_while!(
+    growing,
+    changing_a_rule,
+    adding_a_rule,
+    taking_a_rule_away,
+    deleting_a_share
+);
+dies_while!(making_good_a_lost_secret: CephFS CEPHFS cephfs);
 
 async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
     at(

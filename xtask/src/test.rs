@@ -27,6 +27,9 @@ const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
     (CephRelease::Tentacle, KubernetesRelease::V1_34),
 ];
 
+/// The suites that are run on the other Ceph release too: what clients and other tenants meet.
+const ON_BOTH: [&str; 3] = ["ceph_nfs", "ceph_native", "ceph_ownership"];
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     if !arguments.fast {
@@ -39,7 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     suites.sort_by(|a, b| (a.needs_servers, &a.name).cmp(&(b.needs_servers, &b.name)));
     let mut outcomes = Vec::new();
     for suite in &suites {
-        outcomes.push(suite.run(operator.as_deref())?);
+        outcomes.push(suite.run(operator.as_deref(), None)?);
+        if ON_BOTH
+            .iter()
+            .any(|name| suite.name.ends_with(&format!("{name}.rs")))
+        {
+            outcomes.push(suite.run(operator.as_deref(), Some(CephRelease::Tentacle))?);
+        }
     }
     outcomes.push(suite::documentation()?);
 

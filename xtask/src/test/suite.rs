@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use shoal_e2e::lab::CephRelease;
 
 use crate::workspace::cargo;
 
@@ -87,15 +88,23 @@ fn suite(message: &Value) -> Option<Suite> {
 }
 
 impl Suite {
-    pub(super) fn run(&self, operator: Option<&Path>) -> Result<Outcome> {
+    /// Runs it; on this Ceph release, if one is named.
+    pub(super) fn run(&self, operator: Option<&Path>, ceph: Option<CephRelease>) -> Result<Outcome> {
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder);
+        let name = match ceph {
+            Some(release) => {
+                command.env("SHOAL_E2E_CEPH", release.major());
+                format!("{} on Ceph {}", self.name, release.major())
+            }
+            None => self.name.clone(),
+        };
         if let Some(operator) = operator {
             command.env("SHOAL_OPERATOR", operator);
         }
-        run(&self.name, &mut command)
+        run(&name, &mut command)
     }
 }
 
