@@ -76,6 +76,9 @@ impl Simulation {
         let world = World::start(&options).await?;
         fs::create_dir(world.lab.folder().join("state"))?;
         world.add_simulated_backend().await?;
+        // Other backends come and go in some scenarios; these shares are not to land there.
+        let standard = json!({"shrink": true, "backendNames": [BACKEND]});
+        world.add_type("standard", standard, true).await?;
         Ok(Self {
             world,
             operator: Mutex::default(),

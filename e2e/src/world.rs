@@ -478,7 +478,11 @@ where
 {
     let mut last = None;
     let found = eventually(&format!("{name}: {what}"), PATIENCE, async || {
-        let object = api.get_opt(name).await?;
+        let mut object = api.get_opt(name).await?;
+        if let Some(object) = &mut object {
+            // Pages of who wrote which field, which nobody asks for.
+            object.managed_fields_mut().clear();
+        }
         let fits = object.as_ref().is_some_and(&wanted);
         last = object;
         Ok(fits.then_some(()))
