@@ -348,6 +348,44 @@ impl Simulation {
             .share(BACKEND, &share.uid().unwrap_or_default()))
     }
 
+    /// Says how long each command of [`BACKEND`] takes. An operator that runs may not have heard of it yet.
+    pub async fn set_latency(&self, milliseconds: u32) -> Result<()> {
+        let document = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": BACKEND},
+            "spec": {"simulated": {"latencyMilliseconds": milliseconds}},
+        });
+        self.world.apply(&document).await?;
+        Ok(())
+    }
+
+    /// Waits until the operator has heard of the last change of [`BACKEND`].
+    pub async fn until_backend_is_current(&self) -> Result<()> {
+        let api = self.world.cluster_api::<ShareBackend>();
+        until(&api, BACKEND, "answers its spec", |backend: &ShareBackend| {
+            let answered = backend.status.as_ref().and_then(|s| s.observed_generation);
+            answered == backend.metadata.generation
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Nothing is left of a share that was on [`BACKEND`]: no subvolume and no export.
+    pub async fn check_gone(&self, share: &Share) -> Result<()> {
+        let holdings = self.holdings().await?;
+        let uid = share.uid().unwrap_or_default();
+        ensure!(
+            holdings.share(BACKEND, &uid).is_none(),
+            "Share {} is gone and its subvolume is not",
+            share.name_any()
+        );
+        ensure!(
+            !holdings.exports.contains_key(&pseudo_path(&uid)),
+            "Share {} is gone and its export is not",
+            share.name_any()
+        );
+        Ok(())
+    }
+
     /// The clients that are let in to a share, as `<client> <level>`.
     pub async fn let_in(&self, share: &Share) -> Result<Vec<String>> {
         let held = self

@@ -14,6 +14,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{Protocol, Share, ShareAccessRule};
+use shoal_domain::owner::Tag;
 use shoal_e2e::{
     lab::KubernetesRelease,
     simulation::{Simulation, cephx_rule, ip_rule},
@@ -140,6 +141,7 @@ dies_while!(
     taking_a_rule_away,
     deleting_a_share
 );
+dies_while!(the_backend_is_half_way);
 dies_while!(making_good_a_lost_secret: CephFS CEPHFS cephfs);
 
 async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
@@ -226,6 +228,55 @@ async fn making_good_a_lost_secret(s: &Simulation, protocol: Protocol) -> Result
         &[Meanwhile::Nothing, Meanwhile::Delete],
     )
     .await
+}
+
+/// Killed in the midst of a step: its first command has taken effect, and its second has not.
+async fn the_backend_is_half_way(s: &Simulation, protocol: Protocol) -> Result<()> {
+    let _alone = s.alone().await;
+    let ns = s.world.namespace("half").await?;
+    let rule = match protocol {
+        Protocol::NFS => ip_rule("data", "10.0.0.0/24", "ReadWrite"),
+        Protocol::CephFS => cephx_rule("data", None, "ReadWrite"),
+    };
+    s.world.rule(&ns, "rule", rule).await?;
+    let slow = async || {
+        s.set_latency(300).await?;
+        s.until_backend_is_current().await
+    };
+    let again = async || {
+        s.kill_operator().await?;
+        s.set_latency(0).await?;
+        s.start_operator("").await
+    };
+
+    slow().await?;
+    s.world
+        .share(&ns, "data", json!({"protocol": protocol, "size": "1Gi"}))
+        .await?;
+    let untagged = async || {
+        Ok(s.holdings()
+            .await?
+            .subvolumes
+            .values()
+            .any(|held| held.tag == Tag::Absent)
+            .then_some(()))
+    };
+    eventually("a subvolume without a tag", PATIENCE, untagged).await?;
+    again().await?;
+    s.until_settled(Some(&ns)).await?;
+    s.check_holdings(None).await.context("made")?;
+
+    slow().await?;
+    s.delete_share(&ns, "data").await?;
+    eventually("a subvolume that nobody is let in to", PATIENCE, async || {
+        let held = s.holdings().await?;
+        Ok((held.exports.is_empty() && held.identities.is_empty()).then_some(()))
+    })
+    .await?;
+    again().await?;
+    s.until_share_gone(&ns, "data").await?;
+    s.clear(&ns).await?;
+    s.check_holdings(None).await.context("deleted")
 }
 
 /// Points that only shares with keys come by.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use shoal_crds::{Protocol, Share};
 use shoal_e2e::{
     lab::KubernetesRelease,
@@ -92,11 +92,10 @@ async fn work(s: &Simulation, ns: &str) -> Result<()> {
     Ok(())
 }
 
-async fn slow(s: &Simulation, milliseconds: u32) -> Result<()> {
-    let spec = json!({"simulated": {"latencyMilliseconds": milliseconds}});
-    let document: Value = json!({"apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": BACKEND}, "spec": spec});
-    s.world.apply(&document).await?;
-    Ok(())
+/// Each command of the backend takes a while.
+async fn slow(s: &Simulation) -> Result<()> {
+    s.set_latency(50).await?;
+    s.until_backend_is_current().await
 }
 
 /// Waits until work has begun, and is not done.
@@ -135,7 +134,7 @@ fn one_after_the_other(s: &Simulation, mark: u64) -> Result<(usize, usize)> {
 fn the_standby_takes_over_from_a_leader_that_was_killed() {
     run(|s| async move {
         let (_alone, leader, standby) = two(s, "killed").await?;
-        slow(s, 50).await?;
+        slow(s).await?;
         let mark = s.audit_mark()?;
         let ns = s.world.namespace("killed").await?;
         work(s, &ns).await?;
@@ -146,7 +145,7 @@ fn the_standby_takes_over_from_a_leader_that_was_killed() {
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
         one_after_the_other(s, mark)?;
-        slow(s, 0).await?;
+        s.set_latency(0).await?;
         s.clear(&ns).await?;
         standby.terminate()
     });
@@ -156,7 +155,7 @@ fn the_standby_takes_over_from_a_leader_that_was_killed() {
 fn a_leader_that_is_asked_to_end_hands_over_at_once() {
     run(|s| async move {
         let (_alone, leader, standby) = two(s, "ended").await?;
-        slow(s, 50).await?;
+        slow(s).await?;
         let mark = s.audit_mark()?;
         let ns = s.world.namespace("ended").await?;
         work(s, &ns).await?;
@@ -174,7 +173,7 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
         one_after_the_other(s, mark)?;
-        slow(s, 0).await?;
+        s.set_latency(0).await?;
         s.clear(&ns).await?;
         // The last one leaves a free Lease.
         standby.terminate()?;

@@ -134,10 +134,7 @@ async fn life(s: &Simulation, protocol: Protocol) -> Result<()> {
     s.delete_share(&ns, "data").await?;
     s.until_share_gone(&ns, "data").await?;
     s.until_rule(&ns, "two", "False", "ShareNotFound").await?;
-    ensure!(
-        s.held(&share).await?.is_none(),
-        "the share is gone and its subvolume is not"
-    );
+    s.check_gone(&share).await?;
     s.check_holdings(Some(&ns)).await?;
     s.delete_rule(&ns, "two").await?;
     s.until_rule_gone(&ns, "two").await
@@ -273,10 +270,7 @@ fn a_share_made_again_under_its_name_gets_its_rules_and_nothing_else() {
             .await?;
             s.until_settled(Some(&ns)).await?;
             s.check_holdings(Some(&ns)).await?;
-            ensure!(
-                s.held(&first).await?.is_none(),
-                "the first share's subvolume is still there"
-            );
+            s.check_gone(&first).await?;
             s.clear(&ns).await?;
         }
         Ok(())
@@ -681,6 +675,8 @@ fn drift_is_repaired_and_lost_data_is_told_and_never_made_again_empty() {
         s.until_event(&ns, "nfs", "VolumeMissing").await?;
         ensure!(s.held(&nfs).await?.is_none(), "a lost subvolume was made again");
         s.clear(&ns).await?;
+        s.check_gone(&nfs).await?;
+        s.check_gone(&native).await?;
         s.check_holdings(Some(&ns)).await
     });
 }
