@@ -41,6 +41,10 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// What the operator may do, and as whom.
 const ROLE: &str = include_str!("../../operator/role.yaml");
 
+/// What operators log, if nothing else is asked for.
+const LOG: &str =
+    "--log=debug,kube_client=info,kube_runtime=info,hyper=info,hyper_util=info,rustls=info,tower=info";
+
 /// A lab with Shoal's API, policies, role and backends.
 pub struct World {
     /// The servers.
@@ -370,8 +374,10 @@ impl Operator {
             format!("--identity={}", options.name),
             format!("--namespace={SYSTEM_NAMESPACE}"),
             "--listen=127.0.0.1:0".into(),
-            "--log=debug,kube_client=info,kube_runtime=info,hyper=info,hyper_util=info,rustls=info,tower=info".into(),
         ];
+        if !options.flags.iter().any(|flag| flag.starts_with("--log=")) {
+            words.push(LOG.into());
+        }
         words.extend(options.flags.clone());
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let command = if let Some(ceph) = beside {
