@@ -419,9 +419,14 @@ impl Simulation {
             let status = share.status.clone().unwrap_or_default();
             let is =
                 |type_: &str| condition(&status.conditions, type_).is_some_and(|(truth, _)| truth == "True");
+            let names_it = |r: &&ShareAccessRule| {
+                r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
+            };
+            let counted = status.access.map_or(0, |access| access.total);
             let done = status.observed_generation == share.metadata.generation
                 && !is("Reconciling")
-                && (is("Ready") || is("Stalled"));
+                && (is("Stalled")
+                    || is("Ready") && usize::try_from(counted) == Ok(rules.iter().filter(names_it).count()));
             if share.metadata.deletion_timestamp.is_some() || !done {
                 return Ok(Some(format!("Share {:?}: {status:#?}", share.metadata)));
             }
