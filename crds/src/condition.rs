@@ -75,8 +75,6 @@ pub mod reasons {
     pub const SHARE_NOT_FOUND: &str = "ShareNotFound";
     /// The share exists and is not there yet.
     pub const SHARE_NOT_READY: &str = "ShareNotReady";
-    /// The share is being deleted.
-    pub const SHARE_DELETING: &str = "ShareDeleting";
 
     /// The access type does not fit the share's protocol.
     pub const ACCESS_TYPE_NOT_SUPPORTED: &str = "AccessTypeNotSupported";

@@ -69,7 +69,7 @@ impl Backends {
     }
 
     /// The backend of this name and uid, if it has been asked what it is.
-    pub fn get(&self, name: &str, uid: &str) -> Option<Entry> {
+    fn get(&self, name: &str, uid: &str) -> Option<Entry> {
         self.entries.read().get(name).filter(|e| e.uid == uid).cloned()
     }
 
