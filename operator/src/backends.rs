@@ -50,21 +50,62 @@ pub struct Backends {
     unmade: RwLock<HashMap<String, (String, Failure)>>,
     connections: Arc<Connections>,
     command_timeout: Duration,
-    simulated_state: Option<PathBuf>,
-    /// What simulated backends hold, by uid: it outlives a change of their spec.
-    simulated: Mutex<HashMap<String, simulated::Cluster>>,
+    simulated: SimulatedClusters,
+    /// This replica, as simulated clusters know it.
+    identity: String,
+}
+
+/// Finds what a simulated backend holds, by its ShareBackend's name and uid. Clones find the same.
+#[derive(Clone)]
+pub struct SimulatedClusters(Arc<Find>);
+
+type Find = dyn Fn(&str, &str) -> Result<simulated::Cluster, shoal_backend::Error> + Send + Sync;
+
+impl SimulatedClusters {
+    /// Finds them with this function.
+    pub fn found_by(
+        find: impl Fn(&str, &str) -> Result<simulated::Cluster, shoal_backend::Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(find))
+    }
+
+    /// A cluster for each ShareBackend, that outlives a change of its spec; kept in a file of this folder, or else in memory.
+    /// The ids in it come from the uid: the same ShareBackend is the same cluster after a restart.
+    pub fn one_each(folder: Option<PathBuf>) -> Self {
+        let clusters: Mutex<HashMap<String, simulated::Cluster>> = Mutex::default();
+        Self::found_by(move |name, uid| {
+            let mut clusters = clusters.lock();
+            if let Some(cluster) = clusters.get(uid) {
+                return Ok(cluster.clone());
+            }
+            let cluster = match &folder {
+                Some(folder) => simulated::Cluster::with_state_file(
+                    &folder.join(format!("{name}-{uid}.json")),
+                    seed(uid),
+                )?,
+                None => simulated::Cluster::new(seed(uid)),
+            };
+            clusters.insert(uid.to_owned(), cluster.clone());
+            Ok(cluster)
+        })
+    }
+}
+
+fn seed(uid: &str) -> u64 {
+    uid.bytes()
+        .fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()))
 }
 
 impl Backends {
     /// None yet.
-    pub fn new(command_timeout: Duration, simulated_state: Option<PathBuf>) -> Self {
+    pub fn new(identity: &str, command_timeout: Duration, simulated: SimulatedClusters) -> Self {
         Self {
             entries: RwLock::default(),
             unmade: RwLock::default(),
             connections: Connections::new(),
             command_timeout,
-            simulated_state,
-            simulated: Mutex::default(),
+            simulated,
+            identity: identity.to_owned(),
         }
     }
 
@@ -185,23 +226,11 @@ impl Backends {
         uid: &str,
         spec: &shoal_crds::SimulatedBackend,
     ) -> Result<Simulated, Error> {
-        // The cluster's ids come from the seed: the same ShareBackend is the same cluster after a restart.
-        let seed = uid
-            .bytes()
-            .fold(0_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let mut clusters = self.simulated.lock();
-        let cluster = match (clusters.get(uid), &self.simulated_state) {
-            (Some(cluster), _) => cluster.clone(),
-            (None, Some(folder)) => {
-                simulated::Cluster::with_state_file(&folder.join(format!("{name}-{uid}.json")), seed)?
-            }
-            (None, None) => simulated::Cluster::new(seed),
-        };
-        clusters.insert(uid.to_owned(), cluster.clone());
+        let cluster = (self.simulated.0)(name, uid)?;
         let settings = simulated::Settings {
             // As long as Ceph's: a lease that is long enough for one is so for the other.
             deadline: self.command_timeout * CephBackend::COMMANDS_IN_DEADLINE,
-            ..simulated::Settings::of(name, spec, seed)
+            ..simulated::Settings::of(&self.identity, spec, seed(uid))
         };
         Ok(Simulated::new(&cluster, name, settings)?)
     }

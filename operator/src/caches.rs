@@ -3,7 +3,12 @@
 //! kube's own trigger streams drop deletions; here one loop a kind keeps the cache and hands every change, a
 //! disappearance between two watches included, to [`route`](crate::controllers::route).
 
-use std::{collections::HashMap, hash::Hash, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{
     StreamExt,
@@ -16,11 +21,14 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::{self, Lookup, ObjectRef, Store},
+        utils::Backoff,
         watcher,
     },
 };
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_domain::backoff;
 
 /// An object as the watch delivers it: one that can't be parsed does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -66,6 +74,8 @@ pub struct Caches {
     pub shares: Store<Guarded<Share>>,
     /// Access rules.
     pub rules: Store<Guarded<ShareAccessRule>>,
+    /// Which of them name a share.
+    pub rules_of: Index,
     /// Backends due for a pass.
     pub backend_queue: Queue<ShareBackend>,
     /// Types due for a pass.
@@ -121,6 +131,7 @@ impl Caches {
                 types,
                 shares,
                 rules,
+                rules_of: Index::default(),
                 backend_queue,
                 type_queue,
                 share_queue,
@@ -153,25 +164,134 @@ impl Caches {
     }
 }
 
-/// The objects of a guarded cache that could be parsed, and that are wanted.
+/// The objects of a guarded cache that could be parsed, and that are wanted; by namespace and name.
 pub fn parsed<K>(store: &Store<Guarded<K>>, wanted: impl Fn(&K) -> bool) -> Vec<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    store
-        .state()
+    let found = sorted(store, |guard| guard.0.as_ref().is_ok_and(&wanted));
+    found
         .iter()
         .filter_map(|guard| guard.0.as_ref().ok())
-        .filter(|k| wanted(k))
         .cloned()
         .collect()
 }
 
-/// Keeps a cache for as long as the process lives, and hands on each object that appeared, changed in more than its
-/// status, or went.
+/// The objects of a cache that are wanted, by namespace and name: a store has no order, and what a pass does should not
+/// hang on chance.
+pub fn sorted<K>(store: &Store<K>, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Lookup<DynamicType = ()> + Clone + 'static,
+{
+    let mut found = store.state();
+    found.retain(|object| wanted(object));
+    sort(&mut found);
+    found
+}
+
+fn sort<K: Resource>(objects: &mut [Arc<K>]) {
+    objects.sort_by(|a, b| {
+        let (a, b) = (a.meta(), b.meta());
+        (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name))
+    });
+}
+
+/// Names of rules by the share that they name: a pass over one share must not read the rules of all.
+#[derive(Debug, Default)]
+pub struct Index {
+    names: Mutex<Names>,
+    /// While the cache is filled anew: what it is going to hold.
+    filling: Mutex<Names>,
+}
+
+/// By namespace and share.
+type Names = BTreeMap<(String, String), BTreeSet<String>>;
+
+impl Index {
+    /// The parsed rules that name the share, by name.
+    pub fn rules(
+        &self,
+        store: &Store<Guarded<ShareAccessRule>>,
+        namespace: &str,
+        share: &str,
+    ) -> Vec<ShareAccessRule> {
+        let names = self.names.lock().get(&key(namespace, share)).cloned();
+        names
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| store.get(&ObjectRef::new(name).within(namespace)))
+            .filter_map(|guard| guard.0.as_ref().ok().cloned())
+            .filter(|rule| rule.spec.share_ref.name == share)
+            .collect()
+    }
+
+    /// Follows the cache. Called before the cache itself takes the event in, so that whatever is found there is found here;
+    /// what is found here and not there is passed over.
+    pub fn note(&self, event: &watcher::Event<Guarded<ShareAccessRule>>) {
+        let add = |names: &mut Names, rule: &Guarded<ShareAccessRule>| {
+            if let Some((key, name)) = entry(rule) {
+                names.entry(key).or_default().insert(name);
+            }
+        };
+        match event {
+            watcher::Event::Init => self.filling.lock().clear(),
+            watcher::Event::InitApply(rule) => add(&mut self.filling.lock(), rule),
+            watcher::Event::InitDone => *self.names.lock() = std::mem::take(&mut *self.filling.lock()),
+            watcher::Event::Apply(rule) => add(&mut self.names.lock(), rule),
+            watcher::Event::Delete(rule) => {
+                let mut names = self.names.lock();
+                if let Some((key, name)) = entry(rule)
+                    && let Some(of_share) = names.get_mut(&key)
+                {
+                    of_share.remove(&name);
+                    if of_share.is_empty() {
+                        names.remove(&key);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn key(namespace: &str, share: &str) -> (String, String) {
+    (namespace.to_owned(), share.to_owned())
+}
+
+fn entry(rule: &Guarded<ShareAccessRule>) -> Option<((String, String), String)> {
+    let rule = rule.0.as_ref().ok()?;
+    let namespace = ResourceExt::namespace(rule).unwrap_or_default();
+    Some((key(&namespace, &rule.spec.share_ref.name), rule.name_any()))
+}
+
+/// Waits between attempts to watch: the doubling ones of a pass, but never long, for without its caches the operator is
+/// blind.
+struct Retry {
+    kind: String,
+    attempts: u32,
+}
+
+impl Iterator for Retry {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(30);
+        self.attempts = self.attempts.saturating_add(1);
+        Some(backoff::after(self.attempts, &self.kind).min(LONGEST))
+    }
+}
+
+impl Backoff for Retry {
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}
+
+/// Keeps a cache for as long as the process lives. Shows each event to `before`, then takes it in, and hands on each object
+/// that appeared, changed in more than its status, or went.
 pub async fn keep<K>(
     client: Client,
     mut writer: reflector::store::Writer<K>,
+    mut before: impl FnMut(&watcher::Event<K>) + Send,
     mut changed: impl FnMut(&K) + Send,
 ) where
     K: Resource<DynamicType = ()>
@@ -186,7 +306,10 @@ pub async fn keep<K>(
 {
     let store = writer.as_reader();
     let mut stream = watcher(Api::<K>::all(client), watcher::Config::default())
-        .default_backoff()
+        .backoff(Retry {
+            kind: <K as Resource>::kind(&()).into_owned(),
+            attempts: 0,
+        })
         .boxed();
     let mut before_relist: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new();
     while let Some(event) = stream.next().await {
@@ -208,13 +331,14 @@ pub async fn keep<K>(
                 .map(|o| (Lookup::to_object_ref(&*o, ()), o))
                 .collect();
         }
+        before(&event);
         writer.apply_watcher_event(&event);
         match &event {
             watcher::Event::Apply(object)
                 if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(object),
             watcher::Event::InitDone => {
-                for object in store.state() {
+                for object in sorted(&store, |_| true) {
                     let key = Lookup::to_object_ref(&*object, ());
                     if before_relist
                         .remove(&key)
@@ -224,8 +348,10 @@ pub async fn keep<K>(
                     }
                 }
                 // What is left went while nobody was watching.
-                for object in std::mem::take(&mut before_relist).values() {
-                    changed(object);
+                let mut gone: Vec<_> = std::mem::take(&mut before_relist).into_values().collect();
+                sort(&mut gone);
+                for object in gone {
+                    changed(&object);
                 }
             }
             watcher::Event::Init | watcher::Event::InitApply(_) => {}

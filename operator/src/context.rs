@@ -1,9 +1,13 @@
 //! What every controller shares.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::{Client, runtime::events::Recorder};
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::Backends, caches::Caches, leader::Fence, looks::Looks, metrics::Metrics, turns::Turns,
@@ -31,19 +35,46 @@ pub struct Context {
     pub invalid: parking_lot::Mutex<std::collections::HashSet<(String, i64)>>,
     /// What is measured.
     pub metrics: Metrics,
-    /// Set once the process is asked to end: no pass takes another step.
-    pub stopping: AtomicBool,
+    /// Cancelled once the process is asked to end: no pass takes another step.
+    pub stop: CancellationToken,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 impl Context {
     /// The time.
-    #[allow(clippy::unused_self)] // A simulation has a clock of its own.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        (self.clock.0)()
     }
 
     /// Whether the process has been asked to end.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stop.is_cancelled()
     }
+}
+
+/// A clock for what people read and for waits that are kept in status. Nothing that keeps data safe rests on it: leases and
+/// deadlines are measured by tokio's monotonic one.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The machine's.
+    pub fn system() -> Self {
+        Self::new(Timestamp::now)
+    }
+
+    /// A clock that says what this says.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+/// Writes events as this replica.
+pub fn recorder(client: &Client, identity: &str) -> Recorder {
+    let reporter = Reporter {
+        controller: "shoal".into(),
+        instance: Some(identity.to_owned()),
+    };
+    Recorder::new(client.clone(), reporter)
 }

@@ -16,12 +16,14 @@ use kube::{
 use serde::Serialize;
 use shoal_domain::{Decision, Failure, Next, Step, decision};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::{
     api::{self, Object},
+    caches::Guarded,
     context::Context,
     error::Error,
-    failpoint, metrics,
+    failpoint, invalid, metrics,
     turns::Turn,
 };
 
@@ -84,8 +86,42 @@ pub trait Effect: Send + std::fmt::Debug {
     }
 }
 
-/// One pass over one object.
-pub async fn reconcile<K: Kind>(ctx: &Context, object: K::Object) -> Result<Next, Error> {
+/// How soon an object is looked at again whose pass was ended by the API server.
+const AFTER_API_TROUBLE: Duration = Duration::from_secs(2);
+/// The change that was in the way of a pass is on its way here; this is for when the pass itself made it.
+const AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+/// One pass over an object as the cache has it, and when the next is due.
+pub async fn pass<K: Kind>(ctx: &Context, guard: &Guarded<K::Object>) -> Next {
+    let meta = guard.meta();
+    let span = tracing::info_span!(
+        "reconcile",
+        kind = K::NAME,
+        namespace = meta.namespace,
+        name = meta.name,
+        uid = meta.uid,
+        generation = meta.generation,
+    );
+    async {
+        let result = match &guard.0 {
+            Ok(object) => reconcile::<K>(ctx, object.clone()).await,
+            Err(broken) => invalid::report::<K>(ctx, broken).await.map(|()| Next::Await),
+        };
+        match result {
+            Ok(next) => next,
+            Err(Error::Gone) => Next::Await,
+            Err(Error::Conflict) => Next::After(AFTER_CONFLICT),
+            Err(error) => {
+                tracing::warn!(%error, "a pass ended early");
+                Next::After(AFTER_API_TROUBLE)
+            }
+        }
+    }
+    .instrument(span)
+    .await
+}
+
+async fn reconcile<K: Kind>(ctx: &Context, object: K::Object) -> Result<Next, Error> {
     let started = Instant::now();
     let result = Pass::<K>::run(ctx, object).await;
     let reason = result.as_ref().err().map(Error::reason);

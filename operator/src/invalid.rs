@@ -1,6 +1,5 @@
 //! Objects that can't be parsed: told on the object itself, and no hindrance to the others.
 
-use jiff::Timestamp;
 use kube::{
     Api, Resource,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
@@ -37,7 +36,7 @@ pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<()
             broken.error
         ),
     };
-    let conditions = Conditions::new(&[], generation, Timestamp::now())
+    let conditions = Conditions::new(&[], generation, ctx.now())
         .failed(&failure)
         .build();
     let resource = ApiResource::erase::<K::Object>(&());

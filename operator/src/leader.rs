@@ -39,6 +39,11 @@ impl Fence {
             .is_some_and(|at| lease::covers(at.elapsed(), self.duration, effect))
     }
 
+    /// How long the lease lasts.
+    pub fn duration(&self) -> Duration {
+        self.duration
+    }
+
     /// Whether this replica leads.
     pub fn is_leading(&self) -> bool {
         self.covers(Duration::ZERO)

@@ -14,6 +14,7 @@ pub mod invalid;
 pub mod leader;
 pub mod looks;
 pub mod metrics;
+pub mod replica;
 pub mod run;
 pub mod server;
 pub mod settings;

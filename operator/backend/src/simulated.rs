@@ -49,7 +49,11 @@ struct Inner {
     began: Duration,
     start: Instant,
     log: Mutex<Option<Vec<Entry>>>,
+    observer: Mutex<Option<Observer>>,
 }
+
+/// Is shown what happens, as it happens.
+type Observer = Box<dyn Fn(&Entry) + Send + Sync>;
 
 /// What happened at the cluster, when and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +109,7 @@ impl Cluster {
             began,
             start,
             log: Mutex::new(None),
+            observer: Mutex::new(None),
         }))
     }
 
@@ -127,9 +132,22 @@ impl Cluster {
         self.0.log.lock().clone().unwrap_or_default()
     }
 
+    /// Shows everything that happens from now on to this function, which must not ask the cluster anything.
+    pub fn observe(&self, observer: impl Fn(&Entry) + Send + Sync + 'static) {
+        *self.0.observer.lock() = Some(Box::new(observer));
+    }
+
     fn note(&self, entry: impl FnOnce() -> Entry) {
-        if let Some(log) = &mut *self.0.log.lock() {
-            log.push(entry());
+        let (mut log, observer) = (self.0.log.lock(), self.0.observer.lock());
+        if log.is_none() && observer.is_none() {
+            return;
+        }
+        let entry = entry();
+        if let Some(observer) = &*observer {
+            observer(&entry);
+        }
+        if let Some(log) = &mut *log {
+            log.push(entry);
         }
     }
 

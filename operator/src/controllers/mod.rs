@@ -10,7 +10,7 @@ use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
 
 use crate::{
-    caches::{Caches, Guarded, parsed},
+    caches::{Caches, Guarded, parsed, sorted},
     context::Context,
 };
 
@@ -25,10 +25,7 @@ pub mod route {
     pub fn share(caches: &Caches, share: &Guarded<Share>) {
         caches.share_queue.push_ref(ObjectRef::from_obj(share));
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
-        let concerned = |r: &ShareAccessRule| {
-            r.namespace().as_deref() == Some(&namespace) && r.spec.share_ref.name == name
-        };
-        for rule in parsed(&caches.rules, concerned) {
+        for rule in caches.rules_of.rules(&caches.rules, &namespace, &name) {
             caches.rule_queue.push(&namespace, &rule.name_any());
         }
     }
@@ -83,10 +80,8 @@ pub(crate) fn wake_shares_on(caches: &Caches, backend: &str) {
 }
 
 fn wake_shares(caches: &Caches, wanted: impl Fn(&Share) -> bool) {
-    for guard in caches.shares.state() {
-        if guard.0.as_ref().is_ok_and(&wanted) {
-            caches.share_queue.push_ref(ObjectRef::from_obj(&*guard));
-        }
+    for guard in sorted(&caches.shares, |guard| guard.0.as_ref().is_ok_and(&wanted)) {
+        caches.share_queue.push_ref(ObjectRef::from_obj(&*guard));
     }
 }
 

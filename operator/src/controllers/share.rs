@@ -76,13 +76,10 @@ impl Kind for Shares {
         let namespace = namespace(ctx, &name).await?;
         let status = share.status.clone().unwrap_or_default();
         let types = parsed(&ctx.caches.types, |_| true);
-        let concerns = |r: &ShareAccessRule| {
-            r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
-        };
-        let rules = parsed(&ctx.caches.rules, concerns)
-            .into_iter()
-            .map(RuleView::unread)
-            .collect();
+        let rules = ctx
+            .caches
+            .rules_of
+            .rules(&ctx.caches.rules, &name, &share.name_any());
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         Ok(Observed {
             cluster: ctx.cluster.clone(),
@@ -95,7 +92,7 @@ impl Kind for Shares {
                 Vec::new()
             },
             backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
-            rules,
+            rules: rules.into_iter().map(RuleView::unread).collect(),
             rules_confirmed: false,
             look_due,
             look_again,

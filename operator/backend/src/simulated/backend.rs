@@ -11,7 +11,7 @@ use shoal_domain::{
     owner::{self, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
-use tokio::time::sleep_until;
+use tokio::{sync::oneshot, time::sleep_until};
 
 use super::{
     After, Cluster, Entry, FaultKind, Operation, Simulated, Trouble, What,
@@ -32,21 +32,48 @@ struct Call<'a> {
     writes: u32,
 }
 
-/// A command that was sent takes effect, whether or not the sender lives to hear of it.
-struct InFlight<'a> {
-    cluster: &'a Cluster,
-    pending: Option<Pending>,
+/// A command on its way: it takes effect in its time, whether or not the sender still waits for the answer.
+struct Sent {
+    cluster: Cluster,
+    fs_name: String,
+    on: Identity,
+    command: Command,
+    origin: Origin,
 }
 
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        if let Some(pending) = self.pending.take() {
-            // A state file that can't be written loses the command, as a broken network would.
-            drop(self.cluster.access(|world, _| {
-                world.pending.push(pending);
-                Ok(())
-            }));
+impl Sent {
+    async fn arrive(self, until: Until) -> Result<Option<Key>> {
+        match until {
+            Until::Time(time) if time > self.cluster.now() => {
+                let (answer, answered) = oneshot::channel();
+                tokio::spawn(async move {
+                    sleep_until(self.cluster.instant(time)).await;
+                    let late = answer.is_closed();
+                    // Nobody may be there to hear it.
+                    drop(answer.send(self.take_effect(late)));
+                });
+                answered
+                    .await
+                    .unwrap_or_else(|_| Err(Error::Failed("the simulated cluster has ended".into())))
+            }
+            _ => self.take_effect(false),
         }
+    }
+
+    fn take_effect(self, late: bool) -> Result<Option<Key>> {
+        let command = self.command.name();
+        let key = self.cluster.access(|world, _| {
+            world.check(&self.fs_name, &self.on)?;
+            world.apply(&self.fs_name, self.command)
+        })?;
+        self.cluster.note(|| Entry {
+            at: self.cluster.now(),
+            by: self.origin.by,
+            operation: self.origin.operation,
+            uid: self.origin.uid,
+            what: What::Effect { command, late },
+        });
+        Ok(key)
     }
 }
 
@@ -202,7 +229,6 @@ impl Simulated {
             .map(|(_, kind)| kind);
         call.writes += 1;
         let module = command.module();
-        let name = command.name();
         let mut pending = Pending {
             until: Until::Never,
             on: call.on.into(),
@@ -232,23 +258,14 @@ impl Simulated {
             self.wait(call, module, until).await?;
             return Err(failed());
         }
-        let mut in_flight = InFlight {
-            cluster: &self.cluster,
-            pending: Some(pending),
+        let sent = Sent {
+            cluster: self.cluster.clone(),
+            fs_name: self.fs_name.clone(),
+            on: call.on.clone(),
+            command,
+            origin: call.origin.clone(),
         };
-        self.wait(call, module, until).await?;
-        in_flight.pending = None;
-        let key = self.cluster.access(|world, _| {
-            world.check(&self.fs_name, call.on)?;
-            world.apply(&self.fs_name, command)
-        })?;
-        self.note(
-            &call.origin,
-            What::Effect {
-                command: name,
-                late: false,
-            },
-        );
+        let key = sent.arrive(until).await?;
         if let Some(FaultKind::FailAfter) = fault {
             Err(failed())
         } else {

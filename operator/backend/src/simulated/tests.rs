@@ -516,7 +516,7 @@ async fn a_command_outlives_its_sender() {
     );
     assert!(killed.await.is_err());
     assert_eq!(one.held().unwrap().size_bytes, Some(100));
-    advance(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(one.held().unwrap().size_bytes, Some(200));
 }
 

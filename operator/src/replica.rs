@@ -1,0 +1,128 @@
+//! One replica's life: it waits for the Lease, fills its caches, works, and gives the Lease back.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use futures::channel::mpsc::UnboundedReceiver;
+use kube::runtime::{
+    reflector::{ObjectRef, Store},
+    watcher,
+};
+use shoal_crds::ShareAccessRule;
+use tokio::task::JoinSet;
+
+use crate::{
+    caches::{self, Caches, Due, Guarded, Writers},
+    context::Context,
+    controllers::{
+        route, share::Shares, share_access_rule::ShareAccessRules, share_backend::ShareBackends,
+        share_type::ShareTypes,
+    },
+    driver::Kind,
+    leader::Elector,
+};
+
+/// How long after the end of their own deadlines passes in flight are waited for.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a replica runs on: tokio and kube's `Controller`, or a simulation that stops it where it likes.
+pub trait Engine: Clone + Send + Sync + 'static {
+    /// Runs a task beside the others, until its set is dropped.
+    fn spawn(&self, tasks: &mut JoinSet<()>, task: impl Future<Output = ()> + Send + 'static);
+
+    /// Feeds one kind's keys to [`driver::pass`](crate::driver::pass): each key at most once at a time, again when it is
+    /// due. Ends when [`Context::stop`] is cancelled and the passes in flight have ended.
+    fn control<K: Kind>(
+        &self,
+        ctx: Arc<Context>,
+        store: Store<Guarded<K::Object>>,
+        due: UnboundedReceiver<ObjectRef<Guarded<K::Object>>>,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// Lives until [`Context::stop`] is cancelled (`Ok`), or until it can't go on: the Lease is lost, say.
+pub async fn live<E: Engine>(
+    engine: &E,
+    ctx: &Arc<Context>,
+    writers: Writers,
+    due: Due,
+    mut elector: Elector,
+) -> anyhow::Result<()> {
+    tracing::info!("waiting for the Lease");
+    tokio::select! {
+        biased;
+        () = ctx.stop.cancelled() => return Ok(()),
+        () = elector.acquire() => {}
+    }
+    tracing::info!("leading");
+    let mut watches = JoinSet::new();
+    keep_caches(engine, &mut watches, ctx, writers);
+    tokio::select! {
+        biased;
+        error = elector.hold() => return Err(error),
+        () = ctx.stop.cancelled() => return elector.release().await,
+        () = ctx.caches.wait_until_filled() => {}
+    }
+    let mut controllers = JoinSet::new();
+    start_controllers(engine, &mut controllers, ctx, due);
+    tracing::info!("controllers started");
+    tokio::select! {
+        biased;
+        // A lost Lease ends the process: nothing in flight is trusted to stop in time.
+        error = elector.hold() => return Err(error),
+        Some(ended) = watches.join_next() => bail!("a watch ended: {ended:?}"),
+        Some(ended) = controllers.join_next() => if !ctx.is_stopping() {
+            bail!("a controller ended: {ended:?}")
+        },
+        () = ctx.stop.cancelled() => {}
+    }
+    tracing::info!("stopping: the effects in flight are finished first");
+    let longest = ctx.fence.duration() + STOP_GRACE;
+    tokio::select! {
+        biased;
+        error = elector.hold() => return Err(error),
+        () = async { while controllers.join_next().await.is_some() {} } => {}
+        () = tokio::time::sleep(longest) => bail!("passes did not end in {longest:?}"),
+    }
+    elector
+        .release()
+        .await
+        .context("the Lease could not be released")?;
+    tracing::info!("the Lease is released");
+    Ok(())
+}
+
+fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context>, writers: Writers) {
+    macro_rules! keep {
+        ($writer:expr, $before:expr, $route:path) => {{
+            let (ctx, writer) = (ctx.clone(), $writer);
+            engine.spawn(tasks, async move {
+                let client = ctx.client.clone();
+                let before = |event: &_| $before(&ctx.caches, event);
+                caches::keep(client, writer, before, |object| $route(&ctx.caches, object)).await;
+            });
+        }};
+    }
+    keep!(writers.namespaces, |_, _| (), route::namespace);
+    keep!(writers.backends, |_, _| (), route::backend);
+    keep!(writers.types, |_, _| (), route::share_type);
+    keep!(writers.shares, |_, _| (), route::share);
+    keep!(writers.rules, note_rule, route::rule);
+}
+
+fn note_rule(caches: &Caches, event: &watcher::Event<Guarded<ShareAccessRule>>) {
+    caches.rules_of.note(event);
+}
+
+fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context>, due: Due) {
+    macro_rules! start {
+        ($kind:ty, $store:expr, $due:expr) => {{
+            let (own, ctx, store, due) = (engine.clone(), ctx.clone(), $store.clone(), $due);
+            engine.spawn(tasks, async move { own.control::<$kind>(ctx, store, due).await });
+        }};
+    }
+    start!(ShareBackends, ctx.caches.backends, due.backends);
+    start!(ShareTypes, ctx.caches.types, due.types);
+    start!(Shares, ctx.caches.shares, due.shares);
+    start!(ShareAccessRules, ctx.caches.rules, due.rules);
+}
