@@ -51,6 +51,11 @@ impl Looks {
         self.due.lock().remove(uid);
     }
 
+    /// Whether no share is on it.
+    pub fn is_empty(&self) -> bool {
+        self.due.lock().is_empty()
+    }
+
     fn round(&self, shares: usize) -> Duration {
         self.resync
             .max(SPACING * u32::try_from(shares).unwrap_or(u32::MAX))

@@ -60,6 +60,11 @@ impl Turns {
         pending.get().await
     }
 
+    /// Whether nobody is at work and nobody waits.
+    pub fn is_idle(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
     /// Hands a turn that has ended to the next in line.
     fn hand_over(&self, cluster: &str) {
         let mut lanes = self.0.lock();
@@ -146,7 +151,7 @@ mod tests {
             task.await.unwrap();
         }
         assert_eq!(*order.lock(), ["a", "b", "a", "a"]);
-        assert!(turns.0.lock().is_empty(), "nothing is left over");
+        assert!(turns.is_idle(), "nothing is left over");
     }
 
     #[tokio::test]
@@ -157,7 +162,7 @@ mod tests {
         assert!(gave_up.is_err());
         drop(first);
         drop(turns.take("c", "b", 1).await);
-        assert!(turns.0.lock().is_empty(), "nothing is left over");
+        assert!(turns.is_idle(), "nothing is left over");
     }
 
     #[tokio::test]

@@ -1,0 +1,15 @@
+//! The simulation: the operator's own code, with its simulated backend, against an API server in memory, in simulated time.
+//! Everything that happens in a run is drawn from one seed.
+
+pub mod api_server;
+mod check;
+pub mod plan;
+mod replica;
+mod run;
+mod shrink;
+mod user;
+mod wire;
+
+pub use check::Violation;
+pub use run::{Outcome, run};
+pub use shrink::shrink;

@@ -1,0 +1,516 @@
+//! What happens in a run, as data: drawn from a seed up front, so that it can be printed, replayed and made shorter.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
+use shoal_backend::simulated::{After, FaultKind, Operation as Method};
+use shoal_crds::{AccessLevel, Protocol};
+
+/// Namespaces of users.
+pub const NAMESPACES: [&str; 2] = ["blue", "red"];
+/// ShareBackends: two file systems of one storage cluster.
+pub const BACKENDS: [&str; 2] = ["one", "two"];
+/// ShareTypes.
+pub const TYPES: [&str; 2] = ["standard", "flexible"];
+/// Shares that a namespace may have: few, so that names are used again.
+const SHARES: usize = 3;
+/// Rules that a namespace may have.
+const RULES: usize = 5;
+/// Addresses and identities that rules name: few, so that they meet.
+const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.0/24", "10.9.0.0/16", "2001:db8::1"];
+const IDENTITIES: [&str; 3] = ["alice", "bob", "carol"];
+/// How long users and faults are at it.
+pub const HORIZON: Duration = Duration::from_mins(5);
+
+/// One run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What it was drawn from; the queues' order and the network's latencies are drawn from it too.
+    pub seed: u64,
+    /// What holds for the whole run.
+    pub setting: Setting,
+    /// What happens, in order of time.
+    pub events: Vec<Event>,
+}
+
+/// What holds for a whole run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setting {
+    /// Whether the API server puts the finalizer on at birth.
+    pub born_held: bool,
+    /// How long a command of the storage takes, in milliseconds.
+    pub latency: i32,
+    /// The most that a watch is behind in quiet times, in milliseconds.
+    pub lag: u64,
+}
+
+/// Something that happens, so long after the start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What a user does, or what goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A user's, or an admin's, request.
+    Do(Operation),
+    /// A fault.
+    Fault(Fault),
+}
+
+/// A place for an object: namespace and number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// In which of [`NAMESPACES`].
+    pub namespace: usize,
+    /// Which of them.
+    pub number: usize,
+}
+
+impl Place {
+    /// The namespace's name.
+    pub fn namespace(self) -> &'static str {
+        NAMESPACES[self.namespace]
+    }
+
+    /// The object's name.
+    pub fn name(self, prefix: &str) -> String {
+        format!("{prefix}{}", self.number)
+    }
+}
+
+/// What users and admins do. One that can't be done, because the object is not there, is passed over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// Create a share.
+    CreateShare {
+        /// Where.
+        share: Place,
+        /// How clients mount it.
+        protocol: Protocol,
+        /// Of [`TYPES`].
+        share_type: usize,
+        /// Its size.
+        gib: u32,
+    },
+    /// Ask for another size.
+    ResizeShare {
+        /// Which.
+        share: Place,
+        /// How large.
+        gib: u32,
+    },
+    /// Delete a share.
+    DeleteShare(Place),
+    /// Delete a share and create another of its name as soon as it is gone.
+    RecreateShare(Place),
+    /// Create a rule.
+    CreateRule {
+        /// Where.
+        rule: Place,
+        /// The share's number in the same namespace.
+        share: usize,
+        /// Whom it lets in.
+        to: To,
+        /// How.
+        level: AccessLevel,
+    },
+    /// Change a rule's level.
+    ChangeRule {
+        /// Which.
+        rule: Place,
+        /// How.
+        level: AccessLevel,
+    },
+    /// Delete a rule.
+    DeleteRule(Place),
+    /// Delete the Secret that a rule's key is in.
+    DeleteSecret(Place),
+    /// Let shares of the type shrink, or not.
+    EditType {
+        /// Of [`TYPES`].
+        share_type: usize,
+        /// Whether.
+        shrink: bool,
+    },
+    /// Delete a type, and create it again after so many seconds.
+    DeleteType {
+        /// Of [`TYPES`].
+        share_type: usize,
+        /// Seconds.
+        back_after: u64,
+    },
+    /// Change how many shares of a backend are worked on at once.
+    EditBackend {
+        /// Of [`BACKENDS`].
+        backend: usize,
+        /// How many.
+        at_once: u32,
+    },
+    /// Delete a ShareBackend, and declare the same storage again after so many seconds.
+    DeleteBackend {
+        /// Of [`BACKENDS`].
+        backend: usize,
+        /// Seconds.
+        back_after: u64,
+    },
+}
+
+/// Whom a rule lets in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum To {
+    /// An address.
+    Ip(&'static str),
+    /// An identity that the user names.
+    CephX(&'static str),
+    /// An identity that Shoal makes.
+    Generated,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// The next requests of a replica go wrong.
+    Requests {
+        /// Which replica.
+        replica: usize,
+        /// How many.
+        count: usize,
+        /// Only those that write.
+        writes: bool,
+        /// How.
+        how: Wrong,
+    },
+    /// A replica is cut off from the API server.
+    Partition {
+        /// Which replica.
+        replica: usize,
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// A replica hears of changes of one kind late.
+    SlowWatch {
+        /// Which replica.
+        replica: usize,
+        /// Plural.
+        resource: &'static str,
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// A replica's events come twice for a while.
+    RepeatedEvents {
+        /// Which replica.
+        replica: usize,
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// All watches break.
+    CutWatches,
+    /// The API server forgets its history.
+    Compact,
+    /// A replica is killed.
+    Kill {
+        /// Which replica.
+        replica: usize,
+        /// It starts again after so many seconds.
+        back_after: u64,
+    },
+    /// A replica is asked to end.
+    Terminate {
+        /// Which replica.
+        replica: usize,
+        /// It starts again so many seconds after its end.
+        back_after: u64,
+    },
+    /// A replica is stopped, as by SIGSTOP, and woken.
+    Pause {
+        /// Which replica.
+        replica: usize,
+        /// For so many milliseconds.
+        milliseconds: u64,
+    },
+    /// A replica's clock jumps.
+    Clock {
+        /// Which replica.
+        replica: usize,
+        /// By so many seconds.
+        by: i64,
+    },
+    /// The next call of a method goes wrong.
+    Command {
+        /// Which method.
+        method: Method,
+        /// At which of its writes.
+        write: u32,
+        /// How.
+        kind: FaultKind,
+    },
+    /// The storage can't be reached.
+    Unreachable {
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// The file system is stuck; then its commands take effect, or its manager is restarted and they are lost.
+    Stall {
+        /// For so many seconds.
+        seconds: u64,
+        /// Whether they are lost.
+        lost: bool,
+    },
+    /// Somebody changes the storage behind Shoal's back.
+    Hand {
+        /// On which share.
+        share: Place,
+        /// How.
+        hand: Hand,
+    },
+}
+
+/// How a request goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Answered with this code, not served.
+    Refused(u16),
+    /// Served, and the answer never comes.
+    ReplyLost,
+    /// Served, and the connection breaks before the answer.
+    ReplyBroken,
+    /// Never served, never answered.
+    Lost,
+    /// Served after so many milliseconds.
+    Slow(u64),
+}
+
+/// What is done to a share's storage by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hand {
+    /// Its export is removed.
+    RemoveExport,
+    /// Its clients are emptied.
+    RemoveClients,
+    /// Somebody is let in.
+    AddClient,
+    /// It lets in whoever is not named.
+    OpenExport,
+    /// Its quota is changed.
+    Quota,
+    /// An identity's access is taken away.
+    Deauthorize,
+    /// Its tag is taken off.
+    Untag,
+    /// It is removed with its data.
+    DeleteSubvolume,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let setting = Setting {
+            born_held: rng.random_bool(0.5),
+            latency: *[0, 5, 40, 300].choose(&mut rng).unwrap_or(&5),
+            lag: *[0, 20, 500, 3000].choose(&mut rng).unwrap_or(&20),
+        };
+        let mut events = Vec::new();
+        for _ in 0..rng.random_range(15..60) {
+            events.push(event(&mut rng, |rng| What::Do(operation(rng))));
+        }
+        // Shares from the first moment, so that every fault meets some.
+        for namespace in 0..NAMESPACES.len() {
+            let share = Place { namespace, number: 0 };
+            events.push(Event {
+                at: Duration::ZERO,
+                what: What::Do(create_share(&mut rng, share)),
+            });
+        }
+        for _ in 0..rng.random_range(10..30) {
+            events.push(event(&mut rng, |rng| What::Fault(fault(rng))));
+        }
+        events.sort_by_key(|event| event.at);
+        Self {
+            seed,
+            setting,
+            events,
+        }
+    }
+
+    /// How many faults it has.
+    pub fn faults(&self) -> usize {
+        let is_fault = |event: &&Event| matches!(event.what, What::Fault(_));
+        self.events.iter().filter(is_fault).count()
+    }
+}
+
+fn event(rng: &mut SmallRng, what: impl FnOnce(&mut SmallRng) -> What) -> Event {
+    let at = Duration::from_millis(rng.random_range(0..u64::try_from(HORIZON.as_millis()).unwrap_or(1)));
+    Event { at, what: what(rng) }
+}
+
+fn place(rng: &mut SmallRng, numbers: usize) -> Place {
+    Place {
+        namespace: rng.random_range(0..NAMESPACES.len()),
+        number: rng.random_range(0..numbers),
+    }
+}
+
+fn create_share(rng: &mut SmallRng, share: Place) -> Operation {
+    Operation::CreateShare {
+        share,
+        protocol: pick(rng, &[Protocol::NFS, Protocol::CephFS]),
+        share_type: rng.random_range(0..TYPES.len()),
+        gib: rng.random_range(1..5),
+    }
+}
+
+fn level(rng: &mut SmallRng) -> AccessLevel {
+    pick(rng, &[AccessLevel::ReadWrite, AccessLevel::ReadOnly])
+}
+
+fn pick<T: Clone>(rng: &mut SmallRng, from: &[T]) -> T {
+    from[rng.random_range(0..from.len())].clone()
+}
+
+fn operation(rng: &mut SmallRng) -> Operation {
+    let (share, rule) = (place(rng, SHARES), place(rng, RULES));
+    match rng.random_range(0..100) {
+        0..20 => create_share(rng, share),
+        20..28 => Operation::ResizeShare {
+            share,
+            gib: rng.random_range(1..6),
+        },
+        28..36 => Operation::DeleteShare(share),
+        36..42 => Operation::RecreateShare(share),
+        42..67 => Operation::CreateRule {
+            rule,
+            share: share.number,
+            to: match rng.random_range(0..5) {
+                0..3 => To::Ip(pick(rng, &ADDRESSES)),
+                3 => To::CephX(pick(rng, &IDENTITIES)),
+                _ => To::Generated,
+            },
+            level: level(rng),
+        },
+        67..77 => Operation::ChangeRule {
+            rule,
+            level: level(rng),
+        },
+        77..87 => Operation::DeleteRule(rule),
+        87..90 => Operation::DeleteSecret(rule),
+        90..93 => Operation::EditType {
+            share_type: rng.random_range(0..TYPES.len()),
+            shrink: rng.random(),
+        },
+        93..95 => Operation::DeleteType {
+            share_type: rng.random_range(0..TYPES.len()),
+            back_after: rng.random_range(0..60),
+        },
+        95..98 => Operation::EditBackend {
+            backend: rng.random_range(0..BACKENDS.len()),
+            at_once: rng.random_range(1..5),
+        },
+        _ => Operation::DeleteBackend {
+            backend: rng.random_range(0..BACKENDS.len()),
+            back_after: rng.random_range(0..60),
+        },
+    }
+}
+
+fn fault(rng: &mut SmallRng) -> Fault {
+    let replica = rng.random_range(0..2);
+    match rng.random_range(0..100) {
+        0..22 => Fault::Requests {
+            replica,
+            count: rng.random_range(1..4),
+            writes: rng.random_bool(0.7),
+            how: match rng.random_range(0..8) {
+                0 => Wrong::Refused(409),
+                1 => Wrong::Refused(429),
+                2 => Wrong::Refused(500),
+                3 => Wrong::Refused(504),
+                4 => Wrong::ReplyLost,
+                5 => Wrong::ReplyBroken,
+                6 => Wrong::Lost,
+                _ => Wrong::Slow(rng.random_range(100..20_000)),
+            },
+        },
+        22..26 => Fault::Partition {
+            replica,
+            seconds: rng.random_range(1..120),
+        },
+        26..36 => Fault::SlowWatch {
+            replica,
+            resource: pick(
+                rng,
+                &["shares", "shareaccessrules", "sharebackends", "sharetypes"],
+            ),
+            seconds: rng.random_range(1..90),
+        },
+        36..39 => Fault::RepeatedEvents {
+            replica,
+            seconds: rng.random_range(1..60),
+        },
+        39..41 => Fault::CutWatches,
+        41..43 => Fault::Compact,
+        43..53 => Fault::Kill {
+            replica,
+            back_after: rng.random_range(0..30),
+        },
+        53..57 => Fault::Terminate {
+            replica,
+            back_after: rng.random_range(0..30),
+        },
+        57..65 => Fault::Pause {
+            replica,
+            milliseconds: rng.random_range(1..90_000),
+        },
+        65..67 => Fault::Clock {
+            replica,
+            by: rng.random_range(-600..600),
+        },
+        67..85 => Fault::Command {
+            method: pick(rng, &Method::ALL),
+            write: rng.random_range(0..3),
+            kind: match rng.random_range(0..6) {
+                0 => FaultKind::FailBefore,
+                1 => FaultKind::FailAfter,
+                2 | 3 => FaultKind::Hang(After::Delay(Duration::from_millis(rng.random_range(1..120_000)))),
+                4 => FaultKind::Hang(After::Calls(rng.random_range(1..20))),
+                _ => FaultKind::Lost,
+            },
+        },
+        85..87 => Fault::Unreachable {
+            seconds: rng.random_range(1..60),
+        },
+        87..90 => Fault::Stall {
+            seconds: rng.random_range(1..120),
+            lost: rng.random(),
+        },
+        _ => Fault::Hand {
+            share: place(rng, SHARES),
+            hand: pick(
+                rng,
+                &[
+                    Hand::RemoveExport,
+                    Hand::RemoveClients,
+                    Hand::AddClient,
+                    Hand::OpenExport,
+                    Hand::Quota,
+                    Hand::Deauthorize,
+                    Hand::Untag,
+                    Hand::DeleteSubvolume,
+                ],
+            ),
+        },
+    }
+}
+
+/// A generator for one part of the run: parts don't disturb each other when the run is made shorter.
+pub fn generator(seed: u64, part: u64) -> SmallRng {
+    let mut rng = SmallRng::seed_from_u64(seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    rng.next_u64();
+    rng
+}

@@ -1,0 +1,454 @@
+//! One run: the plan is played, then everything comes to rest, is deleted, and nothing is left.
+
+use std::{
+    collections::hash_map::DefaultHasher,
+    hash::{Hash, Hasher},
+    sync::{Arc, atomic::AtomicI64, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use parking_lot::Mutex;
+use serde_json::Value;
+use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
+use shoal_crds::{AccessLevel, Protocol, Share, Squash};
+use shoal_domain::grant::{Client, Grant};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    api_server::{ApiServer, Options, Verb},
+    check::{self, Checker, Violation},
+    plan::{BACKENDS, Fault, Hand, Place, Plan, TYPES, What, generator},
+    replica::{Host, Process},
+    user::User,
+    wire::Wire,
+};
+
+/// How long everything may take to come to rest after the last fault.
+const PATIENCE: Duration = Duration::from_mins(30);
+/// How long nothing may be written once it has.
+const QUIET: Duration = Duration::from_mins(5);
+/// How soon a process that has ended is started again.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What must not be, if anything was found.
+    pub violation: Option<Violation>,
+    /// Of every request and every command, in order: equal runs have equal ones.
+    pub log: u64,
+    /// Requests to the API server.
+    pub requests: usize,
+    /// Effects on the storage.
+    pub effects: u64,
+    /// Simulated time.
+    pub took: Duration,
+}
+
+/// Plays a plan, in simulated time.
+pub fn run(plan: &Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(async { Run::new(plan).await.play().await }),
+        Err(error) => panic!("no runtime: {error}"),
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    began: Instant,
+    server: ApiServer,
+    cluster: Cluster,
+    cluster_uid: String,
+    user: User,
+    checker: Checker,
+    replicas: Vec<Replica>,
+}
+
+/// A replica over the life of its processes.
+struct Replica {
+    host: Host,
+    process: Option<Process>,
+    /// How many processes it has had.
+    started: u32,
+    start_at: Option<Instant>,
+    wake_at: Option<Instant>,
+}
+
+impl<'a> Run<'a> {
+    async fn new(plan: &'a Plan) -> Self {
+        let began = Instant::now();
+        let server = ApiServer::new(Options {
+            seed: plan.seed,
+            born_held: plan.setting.born_held,
+        });
+        let cluster = Cluster::new(plan.seed);
+        let checker = Checker::new(&server, &cluster, began);
+        let user = User::new(&server, plan.setting);
+        cluster.record();
+        let replicas = (0..2)
+            .map(|n| Replica {
+                host: Host {
+                    began,
+                    wire: Wire::new(generator(plan.seed, n), plan.setting),
+                    skew: Arc::new(AtomicI64::new(0)),
+                    panics: Arc::new(Mutex::default()),
+                },
+                process: None,
+                started: 0,
+                start_at: Some(began),
+                wake_at: None,
+            })
+            .collect();
+        Self {
+            plan,
+            began,
+            server,
+            cluster,
+            cluster_uid: String::new(),
+            user,
+            checker,
+            replicas,
+        }
+    }
+
+    async fn play(mut self) -> Outcome {
+        let watching = tokio::spawn(self.checker.clone().watch(self.cluster.clone()));
+        if let Err(error) = self.story().await {
+            self.checker
+                .violated("everything ends well", format!("{error:#}"));
+        }
+        watching.abort();
+        for replica in &self.replicas {
+            if let Some(panic) = replica.host.panics.lock().first() {
+                self.checker.violated("nothing panics", panic.clone());
+            }
+        }
+        Outcome {
+            violation: self.checker.found(),
+            log: self.digest(),
+            requests: self.server.log().len(),
+            effects: self.cluster.effects().unwrap_or_default(),
+            took: self.began.elapsed(),
+        }
+    }
+
+    async fn story(&mut self) -> Result<()> {
+        self.cluster_uid = self.user.set_up().await?;
+        let start = Instant::now();
+        for event in &self.plan.events {
+            self.pass_time_until(start + event.at).await?;
+            match &event.what {
+                What::Do(operation) => self.user.start(operation),
+                What::Fault(fault) => self.strike(fault)?,
+            }
+        }
+        // Whatever was to come back has come back, and nothing goes wrong any more.
+        self.pass_time(Duration::from_mins(2)).await?;
+        self.mend()?;
+        self.user.finish().await?;
+
+        self.until("everything to come to rest", |run| {
+            Ok(check::unsettled(&run.server))
+        })
+        .await?;
+        self.compare_at_rest().await?;
+        self.quiet().await?;
+
+        self.user.delete_everything().await?;
+        self.until("everything to be gone", |run| {
+            let left = ["shareaccessrules", "shares"]
+                .iter()
+                .find_map(|plural| run.server.objects(plural).into_iter().next());
+            Ok(left.map(|object| object.to_string()))
+        })
+        .await?;
+        self.pass_time(Duration::from_secs(10)).await?;
+        check::nothing_left(&self.server, &self.cluster)?;
+        self.stop().await
+    }
+
+    /// Lets time pass, and starts and wakes processes when they are due.
+    async fn pass_time_until(&mut self, until: Instant) -> Result<()> {
+        loop {
+            if let Some(violation) = self.checker.found() {
+                bail!("{}", violation.invariant);
+            }
+            let now = Instant::now();
+            let mut next = until;
+            for index in 0..self.replicas.len() {
+                if let Some(due) = self.tend(index, now).await? {
+                    next = next.min(due);
+                }
+            }
+            if now >= until {
+                return Ok(());
+            }
+            sleep_until(next.min(now + Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn pass_time(&mut self, time: Duration) -> Result<()> {
+        self.pass_time_until(Instant::now() + time).await
+    }
+
+    /// Does what is due of one replica. The answer is when something is due next.
+    async fn tend(&mut self, index: usize, now: Instant) -> Result<Option<Instant>> {
+        let replica = &mut self.replicas[index];
+        if replica.wake_at.is_some_and(|at| at <= now) {
+            replica.wake_at = None;
+            if let Some(process) = &replica.process {
+                process.wake();
+            }
+        }
+        if let Some(process) = replica.process.take_if(|process| process.has_ended()) {
+            if let Err(error) = process.end().await {
+                let text = format!("{error:#}");
+                ensure!(
+                    !text.contains("ended:"),
+                    "a replica's task ended by itself: {text}"
+                );
+            }
+            replica.start_at.get_or_insert(now + RESTART);
+        }
+        if replica.process.is_none() && replica.start_at.is_some_and(|at| at <= now) {
+            replica.start_at = None;
+            replica.started += 1;
+            let identity = format!("replica-{index}-{}", replica.started);
+            replica.process = Some(Process::start(
+                &identity,
+                self.plan.seed,
+                &self.server,
+                &self.cluster_uid,
+                &self.cluster,
+                &replica.host,
+            ));
+        }
+        Ok([replica.wake_at, replica.start_at].into_iter().flatten().min())
+    }
+
+    fn strike(&mut self, fault: &Fault) -> Result<()> {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        match *fault {
+            Fault::Requests {
+                replica,
+                count,
+                writes,
+                how,
+            } => self.replicas[replica].host.wire.requests(count, writes, how),
+            Fault::Partition { replica, seconds: s } => {
+                self.replicas[replica].host.wire.cut(seconds(s));
+                if let Some(process) = &self.replicas[replica].process {
+                    self.server.cut_watches(Some(&process.identity));
+                }
+            }
+            Fault::SlowWatch {
+                replica,
+                resource,
+                seconds: s,
+            } => self.replicas[replica].host.wire.slow(resource, seconds(s)),
+            Fault::RepeatedEvents { replica, seconds: s } => {
+                self.replicas[replica].host.wire.repeat(seconds(s));
+            }
+            Fault::CutWatches => self.server.cut_watches(None),
+            Fault::Compact => self.server.compact(),
+            Fault::Kill { replica, back_after } => {
+                let replica = &mut self.replicas[replica];
+                if let Some(process) = replica.process.take() {
+                    process.kill();
+                }
+                replica.wake_at = None;
+                replica.start_at = Some(now + seconds(back_after));
+            }
+            Fault::Terminate { replica, back_after } => {
+                let replica = &mut self.replicas[replica];
+                if let Some(process) = &replica.process {
+                    process.terminate();
+                    replica.start_at = Some(now + seconds(back_after));
+                }
+            }
+            Fault::Pause {
+                replica,
+                milliseconds,
+            } => {
+                let replica = &mut self.replicas[replica];
+                if let Some(process) = &replica.process {
+                    process.pause();
+                    let until = now + Duration::from_millis(milliseconds);
+                    replica.wake_at = Some(replica.wake_at.map_or(until, |at| at.max(until)));
+                }
+            }
+            Fault::Clock { replica, by } => {
+                self.replicas[replica].host.skew.fetch_add(by, Ordering::Relaxed);
+            }
+            Fault::Command { method, write, kind } => self.cluster.fail_next(method, write, kind)?,
+            Fault::Unreachable { seconds: s } => {
+                let cluster = self.cluster.clone();
+                cluster.set_trouble(Some(Trouble::Unreachable))?;
+                tokio::spawn(async move {
+                    sleep(seconds(s)).await;
+                    drop(cluster.set_trouble(None));
+                });
+            }
+            Fault::Stall { seconds: s, lost } => {
+                let cluster = self.cluster.clone();
+                cluster.stall()?;
+                tokio::spawn(async move {
+                    sleep(seconds(s)).await;
+                    drop(if lost {
+                        cluster.restart_manager()
+                    } else {
+                        cluster.resume()
+                    });
+                });
+            }
+            Fault::Hand { share, hand } => {
+                // What is not there can't be changed.
+                drop(self.meddle(share, hand));
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes a share's storage behind Shoal's back.
+    fn meddle(&self, place: Place, hand: Hand) -> Result<()> {
+        let share = self.user.share(place).context("no such share")?;
+        let uid = share.metadata.uid.clone().unwrap_or_default();
+        let status = share.status.clone().unwrap_or_default();
+        let fs_name = status.backend_name.context("nothing was chosen")?;
+        let held = self
+            .cluster
+            .snapshot()?
+            .share(&fs_name, &uid)
+            .context("nothing is held")?;
+        match hand {
+            Hand::RemoveExport => self.cluster.remove_export(&uid)?,
+            Hand::RemoveClients => self.cluster.set_clients(&uid, Vec::new())?,
+            Hand::AddClient => {
+                let client = NfsClient {
+                    address: "0.0.0.0/0".into(),
+                    level: AccessLevel::ReadWrite,
+                    squash: Squash::None,
+                };
+                self.checker.by_hand().clients.insert(uid.clone());
+                self.cluster.set_clients(&uid, vec![client])?;
+            }
+            Hand::OpenExport => self.cluster.open_export(&uid)?,
+            Hand::Quota => self.cluster.set_quota(&fs_name, &uid, None)?,
+            Hand::Deauthorize => {
+                let identity = held.access.iter().find_map(|Grant { client, .. }| match client {
+                    Client::CephX(identity) => Some(identity.clone()),
+                    Client::Ip(_) => None,
+                });
+                self.cluster
+                    .deauthorize(&fs_name, &uid, &identity.context("nobody is let in")?)?;
+            }
+            Hand::Untag => self.cluster.set_tag(&fs_name, &uid, None)?,
+            Hand::DeleteSubvolume => {
+                self.checker.by_hand().deleted.insert(uid.clone());
+                self.cluster.delete_subvolume(&fs_name, &uid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mend(&mut self) -> Result<()> {
+        self.cluster.end_faults()?;
+        self.cluster.set_trouble(None)?;
+        self.cluster.resume()?;
+        for replica in &mut self.replicas {
+            replica.host.wire.mend();
+            if let Some(process) = &replica.process {
+                process.wake();
+            }
+            replica.wake_at = None;
+        }
+        Ok(())
+    }
+
+    /// Waits until `what` finds nothing in the way any more.
+    async fn until(&mut self, goal: &str, what: impl Fn(&Self) -> Result<Option<String>>) -> Result<()> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let Some(in_the_way) = what(self)? else {
+                return Ok(());
+            };
+            ensure!(
+                Instant::now() < patience,
+                "waited {PATIENCE:?} for {goal}; in the way: {in_the_way}"
+            );
+            self.pass_time(Duration::from_secs(5)).await?;
+        }
+    }
+
+    /// What was changed by hand is found at the next look; then storage and objects are alike.
+    async fn compare_at_rest(&mut self) -> Result<()> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let by_hand = self.checker.by_hand().clone();
+            let compared = match check::unsettled(&self.server) {
+                Some(text) => Err(anyhow::anyhow!("{text}")),
+                None => check::at_rest(&self.server, &self.cluster, &by_hand, &self.cluster_uid),
+            };
+            match compared {
+                Ok(()) => break,
+                Err(error) if Instant::now() > patience => return Err(error),
+                Err(_) => self.pass_time(Duration::from_secs(5)).await?,
+            }
+        }
+        self.checker.by_hand().clients.clear();
+        Ok(())
+    }
+
+    /// Nothing is written at rest but the Lease.
+    async fn quiet(&mut self) -> Result<()> {
+        let before = self.server.log().len();
+        self.pass_time(QUIET).await?;
+        let log = self.server.log();
+        let writes: Vec<_> = log[before..]
+            .iter()
+            .filter(|call| {
+                !matches!(call.verb, Verb::Get | Verb::List | Verb::Watch) && call.resource != "leases"
+            })
+            .collect();
+        ensure!(writes.is_empty(), "written at rest: {writes:#?}");
+        let by_hand = self.checker.by_hand().clone();
+        check::at_rest(&self.server, &self.cluster, &by_hand, &self.cluster_uid)
+    }
+
+    /// Both replicas end as they should, and leave nothing behind.
+    async fn stop(&mut self) -> Result<()> {
+        for replica in &mut self.replicas {
+            let Some(process) = replica.process.take() else {
+                continue;
+            };
+            let context = process.context.clone();
+            process.terminate();
+            process.end().await.context("a replica that was asked to end")?;
+            ensure!(context.turns.is_idle(), "turns are left over");
+            ensure!(context.looks.is_empty(), "looks are left over");
+        }
+        let held = self.server.objects("leases").into_iter().any(|lease| {
+            let holder: &Value = &lease["spec"]["holderIdentity"];
+            holder.as_str().is_some_and(|holder| !holder.is_empty())
+        });
+        ensure!(!held, "the Lease was not released");
+        Ok(())
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for call in self.server.log() {
+            format!("{call:?}").hash(&mut hasher);
+        }
+        for entry in self.cluster.log() {
+            format!("{entry:?}").hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}

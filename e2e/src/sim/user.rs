@@ -1,0 +1,275 @@
+//! What users and admins do.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use shoal_crds::{AccessLevel, Protocol, Share, ShareAccessRule, ShareBackend, ShareType};
+use tokio::{task::JoinSet, time::sleep};
+
+use super::{
+    api_server::ApiServer,
+    check::parsed,
+    plan::{BACKENDS, NAMESPACES, Operation, Place, Setting, TYPES, To},
+    replica::SYSTEM_NAMESPACE,
+    wire::Calm,
+};
+
+/// All users and admins.
+pub struct User {
+    server: ApiServer,
+    client: Client,
+    setting: Setting,
+    under_way: JoinSet<()>,
+}
+
+impl User {
+    /// Users of a server.
+    pub fn new(server: &ApiServer, setting: Setting) -> Self {
+        Self {
+            server: server.clone(),
+            client: server.client("user", Arc::new(Calm)),
+            setting,
+            under_way: JoinSet::new(),
+        }
+    }
+
+    /// Makes what is there before users come. The answer is the cluster's uid.
+    pub async fn set_up(&self) -> Result<String> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        for name in ["kube-system", SYSTEM_NAMESPACE].iter().chain(&NAMESPACES) {
+            let namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+            namespaces.create(&PostParams::default(), &namespace).await?;
+        }
+        for (index, _) in BACKENDS.iter().enumerate() {
+            create_backend(&self.client, self.setting, index).await?;
+        }
+        for (index, _) in TYPES.iter().enumerate() {
+            create_type(&self.client, index).await?;
+        }
+        let system = namespaces.get("kube-system").await?;
+        system.uid().context("kube-system has no uid")
+    }
+
+    /// Begins with an operation. It goes on beside whatever else happens; what can't be done is passed over.
+    pub fn start(&mut self, operation: &Operation) {
+        let (client, setting, operation) = (self.client.clone(), self.setting, operation.clone());
+        self.under_way.spawn(async move {
+            drop(carry_out(&client, setting, operation).await);
+        });
+    }
+
+    /// Waits until all that was begun is done.
+    pub async fn finish(&mut self) -> Result<()> {
+        while let Some(done) = self.under_way.join_next().await {
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all shares and rules.
+    pub async fn delete_everything(&self) -> Result<()> {
+        for rule in parsed::<ShareAccessRule>(&self.server, "shareaccessrules") {
+            rules(&self.client, &rule.namespace().unwrap_or_default())
+                .delete(&rule.name_any(), &DeleteParams::default())
+                .await?;
+        }
+        for share in parsed::<Share>(&self.server, "shares") {
+            shares(&self.client, &share.namespace().unwrap_or_default())
+                .delete(&share.name_any(), &DeleteParams::default())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The share at a place, as it is stored.
+    pub fn share(&self, place: Place) -> Option<Share> {
+        parsed::<Share>(&self.server, "shares").into_iter().find(|s| {
+            s.namespace().as_deref() == Some(place.namespace()) && s.name_any() == place.name("share-")
+        })
+    }
+}
+
+fn shares(client: &Client, namespace: &str) -> Api<Share> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+fn rules(client: &Client, namespace: &str) -> Api<ShareAccessRule> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+async fn create_backend(client: &Client, setting: Setting, index: usize) -> Result<()> {
+    let backends: Api<ShareBackend> = Api::all(client.clone());
+    let backend = json!({
+        "metadata": {"name": BACKENDS[index]},
+        "spec": {"simulated": {"latencyMilliseconds": setting.latency}},
+    });
+    backends
+        .create(&PostParams::default(), &serde_json::from_value(backend)?)
+        .await?;
+    Ok(())
+}
+
+async fn create_type(client: &Client, index: usize) -> Result<()> {
+    let types: Api<ShareType> = Api::all(client.clone());
+    let share_type = json!({
+        "metadata": {"name": TYPES[index]},
+        "spec": {"shrink": index == 1},
+    });
+    types
+        .create(&PostParams::default(), &serde_json::from_value(share_type)?)
+        .await?;
+    Ok(())
+}
+
+fn level_text(level: AccessLevel) -> Value {
+    json!(level)
+}
+
+async fn create_share(
+    client: &Client,
+    place: Place,
+    protocol: Protocol,
+    share_type: usize,
+    gib: u32,
+) -> Result<()> {
+    let share = json!({
+        "metadata": {"name": place.name("share-"), "namespace": place.namespace()},
+        "spec": {"protocol": protocol, "size": format!("{gib}Gi"), "shareTypeName": TYPES[share_type]},
+    });
+    shares(client, place.namespace())
+        .create(&PostParams::default(), &serde_json::from_value(share)?)
+        .await?;
+    Ok(())
+}
+
+async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> Result<()> {
+    let merge = |spec: Value| Patch::Merge(json!({"spec": spec}));
+    let patch = PatchParams::default();
+    match operation {
+        Operation::CreateShare {
+            share,
+            protocol,
+            share_type,
+            gib,
+        } => create_share(client, share, protocol, share_type, gib).await?,
+        Operation::ResizeShare { share, gib } => {
+            shares(client, share.namespace())
+                .patch(
+                    &share.name("share-"),
+                    &patch,
+                    &merge(json!({"size": format!("{gib}Gi")})),
+                )
+                .await?;
+        }
+        Operation::DeleteShare(share) => {
+            shares(client, share.namespace())
+                .delete(&share.name("share-"), &DeleteParams::default())
+                .await?;
+        }
+        Operation::RecreateShare(place) => {
+            let api = shares(client, place.namespace());
+            let share = api.get(&place.name("share-")).await?;
+            api.delete(&share.name_any(), &DeleteParams::default()).await?;
+            let anew = Share {
+                metadata: kube::api::ObjectMeta {
+                    name: share.metadata.name.clone(),
+                    namespace: share.metadata.namespace.clone(),
+                    ..kube::api::ObjectMeta::default()
+                },
+                spec: share.spec.clone(),
+                status: None,
+            };
+            // Gives up when deletion is blocked for long.
+            for _ in 0..5000 {
+                if api.create(&PostParams::default(), &anew).await.is_ok() {
+                    break;
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Operation::CreateRule {
+            rule,
+            share,
+            to,
+            level,
+        } => {
+            let mut spec =
+                json!({"shareRef": {"name": format!("share-{share}")}, "accessLevel": level_text(level)});
+            match to {
+                To::Ip(address) => {
+                    spec["accessType"] = "IP".into();
+                    spec["accessTo"] = address.into();
+                }
+                To::CephX(identity) => {
+                    spec["accessType"] = "CephX".into();
+                    spec["accessTo"] = identity.into();
+                }
+                To::Generated => spec["accessType"] = "CephX".into(),
+            }
+            let document = json!({"metadata": {"name": rule.name("rule-"), "namespace": rule.namespace()}, "spec": spec});
+            rules(client, rule.namespace())
+                .create(&PostParams::default(), &serde_json::from_value(document)?)
+                .await?;
+        }
+        Operation::ChangeRule { rule, level } => {
+            rules(client, rule.namespace())
+                .patch(
+                    &rule.name("rule-"),
+                    &patch,
+                    &merge(json!({"accessLevel": level_text(level)})),
+                )
+                .await?;
+        }
+        Operation::DeleteRule(rule) => {
+            rules(client, rule.namespace())
+                .delete(&rule.name("rule-"), &DeleteParams::default())
+                .await?;
+        }
+        Operation::DeleteSecret(rule) => {
+            let secrets: Api<Secret> = Api::namespaced(client.clone(), rule.namespace());
+            secrets
+                .delete(&format!("{}-cephx", rule.name("rule-")), &DeleteParams::default())
+                .await?;
+        }
+        Operation::EditType { share_type, shrink } => {
+            let types: Api<ShareType> = Api::all(client.clone());
+            types
+                .patch(TYPES[share_type], &patch, &merge(json!({"shrink": shrink})))
+                .await?;
+        }
+        Operation::DeleteType {
+            share_type,
+            back_after,
+        } => {
+            let types: Api<ShareType> = Api::all(client.clone());
+            types.delete(TYPES[share_type], &DeleteParams::default()).await?;
+            sleep(Duration::from_secs(back_after)).await;
+            create_type(client, share_type).await?;
+        }
+        Operation::EditBackend { backend, at_once } => {
+            let backends: Api<ShareBackend> = Api::all(client.clone());
+            backends
+                .patch(
+                    BACKENDS[backend],
+                    &patch,
+                    &merge(json!({"maxConcurrentOperations": at_once})),
+                )
+                .await?;
+        }
+        Operation::DeleteBackend { backend, back_after } => {
+            let backends: Api<ShareBackend> = Api::all(client.clone());
+            backends
+                .delete(BACKENDS[backend], &DeleteParams::default())
+                .await?;
+            sleep(Duration::from_secs(back_after)).await;
+            create_backend(client, setting, backend).await?;
+        }
+    }
+    Ok(())
+}
