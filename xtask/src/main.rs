@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod generate;
 mod lab;
+mod sim;
 mod test;
 mod tools;
 mod workspace;
@@ -34,6 +35,8 @@ enum Command {
     Generate,
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
     Lab(lab::Arguments),
+    /// Runs of the whole operator with faults, in simulated time: each drawn from a seed
+    Sim(sim::Arguments),
     /// Every test; the last line is the sum
     Test(test::Arguments),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Generate => generate::run().map(|()| ExitCode::SUCCESS),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };
     done.unwrap_or_else(|error| {

@@ -28,6 +28,9 @@ use super::{
     replica::{COMMAND_DEADLINE, LEASE},
 };
 
+/// The identity that the simulated storage says it is spoken to as.
+const OWN_IDENTITY: &str = "shoal";
+
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -400,6 +403,7 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, by_hand: &ByHand, cluster_
             share.namespace().unwrap_or_default(),
             share.name_any()
         );
+        specific_first(&expected.access)?;
         for rule in active(share, &rules) {
             if let Some(Client::CephX(identity)) = client_of(rule) {
                 check_key(server, cluster, &backend, share, rule, &identity)?;
@@ -436,6 +440,21 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, by_hand: &ByHand, cluster_
     Ok(())
 }
 
+/// Clients are matched in their order: none may come after one that includes it.
+fn specific_first(access: &Access) -> Result<()> {
+    for (n, grant) in access.iter().enumerate() {
+        let Client::Ip(network) = &grant.client else {
+            continue;
+        };
+        let hidden_by = access[..n].iter().find(|before| match &before.client {
+            Client::Ip(before) => before.contains(network),
+            Client::CephX(_) => false,
+        });
+        ensure!(hidden_by.is_none(), "{network} comes after {hidden_by:?}");
+    }
+    Ok(())
+}
+
 fn active<'a>(share: &'a Share, rules: &'a [ShareAccessRule]) -> impl Iterator<Item = &'a ShareAccessRule> {
     rules.iter().filter(move |rule| {
         let phase = rule.status.as_ref().and_then(|s| s.phase);
@@ -446,7 +465,7 @@ fn active<'a>(share: &'a Share, rules: &'a [ShareAccessRule]) -> impl Iterator<I
 /// Whom the rules let in: of several for one client the oldest counts, and an identity is one namespace's alone.
 fn wanted_access(share: &Share, rules: &[ShareAccessRule], squash: Squash) -> Result<Access> {
     let mut its: Vec<&ShareAccessRule> = rules.iter().filter(|rule| names_it(rule, share)).collect();
-    its.sort_by_key(|rule| (rule.creation_timestamp(), rule.uid()));
+    its.sort_by_key(|rule| (rule.creation_timestamp().map(|at| at.0), rule.name_any()));
     let mut access = Access::new();
     let mut seen = BTreeSet::new();
     for rule in its {
@@ -457,6 +476,10 @@ fn wanted_access(share: &Share, rules: &[ShareAccessRule], squash: Squash) -> Re
         };
         let is_first = fits && seen.insert(client.to_string());
         let is_active = rule.status.as_ref().and_then(|s| s.phase) == Some(AccessPhase::Active);
+        if client == Client::CephX(OWN_IDENTITY.into()) {
+            ensure!(!is_active, "rule {} lets in as Shoal itself", rule.name_any());
+            continue;
+        }
         // Whether another namespace has the identity is the storage's to say.
         let may_be_refused = matches!(client, Client::CephX(_)) && rule.spec.access_to.is_some();
         ensure!(

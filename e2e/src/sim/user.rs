@@ -42,7 +42,7 @@ impl User {
     /// Makes what is there before users come. The answer is the cluster's uid.
     pub async fn set_up(&self) -> Result<String> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        for name in ["kube-system", SYSTEM_NAMESPACE].iter().chain(&NAMESPACES) {
+        for name in NAMESPACES.iter().chain([&SYSTEM_NAMESPACE]) {
             let namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
             namespaces.create(&PostParams::default(), &namespace).await?;
         }
