@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod lab;
+pub mod sim;
 pub mod simulation;
 pub mod storage;
 pub mod suite;

@@ -1,0 +1,3 @@
+//! The world in memory, in which thousands of seeded runs take seconds.
+
+pub mod api_server;
