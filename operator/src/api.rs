@@ -20,6 +20,10 @@ use crate::error::Error;
 /// only a fresh pass can tell.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a connection may be silent before it counts as broken: a watch hears of the server each minute, if only by a
+/// bookmark. Without it, an operator whose connection has vanished hears nothing, for ever, and does not notice.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// What Shoal's kinds have in common.
 pub trait Object:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static

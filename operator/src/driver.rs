@@ -68,8 +68,6 @@ pub trait Kind: Send + Sync + 'static {
     fn deadline(_: &Context, _: &Self::Observed) -> Duration {
         api::REQUEST_TIMEOUT
     }
-    /// Called when an object has been let go.
-    fn gone(_: &Context, _: &Self::Observed) {}
 }
 
 /// What the driver has to know of a step that only one kind takes.
@@ -211,7 +209,6 @@ impl<'a, K: Kind> Pass<'a, K> {
             Step::RemoveFinalizer => {
                 api::remove_finalizer(client, K::object(&mut self.observed)).await?;
                 failpoint::hit("after-RemoveFinalizer");
-                K::gone(self.ctx, &self.observed);
                 return Ok(Taken::Gone);
             }
             Step::Do(effect) => {

@@ -43,7 +43,10 @@ impl Looks {
     pub fn looked(&self, uid: &str, now: Timestamp) {
         let mut due = self.due.lock();
         let wait = self.round(due.len());
-        due.insert(uid.to_owned(), now.saturating_add(wait).unwrap_or(now));
+        // A share that went meanwhile stays forgotten.
+        if let Some(at) = due.get_mut(uid) {
+            *at = now.saturating_add(wait).unwrap_or(now);
+        }
     }
 
     /// Forgets a share that is gone.

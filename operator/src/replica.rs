@@ -99,7 +99,7 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
             engine.spawn(tasks, async move {
                 let client = ctx.client.clone();
                 let before = |event: &_| $before(&ctx.caches, event);
-                caches::keep(client, writer, before, |object| $route(&ctx.caches, object)).await;
+                caches::keep(client, writer, before, |object| $route(&ctx, object)).await;
             });
         }};
     }

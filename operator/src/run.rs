@@ -42,6 +42,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .await
         .context("no API server: set KUBECONFIG, or run in a Pod")?;
     config.default_retry = false;
+    config.read_timeout = Some(api::READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     let client = Client::try_from(config)?;
     let cluster = cluster_uid(&client).await?;
     let (caches, writers, due) = Caches::new();

@@ -11,14 +11,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use serde_json::Value;
 use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
-use shoal_crds::{AccessLevel, Protocol, Share, Squash};
+use shoal_crds::{AccessLevel, Squash};
 use shoal_domain::grant::{Client, Grant};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     api_server::{ApiServer, Options, Verb},
     check::{self, Checker, Violation},
-    plan::{BACKENDS, Fault, Hand, Place, Plan, TYPES, What, generator},
+    plan::{Fault, Hand, Place, Plan, What, generator},
     replica::{Host, Process},
     user::User,
     wire::Wire,

@@ -17,13 +17,22 @@ use crate::{
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Caches, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule,
+        Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule,
         ShareBackend, ShareType, parsed, wake_unplaced,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
-    pub fn share(caches: &Caches, share: &Guarded<Share>) {
-        caches.share_queue.push_ref(ObjectRef::from_obj(share));
+    pub fn share(ctx: &Context, share: &Guarded<Share>) {
+        let caches = &ctx.caches;
+        let key = ObjectRef::from_obj(share);
+        if caches
+            .shares
+            .get(&key)
+            .is_none_or(|there| there.uid() != share.uid())
+        {
+            ctx.looks.forget(&share.uid().unwrap_or_default());
+        }
+        caches.share_queue.push_ref(key);
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
         for rule in caches.rules_of.rules(&caches.rules, &namespace, &name) {
             caches.rule_queue.push(&namespace, &rule.name_any());
@@ -31,7 +40,8 @@ pub mod route {
     }
 
     /// A rule concerns its share, which is its one applier, and itself while there is none.
-    pub fn rule(caches: &Caches, rule: &Guarded<ShareAccessRule>) {
+    pub fn rule(ctx: &Context, rule: &Guarded<ShareAccessRule>) {
+        let caches = &ctx.caches;
         caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
         if let Ok(rule) = &rule.0 {
             caches
@@ -41,13 +51,15 @@ pub mod route {
     }
 
     /// A type concerns itself, and shares that have no place yet.
-    pub fn share_type(caches: &Caches, share_type: &Guarded<ShareType>) {
+    pub fn share_type(ctx: &Context, share_type: &Guarded<ShareType>) {
+        let caches = &ctx.caches;
         caches.type_queue.push_ref(ObjectRef::from_obj(share_type));
         wake_unplaced(caches);
     }
 
     /// A backend concerns itself, the types that may select it, and the shares on it when it comes or goes.
-    pub fn backend(caches: &Caches, backend: &Guarded<ShareBackend>) {
+    pub fn backend(ctx: &Context, backend: &Guarded<ShareBackend>) {
+        let caches = &ctx.caches;
         caches.backend_queue.push_ref(ObjectRef::from_obj(backend));
         for share_type in parsed(&caches.types, |_| true) {
             caches.type_queue.push_cluster_scoped(&share_type.name_any());
@@ -56,8 +68,8 @@ pub mod route {
     }
 
     /// A namespace's labels say which types its shares may use.
-    pub fn namespace(caches: &Caches, _: &PartialObjectMeta<Namespace>) {
-        wake_unplaced(caches);
+    pub fn namespace(ctx: &Context, _: &PartialObjectMeta<Namespace>) {
+        wake_unplaced(&ctx.caches);
     }
 }
 

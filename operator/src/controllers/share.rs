@@ -179,10 +179,6 @@ impl Kind for Shares {
             _ => Duration::ZERO,
         }
     }
-
-    fn gone(ctx: &Context, o: &Observed) {
-        ctx.looks.forget(o.uid());
-    }
 }
 
 /// The share's namespace. A new one may not have reached the cache yet.
