@@ -194,6 +194,11 @@ impl ApiServer {
         self.0.observer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many requests were sent so far.
+    pub fn requests(&self) -> usize {
+        self.calls().len()
+    }
+
     /// Every request so far, in the order in which they were sent.
     pub fn log(&self) -> Vec<Call> {
         self.calls().clone()

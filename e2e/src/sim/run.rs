@@ -28,6 +28,8 @@ use super::{
 const PATIENCE: Duration = Duration::from_mins(30);
 /// How long nothing may be written once it has.
 const QUIET: Duration = Duration::from_mins(5);
+/// Requests that a run takes at most; one with few faults takes a thousand.
+const MOST_REQUESTS: usize = 50_000;
 /// How soon a process that has ended is started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -131,7 +133,7 @@ impl<'a> Run<'a> {
         Outcome {
             violation: self.checker.found(),
             log: self.digest(),
-            requests: self.server.log().len(),
+            requests: self.server.requests(),
             effects: self.cluster.effects().unwrap_or_default(),
             took: self.began.elapsed(),
         }
@@ -178,6 +180,10 @@ impl<'a> Run<'a> {
             if let Some(violation) = self.checker.found() {
                 bail!("{}", violation.invariant);
             }
+            ensure!(
+                self.server.requests() < MOST_REQUESTS,
+                "more than {MOST_REQUESTS} requests: somebody asks in a loop"
+            );
             let now = Instant::now();
             let mut next = until;
             for index in 0..self.replicas.len() {
@@ -228,7 +234,9 @@ impl<'a> Run<'a> {
                 &replica.host,
             ));
         }
-        Ok([replica.wake_at, replica.start_at].into_iter().flatten().min())
+        // One that still runs is started again once it has ended.
+        let start_at = replica.start_at.filter(|_| replica.process.is_none());
+        Ok([replica.wake_at, start_at].into_iter().flatten().min())
     }
 
     fn strike(&mut self, fault: &Fault) -> Result<()> {
@@ -407,7 +415,7 @@ impl<'a> Run<'a> {
 
     /// Nothing is written at rest but the Lease.
     async fn quiet(&mut self) -> Result<()> {
-        let before = self.server.log().len();
+        let before = self.server.requests();
         self.pass_time(QUIET).await?;
         let log = self.server.log();
         let writes: Vec<_> = log[before..]
