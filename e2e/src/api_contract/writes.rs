@@ -122,9 +122,16 @@ pub(super) async fn identities_of_patches(client: &Client, namespace: &str) -> R
     equal("phase", &patched.data["status"]["phase"], &json!("Available"))
 }
 
+/// What changes nothing is not stored; but that the status has its default is, by the first write of any kind.
 pub(super) async fn unchanged_writes(client: &Client, namespace: &str) -> Result<()> {
     let (api, name) = (types(client), format!("{namespace}-a"));
-    let first = made_type(client, &name, &json!({"metadata": {"labels": {"a": "1"}}})).await?;
+    let born = made_type(client, &name, &json!({"metadata": {"labels": {"a": "1"}}})).await?;
+    let first = merged(&api, &name, &json!({"metadata": {"labels": {"a": "1"}}})).await?;
+    ensure!(
+        version(&first)? > version(&born)?,
+        "the status's default is not stored"
+    );
+    equal("what it says", &first.data, &born.data)?;
     let patched = merged(&api, &name, &json!({"metadata": {"labels": {"a": "1"}}})).await?;
     equal("after a patch", version(&patched)?, version(&first)?)?;
     let replaced = api.replace(&name, &PostParams::default(), &first).await?;
@@ -137,7 +144,8 @@ pub(super) async fn unchanged_writes(client: &Client, namespace: &str) -> Result
 
 pub(super) async fn status_apart(client: &Client, namespace: &str) -> Result<()> {
     let (api, name) = (types(client), format!("{namespace}-a"));
-    let first = made_type(client, &name, &json!({})).await?;
+    made_type(client, &name, &json!({})).await?;
+    let first = merged(&api, &name, &json!({"metadata": {"finalizers": null}})).await?;
     let patched = merged(&api, &name, &json!({"status": {"phase": "Available"}})).await?;
     equal("by the object", version(&patched)?, version(&first)?)?;
     let patch = json!({
