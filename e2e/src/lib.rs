@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod api_contract;
 pub mod bench;
 pub mod lab;
 pub mod sim;

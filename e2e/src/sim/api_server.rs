@@ -11,6 +11,8 @@ mod refusal;
 mod request;
 mod resource;
 mod store;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod write;
 
@@ -93,7 +95,7 @@ pub struct Call {
 }
 
 /// What happens to requests and events on their way. It is asked once for each, in order: one that draws from a seed makes
-/// the same of the same.
+/// the same of the same. It must not ask the server anything.
 pub trait Network: Send + Sync + 'static {
     /// What happens to a request.
     fn request(&self, call: &Call) -> Fate;

@@ -42,6 +42,14 @@ impl Fields {
         }
     }
 
+    fn put_once(&mut self, step: String, fields: Self) -> Result<(), String> {
+        if self.inner.contains_key(&step) {
+            return Err(format!(": duplicate entries for key [{step}]"));
+        }
+        self.put(step, fields);
+        Ok(())
+    }
+
     /// As `fieldsV1` has it.
     pub fn to_json(&self) -> Value {
         let mut json = Map::new();
@@ -138,13 +146,15 @@ impl Fields {
         all
     }
 
-    /// The fields that a value has. Err: the path of one that is not declared.
+    /// The fields that a value has. Err: the path of one that is not declared, or of an item that is there twice, and why.
     pub fn of(value: &Value, schema: &Value) -> Result<Self, String> {
         let mut fields = Self::default();
         match (shape(schema), value) {
             (Shape::Struct(properties), Value::Object(map)) => {
                 for (name, value) in map {
-                    let property = properties.get(name).ok_or_else(|| format!(".{name}"))?;
+                    let property = properties
+                        .get(name)
+                        .ok_or_else(|| format!(".{name}: field not declared in schema"))?;
                     let mut inner = Self::of(value, property).map_err(|path| format!(".{name}{path}"))?;
                     inner.here |= value.is_null() || value.as_object().is_some_and(Map::is_empty);
                     fields.put(format!("f:{name}"), inner);
@@ -161,12 +171,12 @@ impl Fields {
                 for item in list {
                     let mut inner = Self::of(item, items)?;
                     inner.here = true;
-                    fields.put(item_step(schema, item), inner);
+                    fields.put_once(item_step(schema, item), inner)?;
                 }
             }
             (Shape::Set, Value::Array(list)) => {
                 for item in list {
-                    fields.put(item_step(schema, item), Self::leaf());
+                    fields.put_once(item_step(schema, item), Self::leaf())?;
                 }
             }
             _ => fields.here = true,

@@ -72,7 +72,7 @@ fn ownable(value: &Value) -> Value {
         fields.remove("apiVersion");
         fields.remove("kind");
     }
-    if let Some(metadata) = value["metadata"].as_object_mut() {
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|name, _| !SERVERS.contains(&name.as_str()));
     }
     value
@@ -82,6 +82,12 @@ fn ownable(value: &Value) -> Value {
 fn owned(mut fields: Fields) -> Fields {
     fields.release_metadata();
     fields
+}
+
+/// Of these fields, those that a write to the object, or to its status, can reach.
+fn written(resource: &Resource, id: &Identity, fields: Fields) -> Fields {
+    let status = |field: &str| resource.status_subresource && field == "status";
+    fields.only(|field| status(field) == id.subresource.is_some())
 }
 
 /// Who owns what after somebody wrote `new` over `old` without applying.
@@ -95,6 +101,7 @@ pub(super) fn after_update(
 ) -> Vec<Manager> {
     let changes = compare(Some(&ownable(old)), Some(&ownable(new)), &resource.schema);
     let (set, removed) = (owned(changes.set), owned(changes.removed));
+    let set = written(resource, id, set);
     let mut after = managers.to_vec();
     for manager in &mut after {
         if manager.id != *id {
@@ -137,20 +144,13 @@ pub(super) fn apply(
     time: &str,
 ) -> Result<(Value, Vec<Manager>), Refusal> {
     let schema = &resource.schema;
-    let undeclared = |path: String| {
-        let message = format!("failed to create typed patch object: {path}: field not declared in schema");
+    let untypable = |why: String| {
+        let message = format!("failed to create typed patch object: {why}");
         Refusal::new(500, "", message)
     };
-    let status = |field: &str| resource.status_subresource && field == "status";
     let config = ownable(config);
-    let set = Fields::of(&config, schema).map_err(undeclared)?.only(|field| {
-        if id.subresource.is_some() {
-            status(field)
-        } else {
-            !status(field)
-        }
-    });
-    let set = owned(set);
+    let set = Fields::of(&config, schema).map_err(untypable)?;
+    let set = written(resource, id, owned(set));
     let mut new = merge(live, &config, schema);
     let mut after = managers.to_vec();
     let last = after

@@ -43,14 +43,7 @@ impl Resource {
 pub(super) static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     let mut resources = vec![
         built_in("", "v1", "namespaces", "Namespace", false, &json!({})),
-        built_in(
-            "",
-            "v1",
-            "secrets",
-            "Secret",
-            true,
-            &json!({"data": map(), "type": text()}),
-        ),
+        built_in("", "v1", "secrets", "Secret", true, &secret()),
         built_in(
             "coordination.k8s.io",
             "v1",
@@ -75,6 +68,10 @@ fn text() -> Value {
 
 fn map() -> Value {
     json!({"type": "object", "additionalProperties": text()})
+}
+
+fn secret() -> Value {
+    json!({"data": map(), "stringData": map(), "type": text(), "immutable": {"type": "boolean"}})
 }
 
 fn lease_spec() -> Value {
@@ -229,4 +226,56 @@ pub(super) fn find(group: &str, plural: &str) -> Option<&'static Resource> {
     RESOURCES
         .iter()
         .find(|resource| resource.group == group && resource.plural == plural)
+}
+
+/// Whether a schema allows a value that was pruned and defaulted; patterns, CEL and bounds of numbers are not looked at.
+/// Err: what is wrong where.
+pub(super) fn check(value: &Value, schema: &Value, path: &str) -> Result<(), String> {
+    if let Some(choices) = schema["enum"].as_array()
+        && !choices.contains(value)
+    {
+        return Err(format!("{path}: Unsupported value: {value}"));
+    }
+    let size = match value {
+        Value::String(text) => Some(("minLength", "maxLength", text.chars().count())),
+        Value::Array(items) => Some(("minItems", "maxItems", items.len())),
+        Value::Object(fields) => Some(("minProperties", "maxProperties", fields.len())),
+        _ => None,
+    };
+    if let Some((least, most, size)) = size {
+        let bound = |name: &str| {
+            schema[name]
+                .as_u64()
+                .and_then(|bound| usize::try_from(bound).ok())
+        };
+        if bound(least).is_some_and(|least| size < least) || bound(most).is_some_and(|most| size > most) {
+            return Err(format!(
+                "{path}: Invalid value: it is too short or too long: {size}"
+            ));
+        }
+    }
+    match value {
+        Value::Object(fields) => {
+            let required = schema["required"].as_array().into_iter().flatten();
+            for name in required.filter_map(Value::as_str) {
+                if !fields.contains_key(name) {
+                    return Err(format!("{path}.{name}: Required value"));
+                }
+            }
+            for (name, field) in fields {
+                let inner = match &schema["properties"][name] {
+                    Value::Null => &schema["additionalProperties"],
+                    property => property,
+                };
+                check(field, inner, &format!("{path}.{name}"))?;
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                check(item, &schema["items"], &format!("{path}[{at}]"))?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }

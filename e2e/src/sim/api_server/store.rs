@@ -32,6 +32,8 @@ pub(super) struct Object {
     pub managers: Vec<Manager>,
     /// What clients get.
     pub json: String,
+    /// Whether its status is only the default that reads put in: the next write stores it, even one that changes nothing.
+    pub lacks_status: bool,
 }
 
 impl Object {
@@ -41,6 +43,7 @@ impl Object {
             value,
             managers,
             json,
+            lacks_status: false,
         }
     }
 
@@ -215,7 +218,9 @@ impl Store {
     ) -> Arc<Object> {
         self.version += 1;
         value["metadata"]["resourceVersion"] = self.version.to_string().into();
-        let object = Arc::new(Object::new(value, managers));
+        let mut object = Object::new(value, managers);
+        object.lacks_status = resource.status_subresource && kind == EventKind::Added;
+        let object = Arc::new(object);
         self.uids.insert(object.meta("uid").to_owned());
         let place = (resource.plural.as_str(), key.clone());
         if object.value["metadata"]["ownerReferences"].is_array() {

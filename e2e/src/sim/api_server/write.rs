@@ -9,7 +9,7 @@ use super::{
     managers::{self, Identity, Manager},
     refusal::Refusal,
     request::Request,
-    resource::{Resource, prune_and_default},
+    resource::{Resource, check, prune_and_default},
     store::{Key, Object, Store},
 };
 
@@ -72,7 +72,7 @@ fn begin(store: &Store, request: &Request, value: &mut Value) -> Result<(), Refu
     if resource.status_subresource {
         fields(value).remove("status");
     }
-    prune(resource, value);
+    prune(resource, value)?;
     if store.born_held {
         hold(resource, value);
     }
@@ -273,7 +273,7 @@ fn finish(
             put(&mut value, "status", old.value["status"].clone());
         }
     }
-    prune(resource, &mut value);
+    prune(resource, &mut value)?;
     complete(resource, &mut value);
     check_change(resource, old, &value)?;
     let mut managers = match managers {
@@ -293,7 +293,7 @@ fn finish(
         let id = request.manager(false);
         managers = managers::after_update(resource, &managers, &before, &value, &id, &store.now());
     }
-    if value == old.value && managers::same(&managers, &old.managers) {
+    if value == old.value && managers::same(&managers, &old.managers) && !old.lacks_status {
         return Ok((200, old.json.clone()));
     }
     if resource.custom && spec_differs(&value, &old.value) {
@@ -445,15 +445,17 @@ fn tidy(metadata: &mut Map<String, Value>) {
     });
 }
 
-/// Prunes and defaults all but the metadata.
-fn prune(resource: &Resource, value: &mut Value) {
+/// Prunes, defaults and checks all but the metadata.
+fn prune(resource: &Resource, value: &mut Value) -> Result<(), Refusal> {
     if resource.custom {
         let metadata = value["metadata"].take();
         let (api_version, kind) = (value["apiVersion"].take(), value["kind"].take());
         prune_and_default(value, &resource.schema);
+        let checked = check(value, &resource.schema, "");
         value["metadata"] = metadata;
         value["apiVersion"] = api_version;
         value["kind"] = kind;
+        checked.map_err(|why| Refusal::invalid(resource, text(&value["metadata"], "name"), &why))?;
     } else if resource.plural == "secrets" {
         let secret = fields(value);
         secret.retain(|_, value| !value.is_null());
@@ -465,6 +467,7 @@ fn prune(resource: &Resource, value: &mut Value) {
             }
         }
     }
+    Ok(())
 }
 
 fn put(value: &mut Value, name: &str, field: Value) {
