@@ -49,6 +49,10 @@ impl Fence {
         self.covers(Duration::ZERO)
     }
 
+    fn has_led(&self) -> bool {
+        self.renewed.lock().is_some()
+    }
+
     fn renewed_at(&self, at: Option<Instant>) {
         *self.renewed.lock() = at;
     }
@@ -129,11 +133,14 @@ impl Elector {
         let lease = self.request(self.api.get_opt(LEASE_NAME)).await?;
         let held = lease.as_ref().and_then(|lease| self.held(lease));
         let next = match lease::evaluate(&self.me, held.as_ref()) {
-            Move::Stand => {
+            // One that led and finds the Lease free has lost it: another may have led meanwhile, and gone. What was decided
+            // before that must not go on under a lease taken anew.
+            Move::Take if !self.fence.has_led() => self.renewal(lease),
+            Move::Renew => self.renewal(lease),
+            Move::Take | Move::Stand => {
                 self.fence.renewed_at(None);
                 return Ok(false);
             }
-            Move::Take | Move::Renew => self.renewal(lease),
         };
         let stored = match &next.metadata.resource_version {
             None => self.request(self.api.create(&PostParams::default(), &next)).await,
@@ -183,7 +190,7 @@ impl Elector {
         });
         let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
         if spec.holder_identity.as_deref() != Some(&self.me) {
-            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default() + 1);
+            spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default().saturating_add(1));
             spec.acquire_time.clone_from(&now);
         }
         spec.holder_identity = Some(self.me.clone());

@@ -25,25 +25,34 @@ impl Looks {
         }
     }
 
-    /// Whether the share is to be looked at now, and if not, in how long.
-    pub fn when(&self, uid: &str, now: Timestamp) -> (bool, Duration) {
+    /// Takes up a share, if it is new.
+    pub fn take_up(&self, uid: &str, now: Timestamp) {
         let mut due = self.due.lock();
         let round = self.round(due.len());
-        let at = *due.entry(uid.to_owned()).or_insert_with(|| {
+        due.entry(uid.to_owned()).or_insert_with(|| {
             let spread = backoff::spread(round, uid, 0).saturating_sub(round) * 4;
             now.saturating_add(spread).unwrap_or(now)
         });
+    }
+
+    /// Whether the share is to be looked at now, and if not, in how long.
+    pub fn when(&self, uid: &str, now: Timestamp) -> (bool, Duration) {
+        let due = self.due.lock();
+        let round = self.round(due.len());
+        // One that is not on it went a moment ago.
+        let Some(at) = due.get(uid) else {
+            return (false, round);
+        };
         match Duration::try_from(at.duration_since(now)) {
             Ok(wait) if !wait.is_zero() => (false, wait),
             _ => (true, round),
         }
     }
 
-    /// Notes that the share has just been looked at.
+    /// Notes that the share has just been looked at. One that went meanwhile stays forgotten.
     pub fn looked(&self, uid: &str, now: Timestamp) {
         let mut due = self.due.lock();
         let wait = self.round(due.len());
-        // A share that went meanwhile stays forgotten.
         if let Some(at) = due.get_mut(uid) {
             *at = now.saturating_add(wait).unwrap_or(now);
         }

@@ -22,7 +22,7 @@ pub struct Settings {
     /// Namespace that holds the leader election Lease
     #[arg(long, env = "SHOAL_NAMESPACE", default_value = "shoal-system")]
     pub namespace: String,
-    /// Name of this replica in the Lease and in events; must differ between replicas
+    /// Name of this process in the Lease and in events; must differ between replicas, and from the one before it
     #[arg(long, env = "SHOAL_IDENTITY", default_value_t = default_identity())]
     pub identity: String,
     /// Address of the health and metrics endpoints (/healthz, /readyz, /metrics)
@@ -87,11 +87,13 @@ impl Settings {
     }
 }
 
-/// A Pod's name is unique; elsewhere the process id tells replicas of one host apart.
+/// A name that no other process has had: a container that starts again in its Pod must wait for the end of the Lease of the
+/// one before, whose last command may still be on its way.
 fn default_identity() -> String {
     let host = std::env::var("HOSTNAME")
         .ok()
         .filter(|h| !h.is_empty())
         .unwrap_or_else(|| "shoal".into());
-    format!("{host}-{}", std::process::id())
+    let now = jiff::Timestamp::now().as_nanosecond();
+    format!("{host}-{}-{now:x}", std::process::id())
 }

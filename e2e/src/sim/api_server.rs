@@ -163,13 +163,13 @@ impl ApiServer {
         Client::new(connection, "default")
     }
 
-    /// All objects of a resource as they are stored, by namespace and name. Nothing is logged.
+    /// All objects of a resource as they are stored, by namespace and name, without `managedFields`. Nothing is logged.
     pub fn objects(&self, plural: &str) -> Vec<Value> {
         let store = self.store();
         let resources = resource::RESOURCES.iter().filter(|r| r.plural == plural);
         resources
             .flat_map(|resource| store.objects(resource).values())
-            .map(|object| managers::shown(&object.value, &object.managers))
+            .map(|object| object.value.clone())
             .collect()
     }
 

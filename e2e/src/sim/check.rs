@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, HeldShare, Holdings, Operation as Method, What};
 use shoal_crds::{
-    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, Squash,
+    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareBackend, Squash,
     condition::{reasons, types},
     names::{FINALIZER, cephx_secret},
 };
@@ -117,7 +117,7 @@ impl Checker {
         if call.resource == "leases" && call.stored {
             *self.0.lease.lock() = (call.caller.clone(), Some(Instant::now()));
         }
-        if call.resource != "leases" && call.resource != "events" {
+        if call.resource == "shares" || call.resource == "shareaccessrules" {
             self.0.changed.notify_one();
         }
     }
@@ -291,6 +291,12 @@ fn truth<'a>(
 
 /// Something that has not come to rest, if there is anything.
 pub fn unsettled(server: &ApiServer) -> Option<String> {
+    for backend in parsed::<ShareBackend>(server, "sharebackends") {
+        let status = backend.status.clone().unwrap_or_default();
+        if truth(&status.conditions, types::READY) != Some((true, reasons::AVAILABLE)) {
+            return Some(format!("ShareBackend {:?}: {status:#?}", backend.metadata));
+        }
+    }
     let shares: Vec<Share> = parsed(server, "shares");
     let rules: Vec<ShareAccessRule> = parsed(server, "shareaccessrules");
     for share in &shares {

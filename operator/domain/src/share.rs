@@ -74,6 +74,8 @@ pub enum Effect {
     Create(NewVolume),
     /// Set the quota, in bytes.
     Resize(u64),
+    /// Throw away the Secrets of these rules: the clients are not let in, so whatever keys they hold open nothing.
+    ForgetKeys(Vec<String>),
     /// Let in exactly these.
     Export(Access),
     /// Fetch the key of a client that is let in.
@@ -97,6 +99,7 @@ impl Effect {
             Self::HoldRules(_) => "HoldRules",
             Self::Create(_) => "Create",
             Self::Resize(_) => "Resize",
+            Self::ForgetKeys(_) => "ForgetKeys",
             Self::Export(_) => "Export",
             Self::FetchKey(_) => "FetchKey",
             Self::ReportRules(_) => "ReportRules",
@@ -118,6 +121,7 @@ impl Effect {
             Self::Look
             | Self::ConfirmRules
             | Self::HoldRules(_)
+            | Self::ForgetKeys(_)
             | Self::ReportRules(_)
             | Self::Annotate(_) => false,
         }
@@ -588,6 +592,10 @@ impl Pass<'_> {
             return step(Effect::HoldRules(unheld));
         }
         if !in_line {
+            let outdated = self.outdated_keys(plan, have.map(|(access, _)| access));
+            if !outdated.is_empty() {
+                return step(Effect::ForgetKeys(outdated));
+            }
             return step(Effect::Export(plan.access.clone()));
         }
         if let Some(grant) = self.key_wanted(plan) {
@@ -598,6 +606,23 @@ impl Pass<'_> {
             return step(Effect::ReportRules(reports));
         }
         None
+    }
+
+    /// Rules with a Secret whose client is about to be let in anew. Ceph makes a new key for an identity that had lost its
+    /// last capability; if that is learned and lost again, in a crash, nothing would tell that the Secret holds an old one.
+    fn outdated_keys(&self, plan: &Plan, have: Option<&Access>) -> Vec<String> {
+        let is_let_in =
+            |client: &Client| have.is_some_and(|access| access.iter().any(|g| g.client == *client));
+        self.o
+            .rules
+            .iter()
+            .filter(|view| view.credentials == Credentials::Complete)
+            .filter(|view| match plan.verdicts.get(view.name()) {
+                Some(rules::Verdict::Grant(grant)) => !is_let_in(&grant.client),
+                _ => false,
+            })
+            .map(|view| view.name().to_owned())
+            .collect()
     }
 
     /// A client that is let in and whose Secret lacks the key.

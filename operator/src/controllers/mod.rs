@@ -24,13 +24,12 @@ pub mod route {
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
     pub fn share(ctx: &Context, share: &Guarded<Share>) {
         let caches = &ctx.caches;
-        let key = ObjectRef::from_obj(share);
-        if caches
-            .shares
-            .get(&key)
-            .is_none_or(|there| there.uid() != share.uid())
-        {
-            ctx.looks.forget(&share.uid().unwrap_or_default());
+        let (key, uid) = (ObjectRef::from_obj(share), share.uid().unwrap_or_default());
+        let there = caches.shares.get(&key).and_then(|there| there.uid());
+        if there.as_ref() == Some(&uid) {
+            ctx.looks.take_up(&uid, ctx.now());
+        } else {
+            ctx.looks.forget(&uid);
         }
         caches.share_queue.push_ref(key);
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());

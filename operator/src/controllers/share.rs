@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ObjectMeta, Patch, PatchParams},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::reflector::ObjectRef,
 };
@@ -112,6 +112,7 @@ impl Kind for Shares {
         match effect {
             Effect::ConfirmRules => confirm_rules(ctx, o).await,
             Effect::HoldRules(names) => hold_rules(ctx, o, &names).await,
+            Effect::ForgetKeys(names) => forget_keys(ctx, o, &names).await,
             Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
             Effect::Annotate(annotations) => {
                 o.share = api::store_annotations(&ctx.client, &o.share, &annotations).await?;
@@ -267,7 +268,11 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             backend.remove(&on, &volume).await?;
             o.sight = Some(Sight::Absent { leftovers: false });
         }
-        Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_) => {}
+        Effect::ConfirmRules
+        | Effect::HoldRules(_)
+        | Effect::ForgetKeys(_)
+        | Effect::ReportRules(_)
+        | Effect::Annotate(_) => {}
     }
     Ok(())
 }
@@ -362,6 +367,18 @@ fn credentials(secret: &Secret, rule: &ShareAccessRule) -> Credentials {
 async fn hold_rules(ctx: &Context, o: &mut Observed, names: &[String]) -> Result<(), Error> {
     for view in o.rules.iter_mut().filter(|v| names.contains(&v.rule.name_any())) {
         view.rule = api::add_finalizer(&ctx.client, &view.rule).await?;
+    }
+    Ok(())
+}
+
+/// Deletes Secrets that Shoal made for these rules.
+async fn forget_keys(ctx: &Context, o: &mut Observed, names: &[String]) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &o.share.namespace().unwrap_or_default());
+    for view in o.rules.iter_mut().filter(|v| names.contains(&v.rule.name_any())) {
+        match api::bounded(api.delete(&view.secret_name(), &DeleteParams::default())).await {
+            Ok(_) | Err(Error::Gone) => view.credentials = Credentials::Missing,
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
