@@ -45,6 +45,8 @@ pub(crate) trait Request: Serialize {
     const PREFIX: &'static str;
     /// Whether Ceph's words about it stay unsaid, for they may name a client that is nobody's business.
     const DISCREET: bool = false;
+    /// The longest answer that is read, in bytes. In memory it takes up to sixteen times its length.
+    const LONGEST: usize = 4 << 20;
     /// What it answers.
     type Reply;
     /// Where it goes.
@@ -240,7 +242,7 @@ impl Connection {
             NotConnected::Setting(option) => {
                 Error::CredentialsRefused(format!("{option} can't be understood"))
             }
-            NotConnected::Errno(code) => match code.abs() {
+            NotConnected::Errno(code) => match code.saturating_abs() {
                 EPERM | EACCES => Error::CredentialsRefused(format!(
                     "the monitors do not let client.{user} in with this key"
                 )),
@@ -404,7 +406,7 @@ impl Call {
         );
         let answer = answer?;
         if answer.code != 0 {
-            let errno = answer.code.abs();
+            let errno = answer.code.saturating_abs();
             let another_clusters = target == Target::Monitors && errno == EPERM;
             // A session keeps the capabilities it began with.
             let may_not = errno == EACCES && !self.link.owes();
@@ -423,8 +425,7 @@ impl Call {
                 message,
             }));
         }
-        R::read(&answer.output)
-            .map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)).into())
+        Ok(understand::<R>(&answer.output)?)
     }
 
     async fn send<R: Request>(&self, target: &Target, request: &R) -> Result<Answer> {
@@ -495,6 +496,16 @@ impl Call {
     }
 }
 
+/// Reads an answer, unless it is longer than any honest one.
+fn understand<R: Request>(output: &[u8]) -> Result<R::Reply> {
+    let read = if output.len() > R::LONGEST {
+        Err(format!("an answer of {} bytes", output.len()))
+    } else {
+        R::read(output)
+    };
+    read.map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)))
+}
+
 /// The last line, which in a traceback is the one that says what went wrong; and not too much of it.
 fn shorten(message: &str) -> String {
     message
@@ -516,6 +527,48 @@ mod tests {
         assert_eq!(shorten("Traceback\n  line 1\nValueError: no\n"), "ValueError: no");
         assert_eq!(shorten(""), "");
         assert_eq!(shorten(&"ä".repeat(1000)).chars().count(), 256);
+    }
+
+    #[test]
+    fn an_answer_longer_than_any_honest_one_is_not_read() {
+        #[derive(Serialize)]
+        struct Short;
+        impl Request for Short {
+            const PREFIX: &'static str = "short";
+            const LONGEST: usize = 3;
+            type Reply = usize;
+            fn target(&self) -> Target {
+                Target::Monitors
+            }
+            fn read(output: &[u8]) -> std::result::Result<usize, String> {
+                assert!(output.len() <= 3);
+                Ok(output.len())
+            }
+        }
+        assert_eq!(understand::<Short>(b"123").ok(), Some(3));
+        let error = understand::<Short>(b"1234").unwrap_err();
+        assert_eq!(
+            error,
+            Error::NotUnderstood("'short': an answer of 4 bytes".into())
+        );
+    }
+
+    #[test]
+    fn every_errno_is_told() {
+        let connections = Connections::new();
+        let connection = connections.get(Credentials {
+            mon_host: "192.0.2.1".into(),
+            user: "shoal".into(),
+            key: Key::new("a"),
+        });
+        for code in [i32::MIN, -EPERM, 0, EPERM, i32::MAX] {
+            assert!(
+                !connection
+                    .refusal(NotConnected::Errno(code))
+                    .to_string()
+                    .is_empty()
+            );
+        }
     }
 
     #[test]
