@@ -442,10 +442,15 @@ impl Call {
             Target::MetadataServer(_, gid) => Daemon::MetadataServer(*gid),
         };
         let lane = self.link.lane(target);
+        let out_of_time = || Error::Failed("other commands took all the time".into());
         let (sender, runner) = tokio::select! {
             place = lane.enter() => place.map_err(|_| self.silent(target))?,
-            () = sleep_until(self.ends) => return Err(Error::Failed("other commands took all the time".into())),
+            () = sleep_until(self.ends) => return Err(out_of_time()),
         };
+        // The lease was to outlive this end, and no longer: a process that stood still meanwhile sends nothing more.
+        if Instant::now() >= self.ends {
+            return Err(out_of_time());
+        }
         let Some(cluster) = self.link.cluster.clone() else {
             return Err(self.connection.away());
         };
@@ -521,6 +526,7 @@ fn shorten(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::VolumeLs;
 
     #[test]
     fn words_are_short() {
@@ -551,6 +557,33 @@ mod tests {
             error,
             Error::NotUnderstood("'short': an answer of 4 bytes".into())
         );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_the_end() {
+        let credentials = Credentials {
+            mon_host: "192.0.2.1".into(),
+            user: "shoal".into(),
+            key: Key::new("a"),
+        };
+        let link = Link {
+            cluster: None,
+            monitors: Lane::new(1),
+            volumes: Lane::new(1),
+            nfs: Lane::new(1),
+            metadata_servers: Mutex::default(),
+        };
+        let call = Call {
+            connection: Connections::new().get(credentials),
+            link: Arc::new(link),
+            timeout: Duration::from_secs(1),
+            ends: Instant::now(),
+        };
+        for _ in 0..20 {
+            let fault = call.run(&VolumeLs {}).await.err();
+            assert!(matches!(fault, Some(Fault::Other(Error::Failed(_)))), "{fault:?}");
+            assert!(!call.link.owes());
+        }
     }
 
     #[test]
