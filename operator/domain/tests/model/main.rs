@@ -9,12 +9,15 @@
 //! fails, is stored without an answer or is stored late, a command that is given up on, arrives late, or is run twice
 //! because the manager died before it answered. Commands of a module are run in the order in which they arrived.
 //!
+//! The driver here is the protocol as it has to be; [`FLAWS`] is what happens to one that falls short of it.
+//!
 //! **What is not.** Shares have no access rules, and nobody changes the backend behind the operator's back: the property
-//! tests and the simulation do that. A lease lasts two ticks and an effect takes one; replicas' clocks run at one speed. A
-//! replica whose lease has run out finishes the pass it is in and begins none. Checking the fence, sending a command and
-//! its first read are one step: a process stopped right between them may send the one command that it has in hand. A
-//! command of a process that died arrives within its effect's deadline or never. Back-off, turns and reports of slow
-//! passes are left out.
+//! tests and the simulation do that. A lease lasts two ticks and an effect takes one; replicas' clocks run at one speed.
+//! A turn of an elector is one step; so are a check of the fence and the effect's first read, and the last look at an
+//! effect's end and sending a command: a process stopped right between those may send the one command that it has in
+//! hand. A replica whose lease has run out finishes the pass it is in and begins none; one that has yet to lead has the
+//! cache it began with. A command on its way from a process that ended arrives within its effect's deadline or never.
+//! Back-off, turns, drift and reports of slow passes are left out. Of the states one in 64 is followed until it is at rest.
 //!
 //! `SHOAL_MODEL_FAULTS` and `SHOAL_MODEL_SHARES` ask for more than the tests do.
 
