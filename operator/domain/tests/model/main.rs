@@ -83,8 +83,7 @@ fn a_fault_does_no_harm() {
     explore(1, 1);
 }
 
-/// Each flaw, how many shares and faults it takes to show, and what it breaks. Where there are two, each makes up for the
-/// other.
+/// Each flaw, how many shares and faults it takes to show, and what it breaks. The last takes two flaws.
 const FLAWS: &[(&[Flaw], u8, u8, &str)] = &[
     (&[Flaw::NoLiveRead], 1, 0, always::WRITTEN_DOWN),
     (&[Flaw::NoFence], 1, 0, always::ONE_ACTOR),
