@@ -291,13 +291,21 @@ pub(crate) struct SubvolumeLs<'a> {
     pub vol_name: &'a str,
     pub group_name: &'a str,
 }
-request!(
-    SubvolumeLs<'_>,
-    "fs subvolume ls",
-    VOLUMES,
-    Vec<SubvolumeName>,
-    json
-);
+
+impl Request for SubvolumeLs<'_> {
+    const PREFIX: &'static str = "fs subvolume ls";
+    /// Some sixty bytes a subvolume.
+    const LONGEST: usize = 64 << 20;
+    type Reply = Vec<SubvolumeName>;
+
+    fn target(&self) -> Target {
+        VOLUMES
+    }
+
+    fn read(output: &[u8]) -> Read<Vec<SubvolumeName>> {
+        json(output)
+    }
+}
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct SubvolumeName {
@@ -422,6 +430,8 @@ impl Serialize for SessionLs<'_> {
 impl Request for SessionLs<'_> {
     const PREFIX: &'static str = "session ls";
     const DISCREET: bool = true;
+    /// Some two thousand bytes a client.
+    const LONGEST: usize = 64 << 20;
     type Reply = Vec<Session>;
 
     fn target(&self) -> Target {

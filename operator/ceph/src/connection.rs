@@ -45,6 +45,8 @@ pub(crate) trait Request: Serialize {
     const PREFIX: &'static str;
     /// Whether Ceph's words about it stay unsaid, for they may name a client that is nobody's business.
     const DISCREET: bool = false;
+    /// The longest answer that is read, in bytes. In memory it takes up to sixteen times its length.
+    const LONGEST: usize = 4 << 20;
     /// What it answers.
     type Reply;
     /// Where it goes.
@@ -240,7 +242,7 @@ impl Connection {
             NotConnected::Setting(option) => {
                 Error::CredentialsRefused(format!("{option} can't be understood"))
             }
-            NotConnected::Errno(code) => match code.abs() {
+            NotConnected::Errno(code) => match code.saturating_abs() {
                 EPERM | EACCES => Error::CredentialsRefused(format!(
                     "the monitors do not let client.{user} in with this key"
                 )),
@@ -404,7 +406,7 @@ impl Call {
         );
         let answer = answer?;
         if answer.code != 0 {
-            let errno = answer.code.abs();
+            let errno = answer.code.saturating_abs();
             let another_clusters = target == Target::Monitors && errno == EPERM;
             // A session keeps the capabilities it began with.
             let may_not = errno == EACCES && !self.link.owes();
@@ -423,8 +425,7 @@ impl Call {
                 message,
             }));
         }
-        R::read(&answer.output)
-            .map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)).into())
+        Ok(understand::<R>(&answer.output)?)
     }
 
     async fn send<R: Request>(&self, target: &Target, request: &R) -> Result<Answer> {
@@ -441,10 +442,15 @@ impl Call {
             Target::MetadataServer(_, gid) => Daemon::MetadataServer(*gid),
         };
         let lane = self.link.lane(target);
+        let out_of_time = || Error::Failed("other commands took all the time".into());
         let (sender, runner) = tokio::select! {
             place = lane.enter() => place.map_err(|_| self.silent(target))?,
-            () = sleep_until(self.ends) => return Err(Error::Failed("other commands took all the time".into())),
+            () = sleep_until(self.ends) => return Err(out_of_time()),
         };
+        // The lease was to outlive this end, and no longer: a process that stood still meanwhile sends nothing more.
+        if Instant::now() >= self.ends {
+            return Err(out_of_time());
+        }
         let Some(cluster) = self.link.cluster.clone() else {
             return Err(self.connection.away());
         };
@@ -495,6 +501,16 @@ impl Call {
     }
 }
 
+/// Reads an answer, unless it is longer than any honest one.
+fn understand<R: Request>(output: &[u8]) -> Result<R::Reply> {
+    let read = if output.len() > R::LONGEST {
+        Err(format!("an answer of {} bytes", output.len()))
+    } else {
+        R::read(output)
+    };
+    read.map_err(|error| Error::NotUnderstood(format!("'{}': {error}", R::PREFIX)))
+}
+
 /// The last line, which in a traceback is the one that says what went wrong; and not too much of it.
 fn shorten(message: &str) -> String {
     message
@@ -510,12 +526,82 @@ fn shorten(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::VolumeLs;
 
     #[test]
     fn words_are_short() {
         assert_eq!(shorten("Traceback\n  line 1\nValueError: no\n"), "ValueError: no");
         assert_eq!(shorten(""), "");
         assert_eq!(shorten(&"ä".repeat(1000)).chars().count(), 256);
+    }
+
+    #[test]
+    fn an_answer_longer_than_any_honest_one_is_not_read() {
+        #[derive(Serialize)]
+        struct Short;
+        impl Request for Short {
+            const PREFIX: &'static str = "short";
+            const LONGEST: usize = 3;
+            type Reply = usize;
+            fn target(&self) -> Target {
+                Target::Monitors
+            }
+            fn read(output: &[u8]) -> std::result::Result<usize, String> {
+                assert!(output.len() <= 3);
+                Ok(output.len())
+            }
+        }
+        assert_eq!(understand::<Short>(b"123").ok(), Some(3));
+        let error = understand::<Short>(b"1234").unwrap_err();
+        assert_eq!(
+            error,
+            Error::NotUnderstood("'short': an answer of 4 bytes".into())
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_the_end() {
+        let credentials = Credentials {
+            mon_host: "192.0.2.1".into(),
+            user: "shoal".into(),
+            key: Key::new("a"),
+        };
+        let link = Link {
+            cluster: None,
+            monitors: Lane::new(1),
+            volumes: Lane::new(1),
+            nfs: Lane::new(1),
+            metadata_servers: Mutex::default(),
+        };
+        let call = Call {
+            connection: Connections::new().get(credentials),
+            link: Arc::new(link),
+            timeout: Duration::from_secs(1),
+            ends: Instant::now(),
+        };
+        for _ in 0..20 {
+            let fault = call.run(&VolumeLs {}).await.err();
+            assert!(matches!(fault, Some(Fault::Other(Error::Failed(_)))), "{fault:?}");
+            assert!(!call.link.owes());
+        }
+    }
+
+    #[test]
+    fn every_errno_is_told() {
+        let connections = Connections::new();
+        let connection = connections.get(Credentials {
+            mon_host: "192.0.2.1".into(),
+            user: "shoal".into(),
+            key: Key::new("a"),
+        });
+        for code in [i32::MIN, -EPERM, 0, EPERM, i32::MAX] {
+            assert!(
+                !connection
+                    .refusal(NotConnected::Errno(code))
+                    .to_string()
+                    .is_empty()
+            );
+        }
     }
 
     #[test]

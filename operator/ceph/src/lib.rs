@@ -5,12 +5,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod backend;
+#[cfg(test)]
+mod bad_input;
 mod commands;
 mod connection;
 mod errno;
 mod lane;
 mod native;
 mod nfs;
+#[cfg(test)]
+#[path = "../../domain/tests/domain/noise.rs"]
+mod noise;
 mod rados;
 mod subvolume;
 mod work;

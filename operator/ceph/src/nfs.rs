@@ -326,7 +326,10 @@ fn outcomes(access: &Access, document: &Document) -> Vec<Applied> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::noise::like;
 
     const PATH: &str = "/volumes/shoal/shoal-x1/522c22a3-fdf9-4c5b-806c-cd3268dac2f8";
 
@@ -492,5 +495,22 @@ mod tests {
         assert_eq!(outcomes.len(), 5);
         assert!(outcomes[..3].iter().all(|applied| applied.outcome.is_ok()));
         assert!(outcomes[3..].iter().all(|applied| applied.outcome.is_err()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever an export has become, writing the rules again makes it say them, and nothing else.
+        #[test]
+        fn any_export_can_be_repaired(answer in like(&ANSWERS.map(str::as_bytes))) {
+            if let Ok(mut document) = serde_json::from_slice::<Document>(&answer) {
+                access_of(&document);
+                fs_of(&document);
+                holder_of(&document);
+                outcomes(&grants(), &document);
+                set_access(&mut document, &grants());
+                prop_assert_eq!(access_of(&document), (grants(), true));
+            }
+        }
     }
 }

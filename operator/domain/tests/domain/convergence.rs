@@ -244,7 +244,7 @@ fn history() -> impl Strategy<Value = History> {
 }
 
 /// `PROPTEST_CASES` asks for more.
-fn config(cases: u32) -> ProptestConfig {
+pub fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     ProptestConfig {
         cases: asked.unwrap_or(cases),

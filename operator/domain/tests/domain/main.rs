@@ -1,13 +1,16 @@
-//! What the decisions are, rule by rule, and that acting on them converges from every state that can be reached.
+//! What the decisions are, rule by rule, that acting on them converges from every state that can be reached, and that no
+//! input is too bad for them.
 
 #![allow(clippy::unwrap_used)]
 
 mod backend;
+mod bad_input;
 mod condition;
 mod convergence;
 mod decision;
 mod export_location;
 mod fixtures;
+mod noise;
 mod placement;
 mod rule;
 mod share;
