@@ -44,7 +44,7 @@ struct Inner {
 }
 
 /// How a server is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Of uids and generated names.
     pub seed: u64,
