@@ -185,6 +185,7 @@ fn refused<T: Debug>(answer: kube::Result<T>, code: u16, reason: &str) -> Result
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // Most are made on the spot.
 fn equal<T: PartialEq + Debug>(what: &str, found: T, wanted: T) -> Result<()> {
     ensure!(found == wanted, "{what}: {found:?}, and not {wanted:?}");
     Ok(())

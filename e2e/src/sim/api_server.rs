@@ -2,7 +2,11 @@
 //!
 //! Every request and every event of a watch goes through a [`Network`], which delays, refuses and loses them. Time is
 //! tokio's, so that a paused clock works, and all randomness is the seed's: equal calls get equal answers. That it answers
-//! as the real one does is shown by the suite `api_contract`.
+//! as the real one does is shown by the suite `api_contract`. Garbage is collected at a time of the seed's, within a minute,
+//! and seen so by the next that is asked.
+//!
+//! Where it is less than the real one: rules in CEL, patterns and bounds of numbers are not looked at; a namespace can't be
+//! deleted; nobody is kept out.
 
 mod fields;
 mod managers;
@@ -49,7 +53,7 @@ struct Inner {
 type Observer = Box<dyn Fn(&Call) + Send + Sync>;
 
 /// How a server is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Of uids and generated names.
     pub seed: u64,
@@ -206,8 +210,11 @@ impl ApiServer {
         self.calls().clone()
     }
 
+    /// The state, as it is now: what has become due has happened.
     fn store(&self) -> MutexGuard<'_, Store> {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut store = self.0.store.lock().unwrap_or_else(PoisonError::into_inner);
+        store.collect();
+        store
     }
 
     fn calls(&self) -> MutexGuard<'_, Vec<Call>> {

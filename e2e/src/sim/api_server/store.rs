@@ -21,6 +21,9 @@ use super::{
 /// Time of day when a server is made: 2026-01-01T00:00:00Z.
 const BEGINNING: Timestamp = Timestamp::constant(1_767_225_600, 0);
 
+/// The longest that garbage lies about: the real collector takes from some milliseconds to so long.
+const COLLECTED_WITHIN: Duration = Duration::from_mins(1);
+
 /// Namespace (empty for cluster-scoped objects) and name.
 pub(super) type Key = (String, String);
 
@@ -72,6 +75,9 @@ impl Object {
 /// Objects of one resource.
 pub(super) type Objects = BTreeMap<Key, Arc<Object>>;
 
+/// Plural name of the resource, and key of the object.
+type Place = (&'static str, Key);
+
 /// The server's state.
 pub(super) struct Store {
     pub born_held: bool,
@@ -86,7 +92,9 @@ pub(super) struct Store {
     snapshots: BTreeMap<(&'static str, u64), Objects>,
     uids: BTreeSet<String>,
     /// Objects with owners.
-    owned: BTreeSet<(&'static str, Key)>,
+    owned: BTreeSet<Place>,
+    /// Those whose owners are all gone, and when they will be deleted for it.
+    garbage: BTreeMap<Place, Instant>,
     pub watches: BTreeMap<u64, Watch>,
     next_watch: u64,
 }
@@ -104,6 +112,7 @@ impl Store {
             snapshots: BTreeMap::new(),
             uids: BTreeSet::new(),
             owned: BTreeSet::new(),
+            garbage: BTreeMap::new(),
             watches: BTreeMap::new(),
             next_watch: 0,
         };
@@ -223,17 +232,20 @@ impl Store {
         let object = Arc::new(object);
         self.uids.insert(object.meta("uid").to_owned());
         let place = (resource.plural.as_str(), key.clone());
-        if object.value["metadata"]["ownerReferences"].is_array() {
+        let concerns_garbage = if object.value["metadata"]["ownerReferences"].is_array() {
             self.owned.insert(place);
+            true
         } else {
-            self.owned.remove(&place);
-        }
+            self.owned.remove(&place)
+        };
         let before = self
             .objects
             .get_mut(resource.plural.as_str())
             .and_then(|objects| objects.insert(key, object.clone()));
         self.publish(resource, kind, object.clone(), before);
-        self.collect();
+        if concerns_garbage {
+            self.find_garbage();
+        }
         object
     }
 
@@ -250,20 +262,43 @@ impl Store {
         self.owned.remove(&(resource.plural.as_str(), key.clone()));
         self.version += 1;
         self.publish(resource, EventKind::Deleted, before.clone(), Some(before));
-        self.collect();
+        self.find_garbage();
     }
 
-    /// Deletes every object whose owners are all gone.
-    fn collect(&mut self) {
-        while let Some((plural, key)) = self.owned.iter().find(|place| self.is_orphan(place)).cloned() {
-            let resource = RESOURCES.iter().find(|r| r.plural == plural);
-            let Some(resource) = resource else { return };
-            super::write::delete_stored(self, resource, &key);
-            self.owned.remove(&(plural, key));
+    /// Draws when objects whose owners are all gone will be deleted.
+    fn find_garbage(&mut self) {
+        let orphans: BTreeSet<_> = self
+            .owned
+            .iter()
+            .filter(|place| self.is_orphan(place))
+            .cloned()
+            .collect();
+        self.garbage.retain(|place, _| orphans.contains(place));
+        for place in orphans {
+            if !self.garbage.contains_key(&place) {
+                let most = u64::try_from(COLLECTED_WITHIN.as_millis()).unwrap_or(u64::MAX);
+                let after = Duration::from_millis(self.random() % most);
+                self.garbage.insert(place, Instant::now() + after);
+            }
         }
     }
 
-    fn is_orphan(&self, (plural, key): &(&'static str, Key)) -> bool {
+    /// Deletes the garbage that is due, in the order in which it became so.
+    pub fn collect(&mut self) {
+        let now = Instant::now();
+        let mut due: Vec<_> = self.garbage.iter().filter(|(_, due)| **due <= now).collect();
+        due.sort_by_key(|(_, due)| **due);
+        let due: Vec<Place> = due.into_iter().map(|(place, _)| place.clone()).collect();
+        for (plural, key) in due {
+            self.owned.remove(&(plural, key.clone()));
+            self.garbage.remove(&(plural, key.clone()));
+            if let Some(resource) = RESOURCES.iter().find(|resource| resource.plural == plural) {
+                super::write::delete_stored(self, resource, &key);
+            }
+        }
+    }
+
+    fn is_orphan(&self, (plural, key): &Place) -> bool {
         let owners = self
             .objects
             .get(plural)
