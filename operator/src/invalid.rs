@@ -19,11 +19,8 @@ pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<()
         meta.name.clone().unwrap_or_default(),
         meta.generation.unwrap_or_default(),
     );
-    if !ctx
-        .invalid
-        .lock()
-        .insert((meta.uid.clone().unwrap_or_default(), generation))
-    {
+    let told = (meta.uid.clone().unwrap_or_default(), generation);
+    if ctx.invalid.lock().contains(&told) {
         return Ok(());
     }
     let failure = Failure {
@@ -43,7 +40,8 @@ pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<()
     let patch = json!({
         "apiVersion": resource.api_version,
         "kind": resource.kind,
-        "metadata": {"name": name, "namespace": meta.namespace, "uid": meta.uid},
+        // The version, for a uid alone does not keep a status from another object of the same name.
+        "metadata": {"name": name, "namespace": meta.namespace, "uid": meta.uid, "resourceVersion": meta.resource_version},
         "status": {"observedGeneration": generation, "conditions": conditions},
     });
     let api: Api<DynamicObject> = match &meta.namespace {
@@ -52,6 +50,7 @@ pub async fn report<K: Kind>(ctx: &Context, broken: &InvalidObject) -> Result<()
     };
     let params = PatchParams::apply(K::MANAGER).force();
     let stored = api::bounded(api.patch_status(&name, &params, &Patch::Apply(&patch))).await?;
+    ctx.invalid.lock().insert(told);
     let event = Event {
         reason: failure.reason.into(),
         message: failure.message,

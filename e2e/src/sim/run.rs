@@ -19,7 +19,7 @@ use super::{
     api_server::{ApiServer, Options, Verb},
     check::{self, Checker, Violation},
     plan::{Fault, Hand, Place, Plan, What, generator},
-    replica::{Host, Process},
+    replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
     wire::Wire,
 };
@@ -153,6 +153,8 @@ impl<'a> Run<'a> {
         self.pass_time(Duration::from_mins(2)).await?;
         self.mend()?;
         self.user.finish().await?;
+        // Commands that were being waited for when the storage came back are given up at their deadline.
+        self.pass_time(COMMAND_DEADLINE + Duration::from_secs(10)).await?;
 
         self.until("everything to come to rest", |run| {
             Ok(check::unsettled(&run.server))
@@ -169,7 +171,8 @@ impl<'a> Run<'a> {
             Ok(left.map(|object| object.to_string()))
         })
         .await?;
-        self.pass_time(Duration::from_secs(10)).await?;
+        // Dependants go within a minute of their owner.
+        self.pass_time(Duration::from_secs(70)).await?;
         check::nothing_left(&self.server, &self.cluster)?;
         self.stop().await
     }

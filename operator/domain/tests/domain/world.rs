@@ -306,7 +306,11 @@ impl World {
         };
         let api = matches!(
             effect,
-            Effect::ConfirmRules | Effect::HoldRules(_) | Effect::ReportRules(_) | Effect::Annotate(_)
+            Effect::ConfirmRules
+                | Effect::HoldRules(_)
+                | Effect::ForgetKeys(_)
+                | Effect::ReportRules(_)
+                | Effect::Annotate(_)
         );
         let outcome = match fault {
             Some(_) if api => return false,
@@ -372,6 +376,12 @@ impl World {
                 Client::CephX(identity) if self.access().contains(grant) => Ok(Answer::Key(key_of(identity))),
                 _ => object(Class::Transient, reasons::BACKEND_ERROR),
             },
+            Effect::ForgetKeys(names) => {
+                for name in self.secret_names(names) {
+                    self.secrets.remove(&name);
+                }
+                Ok(Answer::Nothing)
+            }
             Effect::ReportRules(reports) => {
                 for report in reports {
                     self.report(report);
@@ -506,6 +516,13 @@ impl World {
                 observed
                     .rules
                     .retain(|v| self.rules.iter().any(|r| r.named() == v.name()));
+            }
+            (Effect::ForgetKeys(names), _) => {
+                for view in &mut observed.rules {
+                    if names.iter().any(|n| n == view.name()) {
+                        view.credentials = Credentials::Missing;
+                    }
+                }
             }
             (Effect::ReportRules(reports), _) => {
                 for report in reports {
@@ -800,6 +817,14 @@ impl World {
         }
     }
 
+    fn secret_names(&self, rules: &[String]) -> Vec<String> {
+        self.rules
+            .iter()
+            .filter(|rule| rules.iter().any(|name| name == rule.named()))
+            .map(|rule| RuleView::unread(rule.clone()).secret_name())
+            .collect()
+    }
+
     fn check_effect(&self, observed: &Observed, effect: &Effect) {
         match effect {
             Effect::Create(_) => assert!(
@@ -827,6 +852,14 @@ impl World {
                 assert_eq!(clients.len(), access.len(), "a client twice");
             }
             Effect::HoldRules(names) => assert!(!names.is_empty()),
+            Effect::ForgetKeys(names) => {
+                for name in self.secret_names(names) {
+                    assert!(
+                        matches!(self.secrets.get(&name), Some(Stored::Ours { .. })),
+                        "another's Secret is thrown away"
+                    );
+                }
+            }
             Effect::ReportRules(reports) => {
                 assert!(!reports.is_empty());
                 for report in reports {
