@@ -204,6 +204,9 @@ proptest! {
         share in any_share(), rules in vec(any_rule(), 0..4), backend in description(), sight in option::of(sight()),
         look_due in any::<bool>(), confirmed in any::<bool>(), failed in any::<bool>(),
     ) {
+        // Times before the year 0 are parsed and not written as they can be parsed; no API server stores them.
+        let again = serde_json::to_value(&share).map(serde_json::from_value::<Share>);
+        prop_assume!(again.is_ok_and(|again| again.is_ok()));
         let mut o = World::settled(fixtures::share("a"), []).load().unwrap();
         o.share = share;
         o.rules = rules.into_iter().map(RuleView::unread).collect();
