@@ -330,6 +330,7 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
                 AccessPhase::Active,
                 AccessPhase::Error,
                 AccessPhase::QueuedToApply,
+                AccessPhase::QueuedToUpdate,
             ],
             None => &[AccessPhase::QueuedToApply],
         };
