@@ -17,7 +17,7 @@ use crate::{
     nfs::Document,
     settings::{CephSettings, NfsService},
     subvolume::Found,
-    work::{Work, both, identity},
+    work::{Work, both, expect, identity},
 };
 
 /// One file system of a Ceph cluster, with native CephFS and clustered NFS.
@@ -130,11 +130,13 @@ impl Backend for CephBackend {
         self.settings.command_timeout * Self::COMMANDS_IN_DEADLINE
     }
 
-    async fn describe(&self) -> Result<Description> {
+    async fn describe(&self, recorded: Option<&Identity>) -> Result<Description> {
         let call = self.begin().await?;
         let (identity, fs) = identity(&call, &self.settings.filesystem).await?;
-        let (version, monitors, room) =
-            tokio::try_join!(call.run(&Version {}), call.run(&MonDump {}), call.run(&Df {}))?;
+        // Before anything is asked of the manager: a file system that was made anew can make it hang.
+        recorded.map_or(Ok(()), |recorded| expect(recorded, &identity))?;
+        let words = both(call.run(&Version {}), call.run(&MonDump {}));
+        let ((version, monitors), room) = both(words, call.run(&Df {})).await?;
         let room = room.room(self.settings.data_pool.as_deref(), fs.data_pool());
         // Of no use but that it is answered: a backend whose manager is silent is not ready for shares.
         call.run(&VolumeLs {}).await?;

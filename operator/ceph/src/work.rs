@@ -47,14 +47,7 @@ impl<'a> Work<'a> {
 
     async fn check_storage(&self) -> Result<()> {
         let (found, _) = identity(&self.call, self.fs_name()).await?;
-        if found == *self.on {
-            Ok(())
-        } else {
-            Err(Error::Replaced {
-                expected: name_of(self.on),
-                found: name_of(&found),
-            })
-        }
+        expect(self.on, &found)
     }
 
     pub(crate) fn fs_name(&self) -> &str {
@@ -90,10 +83,10 @@ impl<'a> Work<'a> {
 
 /// Does two things side by side, each to its end: a command that nobody waits for counts as given up, and holds up all
 /// others.
-pub(crate) async fn both<A, B>(
-    one: impl Future<Output = Result<A>>,
-    other: impl Future<Output = Result<B>>,
-) -> Result<(A, B)> {
+pub(crate) async fn both<A, B, E>(
+    one: impl Future<Output = std::result::Result<A, E>>,
+    other: impl Future<Output = std::result::Result<B, E>>,
+) -> std::result::Result<(A, B), E> {
     let (one, other) = tokio::join!(one, other);
     Ok((one?, other?))
 }
@@ -109,6 +102,18 @@ pub(crate) async fn identity(call: &Call, fs_name: &str) -> Result<(Identity, Fs
         },
         fs,
     ))
+}
+
+/// That the storage is the one that was recorded.
+pub(crate) fn expect(recorded: &Identity, found: &Identity) -> Result<()> {
+    if found == recorded {
+        Ok(())
+    } else {
+        Err(Error::Replaced {
+            expected: name_of(recorded),
+            found: name_of(found),
+        })
+    }
 }
 
 /// The file system, or that there is none of its name.
