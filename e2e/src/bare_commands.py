@@ -1,4 +1,5 @@
-# The mgr and mon commands that one share costs, in the operator's order, with nothing in between.
+# The mgr and mon commands that one share costs, one after the other, with nothing in between. They are those that the
+# operator sends, which sends reads side by side.
 import json
 import sys
 import time
@@ -29,9 +30,17 @@ def place(name):
     return {"vol_name": filesystem, "group_name": "shoal", "sub_name": name}
 
 
+def exported(name):
+    if nfs_cluster:
+        mgr("nfs export info", cluster_id=nfs_cluster, pseudo_path="/" + name)
+    else:
+        mgr("fs subvolume authorized_list", **place(name))
+
+
 def create(name):
     mon("fs get", fs_name=filesystem)
-    mgr("fs subvolume info", **place(name))
+    mgr("fs subvolume metadata ls", **place(name))
+    exported(name)
     mgr(
         "fs subvolume create",
         **place(name),
@@ -42,18 +51,18 @@ def create(name):
         namespace_isolated=True,
     )
     mgr("fs subvolume metadata set", **place(name), key_name="shoal.storage/owner", value='{"uid":"bench"}')
-    path = json.loads(mgr("fs subvolume info", **place(name))[1])["path"]
     mgr("fs subvolume metadata ls", **place(name))
-    if not nfs_cluster:
-        mgr("fs subvolume authorized_list", **place(name))
-        return
-    where = {"cluster_id": nfs_cluster, "pseudo_path": "/" + name}
-    mgr("nfs export info", **where)
+    path = json.loads(mgr("fs subvolume info", **place(name))[1])["path"]
+    if nfs_cluster:
+        export(name, path)
+
+
+def export(name, path):
     mon("fs get", fs_name=filesystem)
     mgr("fs subvolume info", **place(name))
     mgr("fs subvolume metadata ls", **place(name))
-    mgr("nfs export info", **where)
-    export = {
+    exported(name)
+    document = {
         "pseudo": "/" + name,
         "path": path,
         "access_type": "none",
@@ -64,24 +73,22 @@ def create(name):
         "fsal": {"name": "CEPH", "fs_name": filesystem},
         "clients": [],
     }
-    mgr("nfs export apply", json.dumps(export).encode(), cluster_id=nfs_cluster)
-    mgr("nfs export info", **where)
+    mgr("nfs export apply", json.dumps(document).encode(), cluster_id=nfs_cluster)
+    exported(name)
 
 
 def remove(name):
-    for _ in range(2 if nfs_cluster else 1):
-        mon("fs get", fs_name=filesystem)
-        mgr("fs subvolume info", **place(name))
-        mgr("fs subvolume metadata ls", **place(name))
-        if nfs_cluster:
-            mgr("nfs export info", cluster_id=nfs_cluster, pseudo_path="/" + name)
-        else:
-            mgr("fs subvolume authorized_list", **place(name))
-    if nfs_cluster:
-        mgr("nfs export rm", cluster_id=nfs_cluster, pseudo_path="/" + name)
-        mgr("nfs export info", cluster_id=nfs_cluster, pseudo_path="/" + name)
     mon("fs get", fs_name=filesystem)
     mgr("fs subvolume info", **place(name))
+    mgr("fs subvolume metadata ls", **place(name))
+    exported(name)
+    if nfs_cluster:
+        mon("fs get", fs_name=filesystem)
+        mgr("fs subvolume metadata ls", **place(name))
+        exported(name)
+        mgr("nfs export rm", cluster_id=nfs_cluster, pseudo_path="/" + name)
+        exported(name)
+    mon("fs get", fs_name=filesystem)
     mgr("fs subvolume metadata ls", **place(name))
     mgr("fs subvolume rm", **place(name))
 

@@ -100,9 +100,14 @@ fn credentials() {
         secret(suite, name, mon_host, "nobody-knows-me", key).await?;
         let message = told(suite, name, "BackendCredentialsRefused", "nobody-knows-me").await?;
         ensure!(message.contains("nobody-knows-me"), "{message}");
-        secret(suite, name, mon_host, user, "no key at all").await?;
-        let message = told(suite, name, "BackendCredentialsRefused", "userKey").await?;
-        ensure!(!message.contains("no key at all"), "{message}");
+        // What is no key at all, the second one in a key's clothes. In between, a key.
+        for garbage in ["no key at all", "dGhpcyBpcyBhIHRleHQsIGFuZCBpcyBubyBrZXku"] {
+            secret(suite, name, "no-such-host.invalid", user, key).await?;
+            told(suite, name, "BackendUnreachable", "no-such-host.invalid").await?;
+            secret(suite, name, mon_host, user, garbage).await?;
+            let message = told(suite, name, "BackendCredentialsRefused", "userKey").await?;
+            ensure!(!message.contains(garbage), "{message}");
+        }
         secret(suite, name, mon_host, user, "").await?;
         told(suite, name, "SecretNotFound", "userKey").await?;
 

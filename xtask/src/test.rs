@@ -27,8 +27,8 @@ const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
     (CephRelease::Tentacle, KubernetesRelease::V1_34),
 ];
 
-/// The suites that are run on the other Ceph release too: what clients and other tenants meet.
-const ON_BOTH: [&str; 3] = ["ceph_nfs", "ceph_native", "ceph_ownership"];
+/// The suites that are run on the other Ceph release too: what clients and other tenants meet, and what is repaired.
+const ON_BOTH: [&str; 4] = ["ceph_nfs", "ceph_native", "ceph_ownership", "ceph_drift"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();

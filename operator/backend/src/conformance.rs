@@ -256,7 +256,7 @@ pub async fn run(subject: &dyn Subject, filter: &str) -> Report {
 }
 
 async fn play(subject: &dyn Subject, protocol: Option<Protocol>, name: &str) -> Hand<()> {
-    let description = subject.backend().describe().await;
+    let description = subject.backend().describe(None).await;
     let description = description.map_err(|error| Flaw::Wrong(format!("describe: {error}")))?;
     if protocol.is_some_and(|protocol| !description.protocols.contains(&protocol)) {
         return missing("protocol");

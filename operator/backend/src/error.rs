@@ -20,7 +20,10 @@ pub enum Error {
     #[error("commands are held until {0} answers again")]
     Silent(String),
     /// It is another cluster or file system than the one recorded.
-    #[error("expected {expected}, found {found}; nothing is touched there")]
+    #[error(
+        "expected {expected}, found {found}. Nothing is touched there. If the old storage is gone for good, delete its \
+         shares and this ShareBackend, and create another"
+    )]
     Replaced {
         /// What was recorded.
         expected: String,

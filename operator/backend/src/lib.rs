@@ -33,8 +33,9 @@ pub trait Backend: Send + Sync + Debug {
     /// The longest any method takes, success or not. The caller's lease has to outlive it.
     fn deadline(&self) -> Duration;
 
-    /// What the backend is and what room it has. Harmless.
-    async fn describe(&self) -> Result<Description>;
+    /// What the backend is and what room it has. Harmless. Of another storage than the one recorded at first contact, if
+    /// there was one, nothing more is asked: the answer is [`Error::Replaced`], whatever else is the matter there.
+    async fn describe(&self, recorded: Option<&Identity>) -> Result<Description>;
 
     /// What is there for the share now. Harmless. `Absent` is only said of the storage `on`; of any other the answer is
     /// [`Error::Replaced`].

@@ -10,55 +10,25 @@ use shoal_domain::{
 };
 
 use crate::{
-    commands::{Df, FsGetReply, MonDump, NfsClusterInfo, NfsClusterLs, NfsServiceReply, Version, VolumeLs},
+    commands::{Df, MonDump, NfsClusterInfo, NfsClusterLs, NfsServiceReply, Version, VolumeLs},
     connection::{Call, Connection, Connections, Credentials},
     errno::ENOENT,
+    native::{self, Identities},
+    nfs::Document,
+    settings::{CephSettings, NfsService},
     subvolume::Found,
-    work::{Work, fs},
+    work::{Work, both, expect, identity},
 };
-
-/// A file system of a Ceph cluster, and how to reach it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CephSettings {
-    /// The monitors, as `mon_host` in ceph.conf.
-    pub mon_host: String,
-    /// The CephX user, without `client.`. It needs `mon 'allow r'`, `mgr 'allow module volumes rw, allow module nfs rw'`
-    /// and, for CephFS shares, `mds 'allow *'` (or `'allow * fsname=…'`), to list and evict sessions.
-    pub user_id: String,
-    /// Its key.
-    pub user_key: Key,
-    /// The file system's name.
-    pub filesystem: String,
-    /// The subvolume group that holds the shares; made when absent.
-    pub subvolume_group: String,
-    /// The data pool of new shares; none: the file system's own.
-    pub data_pool: Option<String>,
-    /// Whether each new share's objects live in a RADOS namespace of its own.
-    pub namespace_isolated: bool,
-    /// The NFS service, if it has one.
-    pub nfs: Option<NfsService>,
-    /// How long a command may take.
-    pub command_timeout: Duration,
-}
-
-/// A clustered NFS service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NfsService {
-    /// Its id.
-    pub cluster_id: String,
-    /// Where clients reach it; empty: as `nfs cluster info` says.
-    pub endpoints: Vec<String>,
-}
 
 /// One file system of a Ceph cluster, with native CephFS and clustered NFS.
 ///
 /// What it knows it asks ceph-mgr, whose module `nfs` keeps exports in memory: an export that was edited behind the
 /// manager's back, in RADOS, is seen when the next manager takes over.
 pub struct CephBackend {
-    pub(crate) settings: CephSettings,
+    settings: CephSettings,
     connection: Arc<Connection>,
     // Dropped after the connection, for it waits for its end.
-    pub(crate) connections: Arc<Connections>,
+    connections: Arc<Connections>,
 }
 
 impl fmt::Debug for CephBackend {
@@ -87,22 +57,13 @@ impl CephBackend {
         }
     }
 
-    pub(crate) async fn begin(&self) -> Result<Call> {
+    async fn begin(&self) -> Result<Call> {
         Call::begin(&self.connection, self.settings.command_timeout, self.deadline()).await
     }
 
-    /// Which storage answers now, and its file system.
-    pub(crate) async fn identity(&self, call: &Call) -> Result<(Identity, FsGetReply)> {
-        let fs_name = self.settings.filesystem.clone();
-        let fs = fs(call, &fs_name).await?;
-        Ok((
-            Identity {
-                fsid: call.fsid()?,
-                fs_name,
-                fs_id: fs.id,
-            },
-            fs,
-        ))
+    async fn work<'a>(&'a self, on: &'a Identity, volume: &'a VolumeRef) -> Result<Work<'a>> {
+        let call = self.begin().await?;
+        Ok(Work::new(&self.settings, &self.connections, call, on, volume))
     }
 
     async fn nfs_endpoints(&self, call: &Call) -> Result<Vec<String>> {
@@ -136,14 +97,29 @@ impl CephBackend {
     }
 }
 
+/// What is there to reach a share by, as Ceph says it.
+enum Exported {
+    Nfs(Option<Document>),
+    Native(Identities),
+}
+
 /// Where protocols part.
 impl Work<'_> {
-    pub(crate) async fn look_at_export(&self, found: Option<&Found>) -> Result<Export> {
-        match (self.volume.protocol, found) {
-            (Protocol::NFS, found) => self.look_nfs(found).await,
-            (Protocol::CephFS, Some(found)) => self.look_native(found).await,
+    async fn exported(&self) -> Result<Exported> {
+        Ok(match self.volume.protocol {
+            Protocol::NFS => Exported::Nfs(self.export_document().await?),
+            Protocol::CephFS => Exported::Native(self.listed().await?),
+        })
+    }
+
+    fn export(&self, exported: Exported, found: Option<&Found>) -> Export {
+        match (exported, found) {
+            (Exported::Nfs(document), found) => {
+                self.nfs_export(document.as_ref(), found.map(|found| &found.data))
+            }
+            (Exported::Native(listed), Some(found)) => native::export(listed, &found.notes),
             // Ceph tells of an identity's capabilities only by way of the subvolume.
-            (Protocol::CephFS, None) => Ok(Export::Absent),
+            (Exported::Native(_), None) => Export::Absent,
         }
     }
 }
@@ -154,11 +130,13 @@ impl Backend for CephBackend {
         self.settings.command_timeout * Self::COMMANDS_IN_DEADLINE
     }
 
-    async fn describe(&self) -> Result<Description> {
+    async fn describe(&self, recorded: Option<&Identity>) -> Result<Description> {
         let call = self.begin().await?;
-        let (identity, fs) = self.identity(&call).await?;
-        let (version, monitors, room) =
-            tokio::try_join!(call.run(&Version {}), call.run(&MonDump {}), call.run(&Df {}))?;
+        let (identity, fs) = identity(&call, &self.settings.filesystem).await?;
+        // Before anything is asked of the manager: a file system that was made anew can make it hang.
+        recorded.map_or(Ok(()), |recorded| expect(recorded, &identity))?;
+        let words = both(call.run(&Version {}), call.run(&MonDump {}));
+        let ((version, monitors), room) = both(words, call.run(&Df {})).await?;
         let room = room.room(self.settings.data_pool.as_deref(), fs.data_pool());
         // Of no use but that it is answered: a backend whose manager is silent is not ready for shares.
         call.run(&VolumeLs {}).await?;
@@ -180,52 +158,80 @@ impl Backend for CephBackend {
     }
 
     async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight> {
-        let work = Work::begin(self, on, volume).await?;
-        let Some(found) = work.find().await? else {
-            let leftovers = matches!(work.look_at_export(None).await?, Export::Ours { .. });
-            return Ok(Sight::Absent { leftovers });
-        };
-        Ok(Sight::Present(Box::new(work.volume_of(found).await?)))
+        let work = self.work(on, volume).await?;
+        let (found, exported) = work.confirmed(both(work.find(), work.exported())).await?;
+        let export = work.export(exported, found.as_ref());
+        Ok(match found {
+            None => Sight::Absent {
+                leftovers: matches!(export, Export::Ours { .. }),
+            },
+            Some(found) => Sight::Present(Box::new(work.volume(found, export))),
+        })
     }
 
     async fn create(&self, on: &Identity, volume: &VolumeRef, new: &NewVolume) -> Result<Volume> {
-        let work = Work::begin(self, on, volume).await?;
-        let found = work.create(new).await?;
-        work.volume_of(found).await
+        let work = self.work(on, volume).await?;
+        let (there, exported) = work.confirmed(both(work.own_notes(), work.exported())).await?;
+        let found = work.create(there, new).await?;
+        let export = work.export(exported, Some(&found));
+        Ok(work.volume(found, export))
     }
 
     async fn resize(&self, on: &Identity, volume: &VolumeRef, size_bytes: u64) -> Result<()> {
-        Work::begin(self, on, volume).await?.resize(size_bytes).await
+        let work = self.work(on, volume).await?;
+        let found = work.confirmed(work.find_own()).await?.ok_or(Error::NotFound)?;
+        work.resize(&found.data, size_bytes).await
     }
 
     async fn export(&self, on: &Identity, volume: &VolumeRef, access: &Access) -> Result<Vec<Applied>> {
-        let work = Work::begin(self, on, volume).await?;
-        let found = work.find_own().await?.ok_or(Error::NotFound)?;
+        let work = self.work(on, volume).await?;
         match volume.protocol {
-            Protocol::NFS => work.export_nfs(&found, access).await,
-            Protocol::CephFS => work.export_native(&found, access).await,
+            Protocol::NFS => {
+                let (found, export) = work
+                    .confirmed(both(work.find_own(), work.locked_export()))
+                    .await?;
+                let found = found.ok_or(Error::NotFound)?;
+                work.export_nfs(export, &found.data, access).await
+            }
+            Protocol::CephFS => {
+                let (notes, listed) = work.confirmed(both(work.own_notes(), work.listed())).await?;
+                let notes = notes.ok_or(Error::NotFound)?;
+                work.export_native(&notes, &listed, access).await
+            }
         }
     }
 
     async fn key(&self, on: &Identity, volume: &VolumeRef, grant: &Grant) -> Result<Key> {
-        let work = Work::begin(self, on, volume).await?;
+        let work = self.work(on, volume).await?;
+        let (notes, listed) = work.confirmed(both(work.own_notes(), work.listed())).await?;
+        notes.ok_or(Error::NotFound)?;
         match &grant.client {
-            Client::CephX(identity) => work.native_key(identity, grant.level).await,
+            Client::CephX(identity) => work.native_key(&listed, identity, grant.level).await,
             Client::Ip(_) => Err(Error::Refused("an address has no key".into())),
         }
     }
 
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
-        let work = Work::begin(self, on, volume).await?;
-        let found = work.find_own().await?;
-        match (volume.protocol, found) {
-            (Protocol::NFS, _) => work.unexport_nfs().await,
-            (Protocol::CephFS, Some(found)) => work.unexport_native(&found).await,
-            (Protocol::CephFS, None) => Ok(()),
+        let work = self.work(on, volume).await?;
+        match volume.protocol {
+            Protocol::NFS => {
+                let (_, export) = work
+                    .confirmed(both(work.own_notes(), work.locked_export()))
+                    .await?;
+                work.unexport_nfs(export).await
+            }
+            Protocol::CephFS => match work.confirmed(both(work.own_notes(), work.listed())).await? {
+                (Some(notes), listed) => work.unexport_native(&notes, listed).await,
+                (None, _) => Ok(()),
+            },
         }
     }
 
     async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
-        Work::begin(self, on, volume).await?.remove().await
+        let work = self.work(on, volume).await?;
+        match work.confirmed(work.own_notes()).await? {
+            Some(_) => work.remove().await,
+            None => Ok(()),
+        }
     }
 }

@@ -17,9 +17,11 @@ mod nfs;
 #[path = "../../domain/tests/domain/noise.rs"]
 mod noise;
 mod rados;
+mod settings;
 mod subvolume;
 mod work;
 
-pub use backend::{CephBackend, CephSettings, NfsService};
+pub use backend::CephBackend;
 pub use connection::Connections;
 pub use rados::exit;
+pub use settings::{CephSettings, NfsService};

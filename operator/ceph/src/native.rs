@@ -17,9 +17,12 @@ use tokio::{
 use crate::{
     commands::{Authorize, AuthorizedList, ClientEvict, Deauthorize, Place, SessionLs, SubvolumeLs},
     errno::{EINVAL, ENOENT, EPERM, Fault},
-    subvolume::Found,
+    subvolume::Notes,
     work::Work,
 };
+
+/// The identities that are let in, with their levels as Ceph says them.
+pub(crate) type Identities = BTreeMap<String, String>;
 
 /// A level as Ceph says it.
 fn level_name(level: AccessLevel) -> &'static str {
@@ -41,7 +44,7 @@ struct Plan<'a> {
 }
 
 fn plan<'a>(
-    listed: &'a BTreeMap<String, String>,
+    listed: &'a Identities,
     wanted: &BTreeMap<&'a str, AccessLevel>,
     to_cut: &'a BTreeSet<String>,
 ) -> Plan<'a> {
@@ -66,34 +69,39 @@ fn plan<'a>(
     plan
 }
 
-impl Work<'_> {
-    pub(crate) async fn look_native(&self, found: &Found) -> Result<Export> {
-        let listed = self.authorized().await?;
-        let mut intact = found.to_cut.is_empty();
-        let mut access = Access::new();
-        for (identity, level) in listed {
-            let level = match &*level {
-                "rw" => AccessLevel::ReadWrite,
-                "r" => AccessLevel::ReadOnly,
-                _ => {
-                    intact = false;
-                    continue;
-                }
-            };
-            access.push(Grant {
-                client: Client::CephX(identity),
-                level,
-                squash: Squash::default(),
-            });
-        }
-        Ok(Export::Ours {
-            pseudo_path: None,
-            access,
-            intact,
-        })
+/// What is listed, for whoever looks.
+pub(crate) fn export(listed: Identities, notes: &Notes) -> Export {
+    let mut intact = notes.to_cut.is_empty();
+    let mut access = Access::new();
+    for (identity, level) in listed {
+        let level = match &*level {
+            "rw" => AccessLevel::ReadWrite,
+            "r" => AccessLevel::ReadOnly,
+            _ => {
+                intact = false;
+                continue;
+            }
+        };
+        access.push(Grant {
+            client: Client::CephX(identity),
+            level,
+            squash: Squash::default(),
+        });
     }
+    Export::Ours {
+        pseudo_path: None,
+        access,
+        intact,
+    }
+}
 
-    pub(crate) async fn export_native(&self, found: &Found, access: &Access) -> Result<Vec<Applied>> {
+impl Work<'_> {
+    pub(crate) async fn export_native(
+        &self,
+        notes: &Notes,
+        listed: &Identities,
+        access: &Access,
+    ) -> Result<Vec<Applied>> {
         let wanted: BTreeMap<&str, AccessLevel> = access
             .iter()
             .filter_map(|grant| match &grant.client {
@@ -101,10 +109,9 @@ impl Work<'_> {
                 Client::Ip(_) => None,
             })
             .collect();
-        let listed = self.authorized().await?;
-        let plan = plan(&listed, &wanted, &found.to_cut);
+        let plan = plan(listed, &wanted, &notes.to_cut);
         let mut cut: BTreeSet<String> = plan.cut.iter().copied().map(str::to_owned).collect();
-        if cut != found.to_cut {
+        if cut != notes.to_cut {
             self.note_to_cut(&cut).await?;
         }
         for identity in &plan.deny {
@@ -142,49 +149,54 @@ impl Work<'_> {
         }
 
         if !cut.is_empty() {
-            self.cut_off(&cut, &found.path).await?;
+            self.cut_off(&cut).await?;
             self.forget_to_cut().await?;
         }
         if !plan.allow.is_empty() || !plan.deny.is_empty() {
-            confirm(&mut applied, access, &self.authorized().await?);
+            confirm(&mut applied, access, &self.listed().await?);
         }
         Ok(applied)
     }
 
-    pub(crate) async fn native_key(&self, identity: &str, level: AccessLevel) -> Result<Key> {
-        self.find_own().await?.ok_or(Error::NotFound)?;
-        if self.authorized().await?.get(identity).map(String::as_str) != Some(level_name(level)) {
+    pub(crate) async fn native_key(
+        &self,
+        listed: &Identities,
+        identity: &str,
+        level: AccessLevel,
+    ) -> Result<Key> {
+        if listed.get(identity).map(String::as_str) != Some(level_name(level)) {
             return Err(Error::Failed("the client is not let in with this level".into()));
         }
         // To authorize again what is authorized changes nothing and answers the key.
         self.authorize(identity, level).await
     }
 
-    pub(crate) async fn unexport_native(&self, found: &Found) -> Result<()> {
-        let mut cut: BTreeSet<String> = self.authorized().await?.into_keys().collect();
-        cut.extend(found.to_cut.iter().cloned());
+    pub(crate) async fn unexport_native(&self, notes: &Notes, listed: Identities) -> Result<()> {
+        let mut cut: BTreeSet<String> = listed.into_keys().collect();
+        cut.extend(notes.to_cut.iter().cloned());
         if cut.is_empty() {
             return Ok(());
         }
-        if cut != found.to_cut {
+        if cut != notes.to_cut {
             self.note_to_cut(&cut).await?;
         }
         for identity in &cut {
             self.deauthorize(identity).await?;
         }
-        self.cut_off(&cut, &found.path).await?;
+        self.cut_off(&cut).await?;
         self.forget_to_cut().await
     }
 
-    async fn authorized(&self) -> Result<BTreeMap<String, String>> {
-        self.call
-            .run(&AuthorizedList { place: self.place() })
-            .await
-            .map_err(not_found)
+    /// Who is let in; nobody, to what is not there.
+    pub(crate) async fn listed(&self) -> Result<Identities> {
+        match self.call.run(&AuthorizedList { place: self.place() }).await {
+            Err(fault) if fault.errno() == Some(ENOENT) => Ok(Identities::new()),
+            answer => Ok(answer?),
+        }
     }
 
     async fn identity_lock(&self, identity: &str) -> Result<OwnedMutexGuard<()>> {
-        let lock = self.backend.connections.identity_lock(&self.on.fsid, identity);
+        let lock = self.connections.identity_lock(&self.on.fsid, identity);
         timeout_at(self.call.ends, lock.lock_owned())
             .await
             .map_err(|_| Error::Failed("the identity's other shares took all the time".into()))
@@ -237,11 +249,11 @@ impl Work<'_> {
         let begun = Instant::now();
         let list = SubvolumeLs {
             vol_name: self.fs_name(),
-            group_name: &self.backend.settings.subvolume_group,
+            group_name: &self.settings.subvolume_group,
         };
         for other in self.call.run(&list).await? {
             // To cut off whoever is to be cut off matters more.
-            if begun.elapsed() > self.backend.settings.command_timeout {
+            if begun.elapsed() > self.settings.command_timeout {
                 tracing::warn!("an identity that lost one share was not found on another in time");
                 return Ok(());
             }
@@ -277,7 +289,8 @@ impl Work<'_> {
 
     /// Ends every session of these identities whose root is the path or below it: `fs subvolume evict` misses the
     /// clients that mounted a directory below.
-    async fn cut_off(&self, identities: &BTreeSet<String>, path: &str) -> Result<()> {
+    async fn cut_off(&self, identities: &BTreeSet<String>) -> Result<()> {
+        let path = &self.data().await?.ok_or(Error::NotFound)?.path;
         for _ in 0..3 {
             // Anew each time: ranks move.
             let servers = self.fs().await?.metadata_servers().map_err(|rank| {
@@ -330,7 +343,7 @@ fn not_found(fault: Fault) -> Error {
 }
 
 /// What was said to be in force has to be seen there.
-fn confirm(applied: &mut [Applied], access: &Access, listed: &BTreeMap<String, String>) {
+fn confirm(applied: &mut [Applied], access: &Access, listed: &Identities) {
     for (applied, grant) in applied.iter_mut().zip(access) {
         let Client::CephX(identity) = &grant.client else {
             continue;
@@ -348,7 +361,7 @@ fn confirm(applied: &mut [Applied], access: &Access, listed: &BTreeMap<String, S
 mod tests {
     use super::*;
 
-    fn listed(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    fn listed(entries: &[(&str, &str)]) -> Identities {
         entries
             .iter()
             .map(|(identity, level)| ((*identity).to_owned(), (*level).to_owned()))

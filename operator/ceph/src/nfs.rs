@@ -12,15 +12,21 @@ use shoal_domain::{
 use tokio::{sync::OwnedMutexGuard, time::timeout_at};
 
 use crate::{
-    backend::NfsService,
     commands::{NfsExportApply, NfsExportInfo, NfsExportRm},
     errno::{ENOENT, Fault},
-    subvolume::Found,
+    settings::NfsService,
+    subvolume::Data,
     work::Work,
 };
 
 /// An export as `nfs export info` says it.
-type Document = Map<String, Value>;
+pub(crate) type Document = Map<String, Value>;
+
+/// The share's own export, if it is there, and the lock under which alone it is changed.
+pub(crate) struct Locked {
+    there: Option<Document>,
+    _lock: OwnedMutexGuard<()>,
+}
 
 /// Sets everything that decides who may do what, and leaves the rest byte for byte: another id, path, file system or
 /// user in it would restart the whole NFS service.
@@ -155,7 +161,7 @@ impl Work<'_> {
     }
 
     fn nfs(&self) -> Result<&NfsService> {
-        let nfs = self.backend.settings.nfs.as_ref();
+        let nfs = self.settings.nfs.as_ref();
         nfs.ok_or_else(|| Error::Refused("the backend has no NFS cluster (spec.ceph.nfs)".into()))
     }
 
@@ -165,7 +171,8 @@ impl Work<'_> {
         fs_of(document) == Some(self.fs_name()) && self.is_own_path(path_of(document))
     }
 
-    async fn export_document(&self) -> Result<Option<Document>> {
+    /// The export at our pseudo path, whosever it is.
+    pub(crate) async fn export_document(&self) -> Result<Option<Document>> {
         let cluster_id = &self.nfs()?.cluster_id;
         let info = NfsExportInfo {
             cluster_id,
@@ -176,7 +183,7 @@ impl Work<'_> {
 
     /// Module nfs says -2 of an unknown cluster alone: an unknown export is no error to it.
     fn no_cluster(&self, fault: Fault) -> Error {
-        match (fault.errno(), &self.backend.settings.nfs) {
+        match (fault.errno(), &self.settings.nfs) {
             (Some(ENOENT), Some(nfs)) => Error::NfsClusterNotFound(nfs.cluster_id.clone()),
             _ => fault.into(),
         }
@@ -193,37 +200,44 @@ impl Work<'_> {
         }
     }
 
-    async fn lock(&self) -> Result<OwnedMutexGuard<()>> {
-        let lock = self
-            .backend
-            .connections
-            .nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
-        timeout_at(self.call.ends, lock.lock_owned())
+    /// The same, locked before it is looked at.
+    pub(crate) async fn locked_export(&self) -> Result<Locked> {
+        let lock = self.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
+        let lock = timeout_at(self.call.ends, lock.lock_owned())
             .await
-            .map_err(|_| Error::Failed("other exports took all the time".into()))
+            .map_err(|_| Error::Failed("other exports took all the time".into()))?;
+        Ok(Locked {
+            there: self.own_export().await?,
+            _lock: lock,
+        })
     }
 
-    pub(crate) async fn look_nfs(&self, found: Option<&Found>) -> Result<Export> {
-        Ok(match self.export_document().await? {
+    /// What is exported to whom, for whoever looks.
+    pub(crate) fn nfs_export(&self, document: Option<&Document>, data: Option<&Data>) -> Export {
+        match document {
             None => Export::Absent,
-            Some(document) if self.is_ours(&document) => {
-                let (access, intact) = access_of(&document);
-                let intact = intact && found.is_none_or(|found| path_of(&document) == found.path);
+            Some(document) if self.is_ours(document) => {
+                let (access, intact) = access_of(document);
+                let intact = intact && data.is_none_or(|data| path_of(document) == data.path);
                 Export::Ours {
                     pseudo_path: Some(self.pseudo_path()),
                     access,
                     intact,
                 }
             }
-            Some(document) => Export::Taken(holder_of(&document)),
-        })
+            Some(document) => Export::Taken(holder_of(document)),
+        }
     }
 
-    pub(crate) async fn export_nfs(&self, found: &Found, access: &Access) -> Result<Vec<Applied>> {
-        let _lock = self.lock().await?;
-        let there = self.own_export().await?;
-        let wanted = match &there {
-            Some(there) if path_of(there) == found.path => {
+    pub(crate) async fn export_nfs(
+        &self,
+        export: Locked,
+        data: &Data,
+        access: &Access,
+    ) -> Result<Vec<Applied>> {
+        let there = &export.there;
+        let wanted = match there {
+            Some(there) if path_of(there) == data.path => {
                 let mut wanted = there.clone();
                 set_access(&mut wanted, access);
                 wanted
@@ -232,9 +246,9 @@ impl Work<'_> {
                 // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
                 // restart the service.
                 self.remove_export().await?;
-                new_document(&self.pseudo_path(), self.fs_name(), &found.path, access)
+                new_document(&self.pseudo_path(), self.fs_name(), &data.path, access)
             }
-            None => new_document(&self.pseudo_path(), self.fs_name(), &found.path, access),
+            None => new_document(&self.pseudo_path(), self.fs_name(), &data.path, access),
         };
         if there.as_ref() == Some(&wanted) {
             return Ok(outcomes(access, &wanted));
@@ -263,9 +277,8 @@ impl Work<'_> {
         }
     }
 
-    pub(crate) async fn unexport_nfs(&self) -> Result<()> {
-        let _lock = self.lock().await?;
-        if self.own_export().await?.is_some() {
+    pub(crate) async fn unexport_nfs(&self, export: Locked) -> Result<()> {
+        if export.there.is_some() {
             self.remove_export().await?;
         }
         Ok(())

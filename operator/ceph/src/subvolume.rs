@@ -14,38 +14,59 @@ use crate::{
         SubvolumeRm,
     },
     errno::{EINVAL, ENOENT, ENOTEMPTY},
-    work::Work,
+    work::{Work, both},
 };
 
 /// A subvolume of our name.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub tag: Tag,
+    pub data: Data,
+    pub notes: Notes,
+}
+
+/// Its data.
+#[derive(Debug)]
+pub(crate) struct Data {
     pub path: String,
     pub quota: Option<u64>,
     pub used: u64,
+}
+
+/// What Shoal has written at it.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    pub tag: Tag,
     /// Identities that were to be cut off when we were interrupted.
     pub to_cut: BTreeSet<String>,
 }
 
-/// Where [`Found::to_cut`] is kept, as a JSON list. That an identity has lost its capabilities does not end the sessions
+/// Where [`Notes::to_cut`] is kept, as a JSON list. That an identity has lost its capabilities does not end the sessions
 /// it has, and nothing else at Ceph tells that they had to be ended.
 const TO_CUT: &str = "shoal.storage/evict";
 
+/// Reads. On the storage that was recorded "no such" is only said of the subvolume (or its group) itself.
 impl Work<'_> {
-    /// The subvolume, if it is there: on the storage that was recorded, so that "no such" is only said of the subvolume
-    /// (or its group) itself.
+    /// The subvolume, if it is there.
     pub(crate) async fn find(&self) -> Result<Option<Found>> {
+        let (data, notes) = both(self.data(), self.notes()).await?;
+        Ok(data.zip(notes).map(|(data, notes)| Found { data, notes }))
+    }
+
+    /// Its data, if it is there.
+    pub(crate) async fn data(&self) -> Result<Option<Data>> {
         let info = match self.call.run(&SubvolumeInfo { place: self.place() }).await {
             Ok(info) => info,
             Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
             Err(fault) => return Err(fault.into()),
         };
-        let quota = info.quota();
+        let (quota, used) = (info.quota(), info.bytes_used);
         // Without a path only snapshots are left of it.
-        let Some(path) = info.path.filter(|path| !path.is_empty()) else {
-            return Ok(None);
-        };
+        let path = info.path.filter(|path| !path.is_empty());
+        Ok(path.map(|path| Data { path, quota, used }))
+    }
+
+    /// What is written at it, if it is there.
+    async fn notes(&self) -> Result<Option<Notes>> {
         let metadata = match self.call.run(&MetadataLs { place: self.place() }).await {
             Ok(metadata) => metadata,
             Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
@@ -59,20 +80,23 @@ impl Work<'_> {
             .get(TO_CUT)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
-        Ok(Some(Found {
-            tag,
-            path,
-            quota,
-            used: info.bytes_used,
-            to_cut,
-        }))
+        Ok(Some(Notes { tag, to_cut }))
+    }
+
+    /// The same of the share's own; an error if what is there is another's.
+    pub(crate) async fn own_notes(&self) -> Result<Option<Notes>> {
+        let notes = self.notes().await?;
+        if let Some(notes) = &notes {
+            self.check_owner(&notes.tag)?;
+        }
+        Ok(notes)
     }
 
     /// The share's own subvolume, if it is there; an error if what is there is another's.
     pub(crate) async fn find_own(&self) -> Result<Option<Found>> {
         let found = self.find().await?;
         if let Some(found) = &found {
-            self.check_owner(&found.tag)?;
+            self.check_owner(&found.notes.tag)?;
         }
         Ok(found)
     }
@@ -93,40 +117,53 @@ impl Work<'_> {
 
     pub(crate) fn volume(&self, found: Found, export: Export) -> Volume {
         Volume {
-            tag: found.tag,
+            tag: found.notes.tag,
             handle: self.handle(),
-            path: found.path,
-            size_bytes: found.quota,
-            used_bytes: found.used,
+            path: found.data.path,
+            size_bytes: found.data.quota,
+            used_bytes: found.data.used,
             export,
         }
     }
+}
 
-    pub(crate) async fn create(&self, new: &NewVolume) -> Result<Found> {
-        match self.find_own().await? {
-            Some(found) if found.tag != Tag::Absent => return Ok(found),
-            // Made and not tagged by an earlier call. Never made again: that would reset its mode and quota.
-            Some(_) => {}
-            None => self.make(new).await?,
+/// Effects, each on what was just read.
+impl Work<'_> {
+    pub(crate) async fn create(&self, there: Option<Notes>, new: &NewVolume) -> Result<Found> {
+        if there.is_none() {
+            self.make(new).await?;
         }
+        let notes = async {
+            match there {
+                Some(notes) if notes.tag != Tag::Absent => Ok(notes),
+                // Made and not tagged by an earlier call is never made again: that would reset its mode and quota.
+                _ => self.tag().await,
+            }
+        };
+        let (notes, data) = both(notes, self.data()).await?;
+        let data = data.ok_or(Error::NotFound)?;
+        Ok(Found { data, notes })
+    }
+
+    async fn tag(&self) -> Result<Notes> {
         let tag = MetadataSet {
             place: self.place(),
             key_name: Owner::METADATA_KEY,
             value: self.volume.owner.to_tag(),
         };
         self.call.run(&tag).await?;
-        let found = self.find_own().await?.ok_or(Error::NotFound)?;
-        if found.tag == Tag::Absent {
+        let notes = self.own_notes().await?.ok_or(Error::NotFound)?;
+        if notes.tag == Tag::Absent {
             return Err(Error::NotUnderstood(format!(
                 "subvolume {} has not kept its owner tag",
                 self.handle()
             )));
         }
-        Ok(found)
+        Ok(notes)
     }
 
     async fn make(&self, new: &NewVolume) -> Result<()> {
-        let settings = &self.backend.settings;
+        let settings = self.settings;
         let create = SubvolumeCreate {
             place: self.place(),
             size: new.size_bytes,
@@ -153,14 +190,13 @@ impl Work<'_> {
         Ok(self.call.run(&create).await?)
     }
 
-    pub(crate) async fn resize(&self, size_bytes: u64) -> Result<()> {
-        let found = self.find_own().await?.ok_or(Error::NotFound)?;
-        if found.quota == Some(size_bytes) {
+    pub(crate) async fn resize(&self, data: &Data, size_bytes: u64) -> Result<()> {
+        if data.quota == Some(size_bytes) {
             return Ok(());
         }
         let below_used = |used: u64| Error::BelowUsed { used_bytes: used };
-        if size_bytes < found.used {
-            return Err(below_used(found.used));
+        if size_bytes < data.used {
+            return Err(below_used(data.used));
         }
         let resize = SubvolumeResize {
             place: self.place(),
@@ -174,8 +210,8 @@ impl Work<'_> {
         match fault.errno() {
             Some(ENOENT) => Err(Error::NotFound),
             // More may have been written to it since we looked.
-            Some(EINVAL) => match self.find_own().await? {
-                Some(found) if size_bytes < found.used => Err(below_used(found.used)),
+            Some(EINVAL) => match self.data().await? {
+                Some(data) if size_bytes < data.used => Err(below_used(data.used)),
                 _ => Err(fault.into()),
             },
             _ => Err(fault.into()),
@@ -183,9 +219,6 @@ impl Work<'_> {
     }
 
     pub(crate) async fn remove(&self) -> Result<()> {
-        let Some(_) = self.find_own().await? else {
-            return Ok(());
-        };
         match self.call.run(&SubvolumeRm { place: self.place() }).await {
             Ok(()) => Ok(()),
             Err(fault) => match fault.errno() {

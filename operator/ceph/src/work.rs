@@ -1,71 +1,70 @@
 //! One method's work on one share: the storage is the one that was recorded, and the names follow from the uid.
 
 use shoal_backend::{Error, Result};
-use shoal_domain::{
-    identity::Identity,
-    owner,
-    volume::{Volume, VolumeRef},
-};
+use shoal_domain::{identity::Identity, owner, volume::VolumeRef};
 
 use crate::{
-    backend::CephBackend,
     commands::{FsGet, FsGetReply, Place},
-    connection::Call,
+    connection::{Call, Connections},
     errno::ENOENT,
-    subvolume::Found,
+    settings::CephSettings,
 };
 
 pub(crate) struct Work<'a> {
-    pub backend: &'a CephBackend,
+    pub settings: &'a CephSettings,
+    pub connections: &'a Connections,
     pub call: Call,
     pub on: &'a Identity,
     pub volume: &'a VolumeRef,
     /// The subvolume's name.
-    pub name: String,
+    name: String,
 }
 
 impl<'a> Work<'a> {
-    /// Begins it, if the storage is still the one that was recorded.
-    pub(crate) async fn begin(
-        backend: &'a CephBackend,
+    pub(crate) fn new(
+        settings: &'a CephSettings,
+        connections: &'a Connections,
+        call: Call,
         on: &'a Identity,
         volume: &'a VolumeRef,
-    ) -> Result<Self> {
-        let call = backend.begin().await?;
-        let name = owner::subvolume_name(&volume.owner.uid);
-        let work = Self {
-            backend,
+    ) -> Self {
+        Self {
+            settings,
+            connections,
             call,
             on,
             volume,
-            name,
-        };
-        let (found, _) = backend.identity(&work.call).await?;
-        if found == *on {
-            Ok(work)
-        } else {
-            Err(Error::Replaced {
-                expected: name_of(on),
-                found: name_of(&found),
-            })
+            name: owner::subvolume_name(&volume.owner.uid),
         }
     }
 
+    /// What was read, if the storage is still the one that was recorded: asked side by side. Every method begins with it.
+    pub(crate) async fn confirmed<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
+        let (storage, read) = tokio::join!(self.check_storage(), read);
+        storage?;
+        read
+    }
+
+    async fn check_storage(&self) -> Result<()> {
+        let (found, _) = identity(&self.call, self.fs_name()).await?;
+        expect(self.on, &found)
+    }
+
     pub(crate) fn fs_name(&self) -> &str {
-        &self.backend.settings.filesystem
+        &self.settings.filesystem
     }
 
     pub(crate) fn place(&self) -> Place<'_> {
         Place {
-            vol_name: &self.backend.settings.filesystem,
-            group_name: &self.backend.settings.subvolume_group,
+            vol_name: &self.settings.filesystem,
+            group_name: &self.settings.subvolume_group,
             sub_name: &self.name,
         }
     }
 
     /// `group/subvolume`.
     pub(crate) fn handle(&self) -> String {
-        format!("{}/{}", self.backend.settings.subvolume_group, self.name)
+        format!("{}/{}", self.settings.subvolume_group, self.name)
     }
 
     /// Whether a path of our file system is, or was, the data of a subvolume of our name.
@@ -80,16 +79,45 @@ impl<'a> Work<'a> {
     pub(crate) async fn fs(&self) -> Result<FsGetReply> {
         fs(&self.call, self.fs_name()).await
     }
+}
 
-    /// What is there, for the caller.
-    pub(crate) async fn volume_of(&self, found: Found) -> Result<Volume> {
-        let export = self.look_at_export(Some(&found)).await?;
-        Ok(self.volume(found, export))
+/// Does two things side by side, each to its end: a command that nobody waits for counts as given up, and holds up all
+/// others.
+pub(crate) async fn both<A, B, E>(
+    one: impl Future<Output = std::result::Result<A, E>>,
+    other: impl Future<Output = std::result::Result<B, E>>,
+) -> std::result::Result<(A, B), E> {
+    let (one, other) = tokio::join!(one, other);
+    Ok((one?, other?))
+}
+
+/// Which storage answers now, and its file system.
+pub(crate) async fn identity(call: &Call, fs_name: &str) -> Result<(Identity, FsGetReply)> {
+    let fs = fs(call, fs_name).await?;
+    Ok((
+        Identity {
+            fsid: call.fsid()?,
+            fs_name: fs_name.to_owned(),
+            fs_id: fs.id,
+        },
+        fs,
+    ))
+}
+
+/// That the storage is the one that was recorded.
+pub(crate) fn expect(recorded: &Identity, found: &Identity) -> Result<()> {
+    if found == recorded {
+        Ok(())
+    } else {
+        Err(Error::Replaced {
+            expected: name_of(recorded),
+            found: name_of(found),
+        })
     }
 }
 
 /// The file system, or that there is none of its name.
-pub(crate) async fn fs(call: &Call, name: &str) -> Result<FsGetReply> {
+async fn fs(call: &Call, name: &str) -> Result<FsGetReply> {
     call.run(&FsGet { fs_name: name })
         .await
         .map_err(|fault| match fault.errno() {

@@ -83,5 +83,6 @@ impl Kind for ShareBackends {
 
 async fn describe(ctx: &Context, object: &ShareBackend) -> Result<Description, Error> {
     let backend = ctx.backends.connect(&ctx.client, object).await?;
-    Ok(backend.describe().await?)
+    let recorded = object.status.as_ref().and_then(share_backend::recorded);
+    Ok(backend.describe(recorded.as_ref()).await?)
 }

@@ -103,7 +103,7 @@ scenarios! {
 // ---- itself
 
 async fn describes_itself(s: &Stage<'_>) -> Hand<()> {
-    let said = s.backend().describe().await.map_err(wrong("describe"))?;
+    let said = s.backend().describe(None).await.map_err(wrong("describe"))?;
     ensure!(
         said.identity == s.on,
         "describe: {:?}, and before {:?}",
@@ -111,6 +111,12 @@ async fn describes_itself(s: &Stage<'_>) -> Hand<()> {
         s.on
     );
     ensure!(!said.identity.fsid.is_empty(), "describe: no fsid");
+    let again = s
+        .backend()
+        .describe(Some(&s.on))
+        .await
+        .map_err(wrong("describe again"))?;
+    ensure!(again.identity == s.on, "describe again: {:?}", again.identity);
     ensure!(!said.protocols.is_empty(), "describe: no protocol");
     let serves_nfs = said.protocols.contains(&Protocol::NFS);
     ensure!(serves_nfs != said.nfs_endpoints.is_empty(), "describe: {said:?}");
@@ -447,6 +453,7 @@ async fn another_storage_is_left_alone(s: &Stage<'_>) -> Hand<()> {
                 matches!(error, Error::Replaced { .. })
             })
         };
+        refused("describe", backend.describe(Some(&on)).await.map(drop))?;
         refused("look", backend.look(&on, &volume).await.map(drop))?;
         refused(
             "look for what is not there",
@@ -895,7 +902,7 @@ async fn identity_of_another_file_system_is_refused(s: &Stage<'_>) -> Hand<()> {
         return super::missing("sibling");
     };
     let on = sibling
-        .describe()
+        .describe(None)
         .await
         .map_err(wrong("describe the sibling"))?
         .identity;

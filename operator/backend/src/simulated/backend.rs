@@ -692,9 +692,12 @@ impl Backend for Simulated {
         self.settings.deadline
     }
 
-    async fn describe(&self) -> Result<Description> {
-        // Whatever answers is what it is.
-        let on = self.cluster.access(|world, _| world.identity(&self.fs_name))?;
+    async fn describe(&self, recorded: Option<&Identity>) -> Result<Description> {
+        let on = match recorded {
+            Some(recorded) => recorded.clone(),
+            // Whatever answers is what it is.
+            None => self.cluster.access(|world, _| world.identity(&self.fs_name))?,
+        };
         let call = self.begin(Operation::Describe, &on, "")?;
         let result = self.describe_in(&call).await;
         self.end(call, Module::Monitors, result).await

@@ -300,7 +300,7 @@ impl One {
     async fn new(protocol: Protocol) -> Self {
         let cluster = Cluster::new(7);
         let backend = Simulated::new(&cluster, FS, Settings::default()).unwrap();
-        let on = backend.describe().await.unwrap().identity;
+        let on = backend.describe(None).await.unwrap().identity;
         Self {
             cluster,
             backend,
@@ -367,7 +367,7 @@ async fn every_method_can_be_told_to_fail() {
             .unwrap();
         let (on, volume) = (&one.on, &one.volume);
         let answer = match operation {
-            Operation::Describe => one.backend.describe().await.map(drop),
+            Operation::Describe => one.backend.describe(None).await.map(drop),
             Operation::Look => one.backend.look(on, volume).await.map(drop),
             Operation::Create => one.backend.create(on, volume, &new(100)).await.map(drop),
             Operation::Resize => one.backend.resize(on, volume, 100).await,
@@ -531,7 +531,7 @@ async fn latency_and_random_failures_are_as_set() {
     };
     let backend = Simulated::new(&cluster, FS, settings).unwrap();
     let on = loop {
-        if let Ok(description) = backend.describe().await {
+        if let Ok(description) = backend.describe(None).await {
             break description.identity;
         }
     };
@@ -566,7 +566,7 @@ async fn trouble_and_replacement_are_told() {
         .set_trouble(Some(Trouble::CredentialsRefused))
         .unwrap();
     assert!(matches!(
-        one.backend.describe().await,
+        one.backend.describe(None).await,
         Err(Error::CredentialsRefused(_))
     ));
     one.cluster.set_trouble(None).unwrap();
@@ -574,7 +574,7 @@ async fn trouble_and_replacement_are_told() {
     one.cluster.set_nfs_endpoints(None).unwrap();
     assert!(matches!(one.look().await, Err(Error::NfsClusterNotFound(_))));
     assert_eq!(
-        one.backend.describe().await.unwrap().protocols,
+        one.backend.describe(None).await.unwrap().protocols,
         [Protocol::CephFS]
     );
     one.cluster
@@ -593,10 +593,10 @@ async fn trouble_and_replacement_are_told() {
 async fn capacity_is_what_is_not_used() {
     let one = One::made(Protocol::NFS).await;
     one.cluster.set_used(FS, "u", 60).unwrap();
-    let said = one.backend.describe().await.unwrap();
+    let said = one.backend.describe(None).await.unwrap();
     assert_eq!(said.total_bytes.unwrap() - said.free_bytes.unwrap(), 60);
     one.backend.remove(&one.on, &one.volume).await.unwrap();
-    let said = one.backend.describe().await.unwrap();
+    let said = one.backend.describe(None).await.unwrap();
     assert_eq!(said.total_bytes, said.free_bytes);
 }
 
@@ -663,7 +663,7 @@ async fn a_state_file_survives_and_is_shared() {
     let file = folder.path().join("state.json");
     let first = Cluster::with_state_file(&file, 1).unwrap();
     let backend = Simulated::new(&first, FS, Settings::default()).unwrap();
-    let on = backend.describe().await.unwrap().identity;
+    let on = backend.describe(None).await.unwrap().identity;
     let volume = volume("u", Protocol::CephFS);
     backend.create(&on, &volume, &new(100)).await.unwrap();
     let grant = cephx("alice", AccessLevel::ReadWrite);
@@ -855,7 +855,7 @@ proptest! {
             let cluster = Cluster::new(seed);
             let settings = Settings { latency: Duration::from_millis(latency), ..Settings::default() };
             let mut backend = Simulated::new(&cluster, FS, settings.clone()).unwrap();
-            let on = backend.describe().await.unwrap().identity;
+            let on = backend.describe(None).await.unwrap().identity;
             cluster.script(faults).unwrap();
             let mut wishes = vec![Wish { size: 1, access: Vec::new(), present: false }; 4];
             for (step, (n, wish)) in story.into_iter().enumerate() {
