@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use shoal_backend::simulated::{Cluster, Entry, HeldShare, Holdings, Operation as Method, What};
+use shoal_backend::simulated::{Cluster, Entry, HeldShare, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
     AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareBackend, Squash,
     condition::{reasons, types},
@@ -226,7 +226,7 @@ impl Checker {
             {
                 continue;
             }
-            for client in held.clients.iter().filter_map(|c| c.to_grant()) {
+            for client in held.clients.iter().filter_map(NfsClient::to_grant) {
                 self.is_let_in_by_a_rule(share, &rules, &client.client);
             }
         }

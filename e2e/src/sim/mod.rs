@@ -7,6 +7,8 @@ pub mod plan;
 mod replica;
 mod run;
 mod shrink;
+#[cfg(test)]
+mod tests;
 mod user;
 mod wire;
 

@@ -47,7 +47,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that a method of the storage takes.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 /// How often shares are compared with their backend: more often than by default, or runs would be long.
-const RESYNC: Duration = Duration::from_secs(60);
+const RESYNC: Duration = Duration::from_mins(1);
 /// Passes of one kind at the same time.
 const MOST_PASSES: usize = 8;
 /// What the clocks say at the start of a run.

@@ -55,7 +55,7 @@ pub fn run(plan: &Plan) -> Outcome {
         .start_paused(true)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(async { Run::new(plan).await.play().await }),
+        Ok(runtime) => runtime.block_on(async { Run::new(plan).play().await }),
         Err(error) => panic!("no runtime: {error}"),
     }
 }
@@ -82,7 +82,7 @@ struct Replica {
 }
 
 impl<'a> Run<'a> {
-    async fn new(plan: &'a Plan) -> Self {
+    fn new(plan: &'a Plan) -> Self {
         let began = Instant::now();
         let server = ApiServer::new(Options {
             seed: plan.seed,
