@@ -304,6 +304,8 @@ pub enum Hand {
     Deauthorize,
     /// Its tag is taken off.
     Untag,
+    /// It gets another owner's tag.
+    Retag,
     /// It is removed with its data.
     DeleteSubvolume,
 }
@@ -504,6 +506,7 @@ fn fault(rng: &mut SmallRng) -> Fault {
                     Hand::Quota,
                     Hand::Deauthorize,
                     Hand::Untag,
+                    Hand::Retag,
                     Hand::DeleteSubvolume,
                 ],
             ),
