@@ -52,6 +52,8 @@ struct Inner {
     /// Who took or renewed the Lease last, and when the server stored that.
     lease: Mutex<(String, Option<Instant>)>,
     by_hand: Mutex<ByHand>,
+    /// Calls that write and have not been answered: by whom, and the share's uid.
+    under_way: Mutex<BTreeSet<(String, String)>>,
     found: Mutex<Option<Violation>>,
     changed: Notify,
 }
@@ -61,8 +63,14 @@ struct Inner {
 pub struct ByHand {
     /// Shares whose subvolume was deleted, by uid.
     pub deleted: BTreeSet<String>,
+    /// Those of them whose data was there before.
+    lost: BTreeSet<String>,
     /// Shares whose clients were changed, by uid, until the next time all is at rest.
     pub clients: BTreeSet<String>,
+    /// Shares whose subvolume has another owner's tag, by uid.
+    pub foreign: BTreeSet<String>,
+    /// Calls that were under way when it got it.
+    too_late: BTreeSet<(String, String)>,
 }
 
 impl Checker {
@@ -73,6 +81,7 @@ impl Checker {
             began,
             lease: Mutex::default(),
             by_hand: Mutex::default(),
+            under_way: Mutex::default(),
             found: Mutex::default(),
             changed: Notify::new(),
         }));
@@ -91,6 +100,27 @@ impl Checker {
     /// What was done by hand.
     pub fn by_hand(&self) -> parking_lot::MutexGuard<'_, ByHand> {
         self.0.by_hand.lock()
+    }
+
+    /// Notes that a subvolume has got another owner's tag. Calls under way may have looked before.
+    pub fn is_anothers(&self, uid: &str) {
+        let under_way = self.0.under_way.lock().clone();
+        let mut by_hand = self.by_hand();
+        by_hand.foreign.insert(uid.to_owned());
+        by_hand
+            .too_late
+            .extend(under_way.into_iter().filter(|(_, of)| of == uid));
+    }
+
+    /// Notes that a subvolume was deleted, and whether its Share said that it was there.
+    pub fn is_deleted(&self, uid: &str, is_provisioned: bool) {
+        let is_worked_on = self.0.under_way.lock().iter().any(|(_, of)| of == uid);
+        let mut by_hand = self.by_hand();
+        by_hand.foreign.remove(uid);
+        by_hand.deleted.insert(uid.to_owned());
+        if is_provisioned && !is_worked_on {
+            by_hand.lost.insert(uid.to_owned());
+        }
     }
 
     /// Notes a violation; the first counts.
@@ -116,6 +146,7 @@ impl Checker {
     fn on_api(&self, call: &Call) {
         if call.resource == "leases" && call.stored {
             *self.0.lease.lock() = (call.caller.clone(), Some(Instant::now()));
+            self.released_at_rest(&call.caller);
         }
         if call.resource == "shares" || call.resource == "shareaccessrules" {
             self.0.changed.notify_one();
@@ -124,17 +155,58 @@ impl Checker {
 
     fn on_storage(&self, entry: &Entry) {
         let writes = !matches!(entry.operation, Method::Describe | Method::Look);
+        let call = || (entry.by.clone(), entry.uid.clone());
         match entry.what {
-            What::Called if writes => self.only_the_leader_acts(entry),
-            What::Effect { command, .. } => {
+            What::Called if writes => {
+                self.0.under_way.lock().insert(call());
+                self.by_hand().too_late.remove(&call());
+                self.only_the_leader_acts(entry);
+            }
+            What::Answered(_) if writes => {
+                self.0.under_way.lock().remove(&call());
+            }
+            What::Effect { command, late } => {
                 self.0.changed.notify_one();
+                self.not_anothers(entry, command, late);
                 match command {
-                    "subvolume create" => self.created(entry),
+                    "subvolume create" => self.created(entry, late),
                     "subvolume rm" => self.removed(entry),
                     _ => {}
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The Lease is released only with no command in flight.
+    fn released_at_rest(&self, caller: &str) {
+        let leases = self.0.server.objects("leases");
+        if leases
+            .iter()
+            .any(|lease| !text(&lease["spec"]["holderIdentity"]).is_empty())
+        {
+            return;
+        }
+        let under_way = self.0.under_way.lock().clone();
+        if let Some((_, uid)) = under_way.iter().find(|(by, _)| by == caller) {
+            self.violated(
+                "the Lease is released only with no command in flight",
+                format!("{caller} has a call under way for {uid}"),
+            );
+        }
+    }
+
+    /// What is another's is not touched. A command of before may still come, and make it ours again.
+    fn not_anothers(&self, entry: &Entry, command: &str, late: bool) {
+        let mut by_hand = self.by_hand();
+        if !by_hand.foreign.contains(&entry.uid) {
+            return;
+        }
+        let call = (entry.by.clone(), entry.uid.clone());
+        if !late && !by_hand.too_late.contains(&call) {
+            self.violated("what is another's is not touched", format!("{entry:?}"));
+        } else if matches!(command, "subvolume metadata set" | "subvolume rm") {
+            by_hand.foreign.remove(&entry.uid);
         }
     }
 
@@ -153,8 +225,14 @@ impl Checker {
         }
     }
 
-    /// Nothing is created without a stored finalizer and a stored choice.
-    fn created(&self, entry: &Entry) {
+    /// Nothing is created without a stored finalizer and a stored choice, and nothing again that was lost.
+    fn created(&self, entry: &Entry, late: bool) {
+        if !late && self.by_hand().lost.contains(&entry.uid) {
+            self.violated(
+                "a subvolume that was lost is not made again",
+                format!("{entry:?}"),
+            );
+        }
         let share = self.share(&entry.uid);
         let is_recorded = share.as_ref().is_some_and(|share| {
             let status = share.status.clone().unwrap_or_default();
@@ -334,6 +412,14 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
             ],
             None => &[AccessPhase::QueuedToApply],
         };
+        let of_anothers = share
+            .and_then(|share| share.status.as_ref())
+            .and_then(|status| truth(&status.conditions, types::READY))
+            .is_some_and(|ready| ready == (false, reasons::OWNED_BY_ANOTHER));
+        if of_anothers {
+            // Who is let in to what is another's can't be changed.
+            continue;
+        }
         if rule.metadata.deletion_timestamp.is_some()
             || status.observed_generation != rule.metadata.generation
             || !status.phase.is_some_and(|phase| wanted.contains(&phase))
@@ -381,6 +467,16 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, by_hand: &ByHand, cluster_
             continue;
         };
         expected_subvolumes.insert((backend.clone(), subvolume_name(&uid)));
+        if by_hand.foreign.contains(&uid) {
+            ensure!(
+                ready == Some((false, reasons::OWNED_BY_ANOTHER)),
+                "the subvolume of Share {} is another's, and it says {ready:?}",
+                share.name_any()
+            );
+            expected_exports
+                .extend(Some(pseudo_path(&uid)).filter(|path| holdings.exports.contains_key(path)));
+            continue;
+        }
         if share.spec.protocol == Protocol::NFS {
             expected_exports.insert(pseudo_path(&uid));
         }

@@ -283,6 +283,8 @@ pub enum Wrong {
     Lost,
     /// Served after so many milliseconds.
     Slow(u64),
+    /// Served, and answered after so many milliseconds.
+    LateReply(u64),
 }
 
 /// What is done to a share's storage by hand.
@@ -302,6 +304,8 @@ pub enum Hand {
     Deauthorize,
     /// Its tag is taken off.
     Untag,
+    /// It gets another owner's tag.
+    Retag,
     /// It is removed with its data.
     DeleteSubvolume,
 }
@@ -426,7 +430,7 @@ fn fault(rng: &mut SmallRng) -> Fault {
             replica,
             count: rng.random_range(1..4),
             writes: rng.random_bool(0.7),
-            how: match rng.random_range(0..8) {
+            how: match rng.random_range(0..9) {
                 0 => Wrong::Refused(409),
                 1 => Wrong::Refused(429),
                 2 => Wrong::Refused(500),
@@ -434,6 +438,7 @@ fn fault(rng: &mut SmallRng) -> Fault {
                 4 => Wrong::ReplyLost,
                 5 => Wrong::ReplyBroken,
                 6 => Wrong::Lost,
+                7 => Wrong::LateReply(rng.random_range(100..20_000)),
                 _ => Wrong::Slow(rng.random_range(100..20_000)),
             },
         },
@@ -501,6 +506,7 @@ fn fault(rng: &mut SmallRng) -> Fault {
                     Hand::Quota,
                     Hand::Deauthorize,
                     Hand::Untag,
+                    Hand::Retag,
                     Hand::DeleteSubvolume,
                 ],
             ),

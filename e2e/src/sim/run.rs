@@ -11,8 +11,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use serde_json::Value;
 use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
-use shoal_crds::{AccessLevel, Squash};
-use shoal_domain::grant::{Client, Grant};
+use shoal_crds::{AccessLevel, Share, Squash, condition::types};
+use shoal_domain::{
+    condition::is_true,
+    grant::{Client, Grant},
+    owner::Owner,
+};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
@@ -163,6 +167,7 @@ impl<'a> Run<'a> {
         self.compare_at_rest().await?;
         self.quiet().await?;
 
+        self.give_back(true)?;
         self.user.delete_everything().await?;
         self.until("everything to be gone", |run| {
             let left = ["shareaccessrules", "shares"]
@@ -331,6 +336,7 @@ impl<'a> Run<'a> {
         let share = self.user.share(place).context("no such share")?;
         let uid = share.metadata.uid.clone().unwrap_or_default();
         let status = share.status.clone().unwrap_or_default();
+        let is_provisioned = is_true(&status.conditions, types::PROVISIONED);
         let fs_name = status.backend_name.context("nothing was chosen")?;
         let held = self
             .cluster
@@ -359,16 +365,44 @@ impl<'a> Run<'a> {
                 self.cluster
                     .deauthorize(&fs_name, &uid, &identity.context("nobody is let in")?)?;
             }
-            Hand::Untag => self.cluster.set_tag(&fs_name, &uid, None)?,
+            Hand::Untag => {
+                self.checker.by_hand().foreign.remove(&uid);
+                self.cluster.set_tag(&fs_name, &uid, None)?;
+            }
+            Hand::Retag => {
+                ensure!(is_provisioned, "it may never have been Shoal's");
+                let owner = Owner {
+                    cluster: "another-cluster".into(),
+                    namespace: place.namespace().into(),
+                    name: place.name("share-"),
+                    uid: uid.clone(),
+                };
+                self.cluster.set_tag(&fs_name, &uid, Some(&owner.to_tag()))?;
+                self.checker.is_anothers(&uid);
+            }
             Hand::DeleteSubvolume => {
-                self.checker.by_hand().deleted.insert(uid.clone());
                 self.cluster.delete_subvolume(&fs_name, &uid)?;
+                self.checker.is_deleted(&uid, is_provisioned);
+            }
+        }
+        Ok(())
+    }
+
+    /// What got another owner's tag gets none, if its Share is being deleted, or of all.
+    fn give_back(&self, all: bool) -> Result<()> {
+        for share in check::parsed::<Share>(&self.server, "shares") {
+            let uid = share.metadata.uid.unwrap_or_default();
+            let is_due = all || share.metadata.deletion_timestamp.is_some();
+            if is_due && self.checker.by_hand().foreign.remove(&uid) {
+                let fs_name = share.status.unwrap_or_default().backend_name.unwrap_or_default();
+                self.cluster.set_tag(&fs_name, &uid, None)?;
             }
         }
         Ok(())
     }
 
     fn mend(&mut self) -> Result<()> {
+        self.give_back(false)?;
         self.cluster.end_faults()?;
         self.cluster.set_trouble(None)?;
         self.cluster.resume()?;
@@ -412,7 +446,9 @@ impl<'a> Run<'a> {
                 Err(_) => self.pass_time(Duration::from_secs(5)).await?,
             }
         }
-        self.checker.by_hand().clients.clear();
+        // What is another's stays as it is.
+        let foreign = self.checker.by_hand().foreign.clone();
+        self.checker.by_hand().clients.retain(|uid| foreign.contains(uid));
         Ok(())
     }
 

@@ -114,6 +114,10 @@ impl Network for Wire {
                 there: Duration::from_millis(milliseconds),
                 back,
             },
+            Wrong::LateReply(milliseconds) => Fate::Pass {
+                there,
+                back: Duration::from_millis(milliseconds),
+            },
         }
     }
 
