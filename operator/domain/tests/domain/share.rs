@@ -933,6 +933,23 @@ fn a_secret_that_was_lost_is_made_again() {
     assert_eq!(world.secrets.len(), 1);
 }
 
+/// Ceph makes a new key for an identity that had lost its last capability; the old one must not outlive a crash.
+#[test]
+fn before_an_identity_is_let_in_anew_its_old_key_is_thrown_away() {
+    let mut world = cephfs_world();
+    if let Export::Ours { access, .. } = &mut world.export {
+        access.clear();
+    }
+    world.steps.clear();
+    world.look_due = true;
+    world.pass(None);
+    assert_eq!(
+        world.steps,
+        ["Look", "ConfirmRules", "ForgetKeys", "Export", "ReportRules"]
+    );
+    assert_eq!(world.secrets.len(), 1);
+}
+
 #[test]
 fn a_foreign_secret_is_never_written_and_its_rule_lets_nobody_in() {
     let mut o = looked(&cephfs_world());
