@@ -338,17 +338,19 @@ pub async fn keep<K>(
                 if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
             watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(object),
             watcher::Event::InitDone => {
+                let mut replaced = Vec::new();
                 for object in sorted(&store, |_| true) {
-                    let key = Lookup::to_object_ref(&*object, ());
-                    if before_relist
-                        .remove(&key)
-                        .is_none_or(|e| !only_status_differs(&*e, &*object))
-                    {
+                    let earlier = before_relist.remove(&Lookup::to_object_ref(&*object, ()));
+                    if let Some(other) = earlier.as_ref().filter(|e| e.meta().uid != object.meta().uid) {
+                        replaced.push(other.clone());
+                    }
+                    if earlier.is_none_or(|e| !only_status_differs(&*e, &*object)) {
                         changed(&object);
                     }
                 }
-                // What is left went while nobody was watching.
+                // What is left, or was another, went while nobody was watching.
                 let mut gone: Vec<_> = std::mem::take(&mut before_relist).into_values().collect();
+                gone.append(&mut replaced);
                 sort(&mut gone);
                 for object in gone {
                     changed(&object);
