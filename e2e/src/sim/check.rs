@@ -408,6 +408,7 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
                 AccessPhase::Active,
                 AccessPhase::Error,
                 AccessPhase::QueuedToApply,
+                AccessPhase::QueuedToUpdate,
             ],
             None => &[AccessPhase::QueuedToApply],
         };
