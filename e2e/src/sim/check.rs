@@ -416,8 +416,8 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
             .and_then(|share| share.status.as_ref())
             .and_then(|status| truth(&status.conditions, types::READY))
             .is_some_and(|ready| ready == (false, reasons::OWNED_BY_ANOTHER));
-        if of_anothers {
-            // Who is let in to what is another's can't be changed.
+        if of_anothers && rule.metadata.deletion_timestamp.is_some() {
+            // It can't go: its client can't be taken from what is another's.
             continue;
         }
         if rule.metadata.deletion_timestamp.is_some()
