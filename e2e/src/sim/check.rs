@@ -446,16 +446,18 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, by_hand: &ByHand, cluster_
         let status = share.status.clone().unwrap_or_default();
         let uid = share.uid().unwrap_or_default();
         let ready = truth(&status.conditions, types::READY);
-        if by_hand.deleted.contains(&uid) {
-            // It may have been deleted before it was ever seen: then it was made again, as it was never used.
-            if ready.is_some_and(|(is, _)| !is) {
-                ensure!(
-                    ready == Some((false, reasons::VOLUME_MISSING)),
-                    "Share {} has lost its subvolume and says {ready:?}",
-                    share.name_any()
-                );
-                continue;
-            }
+        // One that was deleted before it was ever seen was made again, as it was never used.
+        let is_there = holdings
+            .subvolumes
+            .keys()
+            .any(|(_, name)| *name == subvolume_name(&uid));
+        if by_hand.deleted.contains(&uid) && !is_there {
+            ensure!(
+                ready == Some((false, reasons::VOLUME_MISSING)),
+                "Share {} has lost its subvolume and says {ready:?}",
+                share.name_any()
+            );
+            continue;
         }
         let provisioned = truth(&status.conditions, types::PROVISIONED).is_some_and(|(is, _)| is);
         let Some(backend) = status.backend_name.clone().filter(|_| provisioned) else {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     api_server::{ApiServer, Options, Verb},
-    check::{self, Checker, Violation},
+    check::{self, ByHand, Checker, Violation},
     plan::{Fault, Hand, Place, Plan, What, generator},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
@@ -449,9 +449,12 @@ impl<'a> Run<'a> {
                 Err(_) => self.pass_time(Duration::from_secs(5)).await?,
             }
         }
-        // What is another's stays as it is.
-        let foreign = self.checker.by_hand().foreign.clone();
-        self.checker.by_hand().clients.retain(|uid| foreign.contains(uid));
+        // What is another's, or leads nowhere, stays as it is.
+        let ByHand { foreign, deleted, .. } = self.checker.by_hand().clone();
+        self.checker
+            .by_hand()
+            .clients
+            .retain(|uid| foreign.contains(uid) || deleted.contains(uid));
         Ok(())
     }
 
