@@ -449,9 +449,10 @@ impl<'a> Run<'a> {
                 Err(_) => self.pass_time(Duration::from_secs(5)).await?,
             }
         }
-        // What is another's stays as it is.
-        let foreign = self.checker.by_hand().foreign.clone();
-        self.checker.by_hand().clients.retain(|uid| foreign.contains(uid));
+        // What is another's, or leads to nothing any more, stays as it is.
+        let by_hand = self.checker.by_hand().clone();
+        let stays = |uid: &String| by_hand.foreign.contains(uid) || by_hand.deleted.contains(uid);
+        self.checker.by_hand().clients.retain(stays);
         Ok(())
     }
 
