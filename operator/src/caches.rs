@@ -286,13 +286,22 @@ impl Backoff for Retry {
     }
 }
 
-/// Keeps a cache for as long as the process lives. Shows each event to `before`, then takes it in, and hands on each object
-/// that appeared, changed in more than its status, or went.
+/// What is new about an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It appeared, changed in more than its status, or went.
+    Object,
+    /// Its status alone: as a rule its own writer's doing, and no news.
+    Status,
+}
+
+/// Keeps a cache for as long as the process lives. Shows each event to `before`, then takes it in, and hands on what has
+/// changed.
 pub async fn keep<K>(
     client: Client,
     mut writer: reflector::store::Writer<K>,
     mut before: impl FnMut(&watcher::Event<K>) + Send,
-    mut changed: impl FnMut(&K) + Send,
+    mut changed: impl FnMut(&K, Change) + Send,
 ) where
     K: Resource<DynamicType = ()>
         + Lookup<DynamicType = ()>
@@ -334,9 +343,8 @@ pub async fn keep<K>(
         before(&event);
         writer.apply_watcher_event(&event);
         match &event {
-            watcher::Event::Apply(object)
-                if earlier.as_deref().is_some_and(|e| only_status_differs(e, object)) => {}
-            watcher::Event::Apply(object) | watcher::Event::Delete(object) => changed(object),
+            watcher::Event::Apply(object) => changed(object, change(earlier.as_deref(), object)),
+            watcher::Event::Delete(object) => changed(object, Change::Object),
             watcher::Event::InitDone => {
                 let mut replaced = Vec::new();
                 for object in sorted(&store, |_| true) {
@@ -344,16 +352,14 @@ pub async fn keep<K>(
                     if let Some(other) = earlier.as_ref().filter(|e| e.meta().uid != object.meta().uid) {
                         replaced.push(other.clone());
                     }
-                    if earlier.is_none_or(|e| !only_status_differs(&*e, &*object)) {
-                        changed(&object);
-                    }
+                    changed(&object, change(earlier.as_deref(), &object));
                 }
                 // What is left, or was another, went while nobody was watching.
                 let mut gone: Vec<_> = std::mem::take(&mut before_relist).into_values().collect();
                 gone.append(&mut replaced);
                 sort(&mut gone);
                 for object in gone {
-                    changed(&object);
+                    changed(&object, Change::Object);
                 }
             }
             watcher::Event::Init | watcher::Event::InitApply(_) => {}
@@ -361,7 +367,15 @@ pub async fn keep<K>(
     }
 }
 
-/// Whether two versions of an object differ in nothing that asks for a pass.
+fn change<K: Resource>(earlier: Option<&K>, object: &K) -> Change {
+    if earlier.is_some_and(|earlier| only_status_differs(earlier, object)) {
+        Change::Status
+    } else {
+        Change::Object
+    }
+}
+
+/// Whether two versions of an object differ in nothing but what Shoal writes.
 fn only_status_differs<K: Resource>(a: &K, b: &K) -> bool {
     let (x, y) = (a.meta(), b.meta());
     x.uid == y.uid

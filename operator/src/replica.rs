@@ -12,7 +12,7 @@ use shoal_crds::ShareAccessRule;
 use tokio::task::JoinSet;
 
 use crate::{
-    caches::{self, Caches, Due, Guarded, Writers},
+    caches::{self, Caches, Change, Due, Guarded, Writers},
     context::Context,
     controllers::{
         route, share::Shares, share_access_rule::ShareAccessRules, share_backend::ShareBackends,
@@ -94,19 +94,29 @@ pub async fn live<E: Engine>(
 
 fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context>, writers: Writers) {
     macro_rules! keep {
-        ($writer:expr, $before:expr, $route:path) => {{
+        ($writer:expr, $route:path) => {
+            keep!($writer, |_, _| (), |ctx: &Context, object: &_, change| {
+                if change == Change::Object {
+                    $route(ctx, object);
+                }
+            })
+        };
+        ($writer:expr, $before:expr, $route:expr) => {{
             let (ctx, writer) = (ctx.clone(), $writer);
             engine.spawn(tasks, async move {
                 let client = ctx.client.clone();
                 let before = |event: &_| $before(&ctx.caches, event);
-                caches::keep(client, writer, before, |object| $route(&ctx, object)).await;
+                caches::keep(client, writer, before, |object, change| {
+                    $route(&ctx, object, change)
+                })
+                .await;
             });
         }};
     }
-    keep!(writers.namespaces, |_, _| (), route::namespace);
-    keep!(writers.backends, |_, _| (), route::backend);
-    keep!(writers.types, |_, _| (), route::share_type);
-    keep!(writers.shares, |_, _| (), route::share);
+    keep!(writers.namespaces, route::namespace);
+    keep!(writers.backends, route::backend);
+    keep!(writers.types, route::share_type);
+    keep!(writers.shares, route::share);
     keep!(writers.rules, note_rule, route::rule);
 }
 

@@ -10,15 +10,15 @@ use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
 
 use crate::{
-    caches::{Caches, Guarded, parsed, sorted},
+    caches::{Caches, Change, Guarded, parsed, sorted},
     context::Context,
 };
 
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share, ShareAccessRule,
-        ShareBackend, ShareType, parsed, wake_unplaced,
+        Change, Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
+        ShareAccessRule, ShareBackend, ShareType, parsed, wake_unplaced,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
@@ -38,11 +38,14 @@ pub mod route {
         }
     }
 
-    /// A rule concerns its share, which is its one applier, and itself while there is none.
-    pub fn rule(ctx: &Context, rule: &Guarded<ShareAccessRule>) {
+    /// A rule concerns its share, which is its one applier, and itself while there is none. Its status concerns itself: the
+    /// share wrote it, and may be gone before the cache has heard of it.
+    pub fn rule(ctx: &Context, rule: &Guarded<ShareAccessRule>, change: Change) {
         let caches = &ctx.caches;
         caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
-        if let Ok(rule) = &rule.0 {
+        if let Ok(rule) = &rule.0
+            && change == Change::Object
+        {
             caches
                 .share_queue
                 .push(&rule.namespace().unwrap_or_default(), &rule.spec.share_ref.name);
