@@ -128,12 +128,12 @@ pub enum Fate {
         /// Status code: 409, 429, 500, 503, 504.
         code: u16,
     },
-    /// It is served; the caller waits for ever.
+    /// It is served; the caller waits until its connection counts as broken.
     LoseReply {
         /// How long until it is served.
         there: Duration,
     },
-    /// It is never served; the caller waits for ever.
+    /// It is never served; the caller waits until its connection counts as broken.
     LoseRequest,
     /// It is served, and the connection breaks.
     BreakReply {
