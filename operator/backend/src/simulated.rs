@@ -32,9 +32,10 @@ pub use fault::{After, Fault, FaultKind, Operation};
 pub use holdings::{HeldExport, HeldIdentity, HeldShare, HeldSubvolume, Holdings};
 use parking_lot::Mutex;
 use shoal_crds::{SimulatedBackend, Size};
+use shoal_domain::grant::Key;
 use tokio::time::Instant;
-use world::World;
 pub use world::{NfsClient, Trouble};
+use world::{Pending, World};
 
 use crate::{Error, Result};
 
@@ -185,21 +186,32 @@ impl Cluster {
 
     fn settle(&self, world: &mut World, now: Duration) {
         for late in world.take_due(now) {
-            let command = late.command.name();
-            // The storage it was sent to may be gone by now; and whatever it answers, nobody listens.
-            let is_there = world
-                .identity(&late.on.fs_name)
-                .is_ok_and(|found| late.on == (&found).into());
-            if is_there && world.apply(&late.on.fs_name, late.command).is_ok() {
-                self.note(|| Entry {
-                    at: now,
-                    by: late.origin.by,
-                    operation: late.origin.operation,
-                    uid: late.origin.uid,
-                    what: What::Effect { command, late: true },
-                });
-            }
+            let fs_name = late.on.fs_name.clone();
+            // Whatever it answers, nobody listens.
+            drop(self.take_effect(world, now, &fs_name, late, true));
         }
+    }
+
+    /// A command takes effect, unless the storage it was sent to is gone by now.
+    fn take_effect(
+        &self,
+        world: &mut World,
+        now: Duration,
+        fs_name: &str,
+        sent: Pending,
+        late: bool,
+    ) -> Result<Option<Key>> {
+        world.check(fs_name, &sent.on.into())?;
+        let command = sent.command.name();
+        let key = world.apply(fs_name, sent.command)?;
+        self.note(|| Entry {
+            at: now,
+            by: sent.origin.by,
+            operation: sent.origin.operation,
+            uid: sent.origin.uid,
+            what: What::Effect { command, late },
+        });
+        Ok(key)
     }
 }
 

@@ -33,47 +33,25 @@ struct Call<'a> {
 }
 
 /// A command on its way: it takes effect in its time, whether or not the sender still waits for the answer.
-struct Sent {
-    cluster: Cluster,
-    fs_name: String,
-    on: Identity,
-    command: Command,
-    origin: Origin,
-}
-
-impl Sent {
-    async fn arrive(self, until: Until) -> Result<Option<Key>> {
-        match until {
-            Until::Time(time) if time > self.cluster.now() => {
-                let (answer, answered) = oneshot::channel();
-                tokio::spawn(async move {
-                    sleep_until(self.cluster.instant(time)).await;
-                    let late = answer.is_closed();
-                    // Nobody may be there to hear it.
-                    drop(answer.send(self.take_effect(late)));
-                });
-                answered
-                    .await
-                    .unwrap_or_else(|_| Err(Error::Failed("the simulated cluster has ended".into())))
-            }
-            _ => self.take_effect(false),
+async fn arrive(cluster: Cluster, fs_name: String, sent: Pending) -> Result<Option<Key>> {
+    let until = sent.until;
+    let take_effect = move |cluster: Cluster, late| {
+        cluster.access(|world, now| cluster.take_effect(world, now, &fs_name, sent, late))
+    };
+    match until {
+        Until::Time(time) if time > cluster.now() => {
+            let (answer, answered) = oneshot::channel();
+            tokio::spawn(async move {
+                sleep_until(cluster.instant(time)).await;
+                let late = answer.is_closed();
+                // Nobody may be there to hear it.
+                drop(answer.send(take_effect(cluster, late)));
+            });
+            answered
+                .await
+                .unwrap_or_else(|_| Err(Error::Failed("the simulated cluster has ended".into())))
         }
-    }
-
-    fn take_effect(self, late: bool) -> Result<Option<Key>> {
-        let command = self.command.name();
-        let key = self.cluster.access(|world, _| {
-            world.check(&self.fs_name, &self.on)?;
-            world.apply(&self.fs_name, self.command)
-        })?;
-        self.cluster.note(|| Entry {
-            at: self.cluster.now(),
-            by: self.origin.by,
-            operation: self.origin.operation,
-            uid: self.origin.uid,
-            what: What::Effect { command, late },
-        });
-        Ok(key)
+        _ => take_effect(cluster, false),
     }
 }
 
@@ -232,7 +210,7 @@ impl Simulated {
         let mut pending = Pending {
             until: Until::Never,
             on: call.on.into(),
-            command: command.clone(),
+            command,
             origin: call.origin.clone(),
         };
         let in_time = self.cluster.access(|world, now| {
@@ -258,14 +236,7 @@ impl Simulated {
             self.wait(call, module, until).await?;
             return Err(failed());
         }
-        let sent = Sent {
-            cluster: self.cluster.clone(),
-            fs_name: self.fs_name.clone(),
-            on: call.on.clone(),
-            command,
-            origin: call.origin.clone(),
-        };
-        let key = sent.arrive(until).await?;
+        let key = arrive(self.cluster.clone(), self.fs_name.clone(), pending).await?;
         if let Some(FaultKind::FailAfter) = fault {
             Err(failed())
         } else {

@@ -150,6 +150,16 @@ impl From<&Identity> for Target {
     }
 }
 
+impl From<Target> for Identity {
+    fn from(target: Target) -> Self {
+        Self {
+            fsid: target.fsid,
+            fs_name: target.fs_name,
+            fs_id: target.fs_id,
+        }
+    }
+}
+
 /// A client block of an NFS export, as Ganesha has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NfsClient {
