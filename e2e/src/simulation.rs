@@ -159,7 +159,8 @@ impl Simulation {
             .await
     }
 
-    /// Waits until a share's Ready condition is as wanted and answers its spec.
+    /// Waits until a share's Ready condition is as wanted and answers its spec; if True, until nothing is left to do too,
+    /// for a share stays Ready while what it is asked waits.
     pub async fn until_share(
         &self,
         namespace: &str,
@@ -175,6 +176,7 @@ impl Simulation {
                 share.status.as_ref().is_some_and(|s| {
                     condition(&s.conditions, "Ready") == Some((status, reason))
                         && s.observed_generation == share.metadata.generation
+                        && (status != "True" || condition(&s.conditions, "Reconciling").is_none())
                 })
             },
         )
