@@ -180,6 +180,18 @@ impl Backends {
         }
     }
 
+    /// Whether a command that was not answered in time may still take effect: its backend has not answered since.
+    pub fn owe_an_answer(&self) -> bool {
+        let entries = self.entries.read();
+        entries.values().any(|entry| {
+            let trouble = entry.state.as_ref().err().map(|why| why.reason);
+            matches!(
+                trouble,
+                Some(reasons::COMMAND_TIMED_OUT | reasons::BACKEND_SILENT)
+            )
+        })
+    }
+
     async fn made_from(&self, client: &Client, object: &ShareBackend) -> Result<MadeFrom, Error> {
         let Some(ceph) = &object.spec.ceph else {
             return Ok(MadeFrom::Simulated(

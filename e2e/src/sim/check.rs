@@ -54,6 +54,8 @@ struct Inner {
     by_hand: Mutex<ByHand>,
     /// Calls that write and have not been answered: by whom, and the share's uid.
     under_way: Mutex<BTreeSet<(String, String)>>,
+    /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
+    owed: Mutex<BTreeSet<String>>,
     found: Mutex<Option<Violation>>,
     changed: Notify,
 }
@@ -82,6 +84,7 @@ impl Checker {
             lease: Mutex::default(),
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
+            owed: Mutex::default(),
             found: Mutex::default(),
             changed: Notify::new(),
         }));
@@ -162,8 +165,17 @@ impl Checker {
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
             }
-            What::Answered(_) if writes => {
-                self.0.under_way.lock().remove(&call());
+            What::Answered(error) => {
+                if writes {
+                    self.0.under_way.lock().remove(&call());
+                }
+                match error {
+                    None => _ = self.0.owed.lock().remove(&entry.by),
+                    Some(reasons::COMMAND_TIMED_OUT) if writes => {
+                        _ = self.0.owed.lock().insert(entry.by.clone())
+                    }
+                    Some(_) => {}
+                }
             }
             What::Effect { command, late } => {
                 self.0.changed.notify_one();
@@ -178,7 +190,7 @@ impl Checker {
         }
     }
 
-    /// The Lease is released only with no command in flight.
+    /// The Lease is released only with no command in flight, and none that may still take effect.
     fn released_at_rest(&self, caller: &str) {
         let leases = self.0.server.objects("leases");
         if leases
@@ -192,6 +204,12 @@ impl Checker {
             self.violated(
                 "the Lease is released only with no command in flight",
                 format!("{caller} has a call under way for {uid}"),
+            );
+        }
+        if self.0.owed.lock().contains(caller) {
+            self.violated(
+                "the Lease is released only with no command in flight",
+                format!("{caller} is owed an answer"),
             );
         }
     }
