@@ -1,16 +1,23 @@
 //! What every controller shares.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::Timestamp;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
 };
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backends::Backends, caches::Caches, leader::Fence, looks::Looks, metrics::Metrics, turns::Turns,
+    backends::{Backends, SimulatedClusters},
+    caches::Caches,
+    leader::Fence,
+    looks::Looks,
+    metrics::Metrics,
+    settings::Settings,
+    turns::Turns,
 };
 
 /// What every controller shares.
@@ -32,7 +39,7 @@ pub struct Context {
     /// Writes events.
     pub recorder: Recorder,
     /// Objects already told that they can't be parsed, by uid and generation.
-    pub invalid: parking_lot::Mutex<std::collections::HashSet<(String, i64)>>,
+    pub invalid: Mutex<HashSet<(String, i64)>>,
     /// What is measured.
     pub metrics: Metrics,
     /// Cancelled once the process is asked to end: no pass takes another step.
@@ -42,6 +49,31 @@ pub struct Context {
 }
 
 impl Context {
+    /// As a replica starts: nothing is known yet, and it does not lead.
+    pub fn new(
+        client: &Client,
+        cluster: String,
+        caches: Caches,
+        simulated: SimulatedClusters,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            client: client.clone(),
+            cluster,
+            caches,
+            backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
+            turns: Turns::default(),
+            looks: Looks::new(settings.resync()),
+            fence: Fence::new(settings.lease()),
+            recorder: recorder(client, &settings.identity),
+            invalid: Mutex::default(),
+            metrics: Metrics::default(),
+            stop: CancellationToken::new(),
+            clock,
+        }
+    }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
         (self.clock.0)()
@@ -70,8 +102,7 @@ impl Clock {
     }
 }
 
-/// Writes events as this replica.
-pub fn recorder(client: &Client, identity: &str) -> Recorder {
+fn recorder(client: &Client, identity: &str) -> Recorder {
     let reporter = Reporter {
         controller: "shoal".into(),
         instance: Some(identity.to_owned()),

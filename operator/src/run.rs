@@ -19,21 +19,17 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     api,
-    backends::{Backends, SimulatedClusters},
+    backends::SimulatedClusters,
     caches::{Caches, Guarded},
-    context::{self, Clock, Context},
+    context::{Clock, Context},
     driver::{self, Kind},
-    leader::{Elector, Fence},
-    looks::Looks,
-    metrics::Metrics,
+    leader::Elector,
     replica::{self, Engine},
     server,
     settings::Settings,
-    turns::Turns,
 };
 
 /// Runs until asked to end, or until the Lease is lost.
@@ -48,20 +44,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = cluster_uid(&client).await?;
     let (caches, writers, due) = Caches::new();
     let simulated = SimulatedClusters::one_each(settings.simulated_state.clone());
-    let ctx = Arc::new(Context {
-        cluster,
-        caches,
-        backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
-        turns: Turns::default(),
-        looks: Looks::new(settings.resync()),
-        fence: Fence::new(settings.lease()),
-        recorder: context::recorder(&client, &settings.identity),
-        invalid: parking_lot::Mutex::default(),
-        metrics: Metrics::default(),
-        stop: CancellationToken::new(),
-        clock: Clock::system(),
-        client: client.clone(),
-    });
+    let clock = Clock::system();
+    let ctx = Arc::new(Context::new(
+        &client, cluster, caches, simulated, &settings, clock,
+    ));
     let listener = server::listen(settings.listen).await?;
     tracing::info!(address = %listener.local_addr()?, "health and metrics endpoints");
     let mut server = JoinSet::new();

@@ -165,18 +165,7 @@ impl Checker {
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
             }
-            What::Answered(error) => {
-                if writes {
-                    self.0.under_way.lock().remove(&call());
-                }
-                match error {
-                    None => _ = self.0.owed.lock().remove(&entry.by),
-                    Some(reasons::COMMAND_TIMED_OUT) if writes => {
-                        _ = self.0.owed.lock().insert(entry.by.clone())
-                    }
-                    Some(_) => {}
-                }
-            }
+            What::Answered(error) => self.answered(entry, error, writes),
             What::Effect { command, late } => {
                 self.0.changed.notify_one();
                 self.not_anothers(entry, command, late);
@@ -186,7 +175,19 @@ impl Checker {
                     _ => {}
                 }
             }
-            _ => {}
+            What::Called => {}
+        }
+    }
+
+    fn answered(&self, entry: &Entry, error: Option<&str>, writes: bool) {
+        if writes {
+            let call = (entry.by.clone(), entry.uid.clone());
+            self.0.under_way.lock().remove(&call);
+        }
+        if error.is_none() {
+            self.0.owed.lock().remove(&entry.by);
+        } else if writes && error == Some(reasons::COMMAND_TIMED_OUT) {
+            self.0.owed.lock().insert(entry.by.clone());
         }
     }
 

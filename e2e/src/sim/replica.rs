@@ -21,33 +21,28 @@ use rand::{RngExt, rngs::SmallRng};
 use shoal_backend::simulated::Cluster;
 use shoal_domain::Next;
 use shoal_operator::{
-    backends::{Backends, SimulatedClusters},
+    backends::SimulatedClusters,
     caches::{Caches, Guarded},
-    context::{self, Clock, Context},
+    context::{Clock, Context},
     driver::{self, Kind},
-    leader::{Elector, Fence},
-    looks::Looks,
-    metrics::Metrics,
+    leader::Elector,
     replica::{self, Engine},
-    turns::Turns,
+    settings::{LogFormat, Settings},
 };
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{api_server::ApiServer, plan::generator, wire::Wire};
 
 /// Where replicas keep their Lease.
 pub const SYSTEM_NAMESPACE: &str = "shoal-system";
 /// As `shoal run` does by default.
-pub const LEASE: Duration = Duration::from_secs(40);
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+pub const LEASE: Duration = Duration::from_secs(LEASE_SECONDS as u64);
+const LEASE_SECONDS: u32 = 40;
 /// The longest that a method of the storage takes.
 pub const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
-/// How often shares are compared with their backend: more often than by default, or runs would be long.
-const RESYNC: Duration = Duration::from_mins(1);
 /// Passes of one kind at the same time.
 const MOST_PASSES: usize = 8;
 /// What the clocks say at the start of a run.
@@ -89,31 +84,24 @@ impl Process {
         let client = server.client(identity, Arc::new(host.wire.clone()));
         let (caches, writers, due) = Caches::new();
         let storage = cluster.clone();
-        let context = Arc::new(Context {
-            client: client.clone(),
-            cluster: cluster_uid.to_owned(),
+        let simulated = SimulatedClusters::found_by(move |_, _| Ok(storage.clone()));
+        let settings = settings(identity);
+        let clock = clock(host);
+        let context = Arc::new(Context::new(
+            &client,
+            cluster_uid.to_owned(),
             caches,
-            backends: Backends::new(
-                identity,
-                COMMAND_TIMEOUT,
-                SimulatedClusters::found_by(move |_, _| Ok(storage.clone())),
-            ),
-            turns: Turns::default(),
-            looks: Looks::new(RESYNC),
-            fence: Fence::new(LEASE),
-            recorder: context::recorder(&client, identity),
-            invalid: Mutex::default(),
-            metrics: Metrics::default(),
-            stop: CancellationToken::new(),
-            clock: clock(host),
-        });
+            simulated,
+            &settings,
+            clock,
+        ));
         let gate = Gate::default();
         let engine = Seeded {
             gate: gate.clone(),
             rng: Arc::new(Mutex::new(generator(seed, hash(identity)))),
             panics: host.panics.clone(),
         };
-        let elector = Elector::new(&client, SYSTEM_NAMESPACE, identity, context.fence.clone());
+        let elector = Elector::new(&client, &settings.namespace, identity, context.fence.clone());
         let ctx = context.clone();
         let life = gate.wrap(async move { replica::live(&engine, &ctx, writers, due, elector).await });
         Self {
@@ -152,6 +140,21 @@ impl Process {
     /// How it ended, once it has.
     pub async fn end(self) -> anyhow::Result<()> {
         self.life.await?
+    }
+}
+
+/// The defaults, but that shares are compared with their backend more often, or runs would be long.
+fn settings(identity: &str) -> Settings {
+    Settings {
+        namespace: SYSTEM_NAMESPACE.into(),
+        identity: identity.into(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        lease_seconds: LEASE_SECONDS,
+        command_timeout_seconds: 10,
+        resync_seconds: 60,
+        simulated_state: None,
+        log_format: LogFormat::Json,
+        log: String::new(),
     }
 }
 
