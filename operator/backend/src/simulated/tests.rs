@@ -13,7 +13,7 @@ use shoal_domain::{
     owner::{Owner, Tag, subvolume_name},
     volume::{Export, NewVolume, Sight, VolumeRef},
 };
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::{
@@ -784,8 +784,8 @@ async fn pass(backend: &Simulated, on: &Identity, volume: &VolumeRef, wish: &Wis
 }
 
 async fn settle(cluster: &Cluster, backend: &Simulated, on: &Identity, wishes: &[Wish]) {
-    // Long enough for everything that comes late by itself.
-    advance(Duration::from_mins(5)).await;
+    // Long enough for everything that comes late by itself; asleep, so that what is on its way arrives meanwhile.
+    sleep(Duration::from_mins(5)).await;
     for _ in 0..4 {
         for (n, wish) in wishes.iter().enumerate() {
             let volume = volume(&format!("u{n}"), PROTOCOLS[n]);
