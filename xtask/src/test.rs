@@ -1,9 +1,10 @@
-//! `cargo xtask test`: every suite, one after the other, and the sum.
+//! `cargo xtask test`: every suite, and the sum.
 
 mod suite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -30,6 +31,9 @@ const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
 /// The suites that are run on the other Ceph release too: what clients and other tenants meet, and what is repaired.
 const ON_BOTH: [&str; 4] = ["ceph_nfs", "ceph_native", "ceph_ownership", "ceph_drift"];
 
+/// How many of the suites that need servers run at the same time.
+const AT_ONCE: usize = 2;
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     if !arguments.fast {
@@ -38,17 +42,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (mut suites, operator) = build(arguments.fast)?;
     println!("built in {:.0} s", start.elapsed().as_secs_f64());
 
-    suites.retain(|suite| !(arguments.fast && suite.needs_servers));
-    suites.sort_by(|a, b| (a.needs_servers, &a.name).cmp(&(b.needs_servers, &b.name)));
+    suites.sort_by(|a, b| a.name.cmp(&b.name));
+    let (with_servers, without): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.needs_servers);
     let mut outcomes = Vec::new();
-    for suite in &suites {
-        outcomes.push(suite.run(operator.as_deref(), None)?);
-        if ON_BOTH
-            .iter()
-            .any(|name| suite.name.ends_with(&format!("{name}.rs")))
-        {
-            outcomes.push(suite.run(operator.as_deref(), Some(CephRelease::Tentacle))?);
-        }
+    for suite in without {
+        outcomes.push(suite.run(None, None)?);
+    }
+    if let Some(operator) = &operator {
+        outcomes.extend(run_with_servers(&with_servers, operator)?);
     }
     outcomes.push(suite::documentation()?);
 
@@ -81,6 +82,47 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    })
+}
+
+/// Runs suites that need servers, each with a lab of its own, [`AT_ONCE`] at a time: they wait more than they work.
+fn run_with_servers(suites: &[&Suite], operator: &Path) -> Result<Vec<Outcome>> {
+    let is_on_both = |suite: &Suite| {
+        ON_BOTH
+            .iter()
+            .any(|name| suite.name.ends_with(&format!("{name}.rs")))
+    };
+    let other = |suite: &&&Suite| is_on_both(suite);
+    let runs: Vec<_> = suites
+        .iter()
+        .map(|suite| (suite, None))
+        .chain(
+            suites
+                .iter()
+                .filter(other)
+                .map(|suite| (suite, Some(CephRelease::Tentacle))),
+        )
+        .collect();
+    let queue = Mutex::new(runs.into_iter());
+    let lane = || -> Result<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        loop {
+            let Some((suite, release)) = queue.lock().unwrap_or_else(PoisonError::into_inner).next() else {
+                return Ok(outcomes);
+            };
+            outcomes.push(suite.run(Some(operator), release)?);
+        }
+    };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(lane)).collect();
+        let mut outcomes = Vec::new();
+        for lane in lanes {
+            outcomes.extend(
+                lane.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+            );
+        }
+        Ok(outcomes)
     })
 }
 

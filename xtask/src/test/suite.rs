@@ -116,9 +116,9 @@ pub(super) fn documentation() -> Result<Outcome> {
     )
 }
 
-/// Runs it, shows what it prints, and reads the results from that.
+/// Runs it, shows what it printed when it has ended, and reads the results from that.
 fn run(name: &str, command: &mut Command) -> Result<Outcome> {
-    println!("\n== {name}");
+    println!("-- {name} begins");
     let start = Instant::now();
     let (reader, writer) = io::pipe()?;
     let mut child = command
@@ -142,19 +142,22 @@ fn run(name: &str, command: &mut Command) -> Result<Outcome> {
         suite: name.to_owned(),
         ..Outcome::default()
     };
+    let mut printed = format!("\n== {name}\n");
     let failure = follow(&mut child, start + LIMIT, |timeout| {
         let line = lines.recv_timeout(timeout);
         if let Ok(line) = &line {
-            println!("{line}");
             outcome.read(line);
+            printed.push_str(line);
+            printed.push('\n');
         }
         line.map(drop)
     })?;
     outcome.time = start.elapsed();
     if let Some(failure) = failure.filter(|_| outcome.failed.is_empty()) {
-        println!("{name}: {failure}");
+        printed.extend([name, ": ", &failure, "\n"]);
         outcome.failed.push(failure);
     }
+    println!("{printed}");
     Ok(outcome)
 }
 
