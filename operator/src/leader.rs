@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -12,6 +11,8 @@ use kube::{Api, Client, api::ObjectMeta, api::PostParams};
 use parking_lot::Mutex;
 use shoal_domain::lease::{self, Held, Move};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::error::Error;
 
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "shoal";
@@ -105,15 +106,27 @@ impl Elector {
                 Err(error) if self.fence.covers(self.interval()) => {
                     tracing::warn!(%error, "the Lease could not be renewed");
                 }
-                Err(error) => return error.context("the Lease could not be renewed in time"),
+                Err(error) => {
+                    return anyhow::Error::new(error).context("the Lease could not be renewed in time");
+                }
             }
         }
     }
 
     /// Gives the Lease back, so that another replica need not wait for its end. Only with no effect in flight.
-    pub async fn release(&mut self) -> anyhow::Result<()> {
+    pub async fn release(&mut self) -> Result<(), Error> {
         self.fence.renewed_at(None);
-        let mut lease = self.request(self.api.get(LEASE_NAME)).await?;
+        match self.try_release().await {
+            // The renewal that was on its way when the end was asked for has been stored meanwhile.
+            Err(Error::Conflict) => self.try_release().await,
+            outcome => outcome,
+        }
+    }
+
+    async fn try_release(&self) -> Result<(), Error> {
+        let Some(mut lease) = self.request(self.api.get_opt(LEASE_NAME)).await? else {
+            return Ok(());
+        };
         if let Some(spec) = lease
             .spec
             .as_mut()
@@ -128,7 +141,7 @@ impl Elector {
     }
 
     /// Looks at the Lease and makes the move that is due. True: it is ours, for its duration from before the request.
-    async fn turn(&mut self) -> anyhow::Result<bool> {
+    async fn turn(&mut self) -> Result<bool, Error> {
         let asked = Instant::now();
         let lease = self.request(self.api.get_opt(LEASE_NAME)).await?;
         let held = lease.as_ref().and_then(|lease| self.held(lease));
@@ -199,10 +212,11 @@ impl Elector {
         lease
     }
 
-    async fn request<T>(&self, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
-        match timeout(self.fence.duration / 4, request).await {
-            Ok(answer) => answer.context("the API server refused"),
-            Err(_) => bail!("the API server did not answer in time"),
+    async fn request<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        let longest = self.fence.duration / 4;
+        match timeout(longest, request).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(Error::ApiTimedOut(longest)),
         }
     }
 }

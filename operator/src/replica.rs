@@ -60,7 +60,7 @@ pub async fn live<E: Engine>(
     tokio::select! {
         biased;
         error = elector.hold() => return Err(error),
-        () = ctx.stop.cancelled() => return elector.release().await,
+        () = ctx.stop.cancelled() => return Ok(elector.release().await?),
         () = ctx.caches.wait_until_filled() => {}
     }
     let mut controllers = JoinSet::new();
