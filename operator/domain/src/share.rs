@@ -222,8 +222,9 @@ impl Pass<'_> {
         }
         match &self.o.sight {
             None if self.is_settled(backend) => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
-            // What was never there needs no look: making it looks for itself.
-            None if !self.was_provisioned() && self.new_size().is_ok() => self.create(),
+            // What was never there needs no look: making it looks for itself. One that could not be made does: rules that
+            // go wait until it is known that nobody is let in.
+            None if !self.was_provisioned() && !self.is_stalled() && self.new_size().is_ok() => self.create(),
             None => self.progress(reasons::CREATING, "looking at what is there", Effect::Look),
             // Nothing is left to be let in to, so rules that go need not wait for the subvolume to be restored.
             Some(Sight::Absent { leftovers: true })
@@ -401,6 +402,10 @@ impl Pass<'_> {
 
     fn was_provisioned(&self) -> bool {
         is_true(&self.before.conditions, types::PROVISIONED)
+    }
+
+    fn is_stalled(&self) -> bool {
+        is_true(&self.before.conditions, types::STALLED)
     }
 
     fn is_ready_for_spec(&self) -> bool {

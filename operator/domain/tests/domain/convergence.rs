@@ -277,6 +277,29 @@ proptest! {
     }
 }
 
+/// One case in fifty thousand: the rule would wait for ever for a share that can't be made.
+#[test]
+fn a_rule_goes_though_the_place_of_its_share_is_anothers() {
+    let events = vec![
+        Event::AddRule(1),
+        Event::Pass {
+            look_due: false,
+            killed_after: Some(4),
+        },
+        Event::DeleteRule(1),
+        Event::Tag(Tag::Unreadable),
+    ];
+    let protocol = Protocol::NFS;
+    let mut world = History {
+        protocol,
+        shrink: false,
+        events,
+    }
+    .world();
+    world.run_to_rest();
+    assert!(world.rules.is_empty(), "{:?}", world.rules);
+}
+
 proptest! {
     #![proptest_config(config(80))]
 
