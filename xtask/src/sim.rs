@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Builds the simulation of a work tree, with dependencies as in a release.
-pub(crate) fn build(tree: &Path) -> Result<PathBuf> {
+fn build(tree: &Path) -> Result<PathBuf> {
     let target = target_folder(&metadata()?)?;
     run_command(
         cargo([
@@ -101,25 +101,22 @@ fn mutants(only: &str) -> Result<ExitCode> {
     let mut missed = Vec::new();
     println!("{:34} {:>5} {:>6}  found by", "mutant", "seed", "within");
     for mutant in &mutants {
-        copy_tree(&tree)?;
-        apply(&tree, &mutant.patch)?;
         let began = Instant::now();
-        let found = find(&build(&tree)?, mutant.seeds)?;
-        if let Some((seed, invariant)) = found {
-            println!(
-                "{:34} {seed:>5} {:>6}  {invariant}    [{}; {:.0} s]",
-                mutant.name,
-                mutant.seeds,
-                mutant.what,
-                began.elapsed().as_secs_f64()
-            );
-        } else {
-            println!(
-                "{:34} {:>5} {:>6}  NOT FOUND    [{}]",
-                mutant.name, "-", mutant.seeds, mutant.what
-            );
-            missed.push(mutant.name.clone());
+        let (seed, told) = match try_out(&tree, mutant) {
+            Ok(Some((seed, invariant))) => (seed.to_string(), invariant),
+            Ok(None) => ("-".to_owned(), "NOT FOUND".to_owned()),
+            Err(error) => ("-".to_owned(), format!("NOT TRIED: {error:#}")),
+        };
+        if seed == "-" {
+            missed.push(&mutant.name);
         }
+        println!(
+            "{:34} {seed:>5} {:>6}  {told}    [{}; {:.0} s]",
+            mutant.name,
+            mutant.seeds,
+            mutant.what,
+            began.elapsed().as_secs_f64()
+        );
     }
     println!(
         "\n{} mutants, {} found, {} missed {missed:?}",
@@ -132,6 +129,14 @@ fn mutants(only: &str) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The seed that finds a mutant, and what it finds.
+fn try_out(tree: &Path, mutant: &Mutant) -> Result<Option<(u64, String)>> {
+    copy_tree(tree)?;
+    apply(tree, &mutant.patch)?;
+    let simulation = build(tree).with_context(|| format!("{} does not build", mutant.patch.display()))?;
+    find(&simulation, mutant.seeds)
 }
 
 /// Copies the work tree; files that are the same stay as they are, so that what does not change is not built again.

@@ -255,7 +255,7 @@ impl Checker {
         let share = self.share(&entry.uid);
         let is_recorded = share.as_ref().is_some_and(|share| {
             let status = share.status.clone().unwrap_or_default();
-            share.finalizers().iter().any(|f| f == FINALIZER)
+            is_held(share)
                 && status.backend_name.is_some()
                 && status.fsid.is_some()
                 && status.fs_id.is_some()
@@ -293,7 +293,7 @@ impl Checker {
         parsed(&self.0.server, plural)
     }
 
-    /// Whatever is held belongs to an object that is there, and whoever is let in to a rule that is held.
+    /// Whatever is held belongs to an object that is there and held, and whoever is let in to a rule that is held.
     fn at_every_moment(&self, holdings: &Holdings) {
         let shares: Vec<Share> = self.all("shares");
         let rules: Vec<ShareAccessRule> = self.all("shareaccessrules");
@@ -305,8 +305,15 @@ impl Checker {
         let mut names = BTreeMap::new();
         for ((_, name), held) in &holdings.subvolumes {
             names.insert(held.path.clone(), name.clone());
-            if !by_name.contains_key(name) {
+            let Some(share) = by_name.get(name) else {
                 self.violated("no subvolume outlives its Share", format!("{name}: {held:?}"));
+                continue;
+            };
+            if !is_held(*share) {
+                self.violated(
+                    "no subvolume outlives its Share's finalizer",
+                    format!("{name}: {held:?}"),
+                );
             }
         }
         for (path, held) in &holdings.exports {
@@ -323,8 +330,15 @@ impl Checker {
             {
                 continue;
             }
-            for client in held.clients.iter().filter_map(NfsClient::to_grant) {
+            let access: Access = held.clients.iter().filter_map(NfsClient::to_grant).collect();
+            for client in &access {
                 self.is_let_in_by_a_rule(share, &rules, &client.client);
+            }
+            if let Err(hidden) = specific_first(&access) {
+                self.violated(
+                    "no client is hidden by one before it",
+                    format!("{path}: {hidden}"),
+                );
             }
         }
         for (identity, held) in &holdings.identities {
@@ -339,11 +353,9 @@ impl Checker {
     }
 
     fn is_let_in_by_a_rule(&self, share: &Share, rules: &[ShareAccessRule], client: &Client) {
-        let listed = rules.iter().any(|rule| {
-            names_it(rule, share)
-                && rule.finalizers().iter().any(|f| f == FINALIZER)
-                && client_of(rule).as_ref() == Some(client)
-        });
+        let listed = rules
+            .iter()
+            .any(|rule| names_it(rule, share) && is_held(rule) && client_of(rule).as_ref() == Some(client));
         if !listed {
             self.violated(
                 "nobody is let in whom no held rule lists",
@@ -364,6 +376,10 @@ pub fn parsed<K: DeserializeOwned>(server: &ApiServer, plural: &str) -> Vec<K> {
         .into_iter()
         .filter_map(|object| serde_json::from_value(object).ok())
         .collect()
+}
+
+fn is_held<K: ResourceExt>(object: &K) -> bool {
+    object.finalizers().iter().any(|f| f == FINALIZER)
 }
 
 fn names_it(rule: &ShareAccessRule, share: &Share) -> bool {

@@ -16,8 +16,8 @@ pub const TYPES: [&str; 2] = ["standard", "flexible"];
 const SHARES: usize = 3;
 /// Rules that a namespace may have.
 const RULES: usize = 5;
-/// Addresses and identities that rules name: few, so that they meet.
-const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.0/24", "10.9.0.0/16", "2001:db8::1"];
+/// Addresses and identities that rules name: few, so that they meet, and networks in networks, so that their order matters.
+const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.0/24", "10.0.0.0/16", "2001:db8::1"];
 const IDENTITIES: [&str; 4] = ["alice", "bob", "carol", "shoal"];
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
