@@ -42,7 +42,8 @@ pub trait Backend: Send + Sync + Debug {
     async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight>;
 
     /// Makes the share's subvolume and tags it, and finishes one that an earlier call left unfinished. One that is there
-    /// and finished is left as it is. The answer is what is there now, so no look has to follow.
+    /// and finished is left as it is. One that was there before and is gone is not made ([`Error::NotFound`]). The answer is
+    /// what is there now, so no look has to follow.
     async fn create(&self, on: &Identity, volume: &VolumeRef, new: &NewVolume) -> Result<Volume>;
 
     /// Sets the quota to exactly this many bytes. Never below what is used ([`Error::BelowUsed`]).

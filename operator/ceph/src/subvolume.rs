@@ -130,8 +130,10 @@ impl Work<'_> {
 /// Effects, each on what was just read.
 impl Work<'_> {
     pub(crate) async fn create(&self, there: Option<Notes>, new: &NewVolume) -> Result<Found> {
-        if there.is_none() {
-            self.make(new).await?;
+        match there {
+            None if new.was_there => return Err(Error::NotFound),
+            None => self.make(new).await?,
+            Some(_) => {}
         }
         let notes = async {
             match there {

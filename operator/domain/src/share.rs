@@ -459,6 +459,7 @@ impl Pass<'_> {
         let new = NewVolume {
             size_bytes: size.bytes(),
             root: self.capabilities().root,
+            was_there: self.was_provisioned(),
         };
         self.progress(reasons::CREATING, "being created", Effect::Create(new))
     }

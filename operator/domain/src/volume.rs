@@ -25,6 +25,8 @@ pub struct NewVolume {
     pub size_bytes: u64,
     /// Owner, group and mode of its root.
     pub root: RootDirectory,
+    /// It was there before, so it is only finished: one that is gone is not made again, for it would be empty.
+    pub was_there: bool,
 }
 
 /// What one look at the backend showed.

@@ -136,6 +136,12 @@ async fn what_is_not_there(s: &Stage<'_>) -> Hand<()> {
     let (volume, backend) = (s.volume(), s.backend());
     let sight = s.look(&volume).await?;
     ensure!(sight == Sight::Absent { leftovers: false }, "look: {sight:?}");
+    let lost = NewVolume {
+        was_there: true,
+        ..new_volume(SIZE)
+    };
+    let made = backend.create(&s.on, &volume, &lost).await;
+    expect("create", made, "NotFound", |error| *error == Error::NotFound)?;
     let resized = backend.resize(&s.on, &volume, SIZE).await;
     expect("resize", resized, "NotFound", |error| *error == Error::NotFound)?;
     let exported = backend.export(&s.on, &volume, &Vec::new()).await;
@@ -248,6 +254,7 @@ async fn root_has_its_owner_and_mode(s: &Stage<'_>) -> Hand<()> {
         let new = NewVolume {
             size_bytes: SIZE,
             root: root.clone(),
+            was_there: false,
         };
         s.backend()
             .create(&s.on, &volume, &new)

@@ -213,6 +213,7 @@ pub(super) fn new_volume(size_bytes: u64) -> NewVolume {
     NewVolume {
         size_bytes,
         root: RootDirectory::default(),
+        was_there: false,
     }
 }
 

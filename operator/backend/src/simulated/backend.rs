@@ -267,25 +267,21 @@ impl Simulated {
 
     async fn create_in(&self, call: &mut Call<'_>, volume: &VolumeRef, new: &NewVolume) -> Result<Volume> {
         let name = owner::subvolume_name(&volume.owner.uid);
-        if self
-            .own(call, volume)
-            .await?
-            .is_none_or(|found| found.tag.is_none())
-        {
+        let there = self.own(call, volume).await?;
+        if there.is_none() {
+            if new.was_there {
+                return Err(Error::NotFound);
+            }
             let create = Command::CreateSubvolume {
                 name: name.clone(),
                 size: new.size_bytes,
                 root: new.root.clone(),
             };
             self.write(call, create).await?;
-            self.write(
-                call,
-                Command::Tag {
-                    name,
-                    tag: volume.owner.to_tag(),
-                },
-            )
-            .await?;
+        }
+        if there.is_none_or(|found| found.tag.is_none()) {
+            let tag = volume.owner.to_tag();
+            self.write(call, Command::Tag { name, tag }).await?;
         }
         match self.look_in(call, volume).await? {
             Sight::Present(made) => Ok(*made),

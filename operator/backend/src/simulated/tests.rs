@@ -270,6 +270,7 @@ fn new(size_bytes: u64) -> NewVolume {
     NewVolume {
         size_bytes,
         root: RootDirectory::default(),
+        was_there: false,
     }
 }
 

@@ -140,6 +140,7 @@ fn a_new_share_is_made_without_a_look_with_the_size_and_root_of_its_type() {
     let new = NewVolume {
         size_bytes: GI,
         root: root.clone(),
+        was_there: false,
     };
     assert_eq!(effect(&fresh(placed)), Some(Effect::Create(new)));
 }
@@ -231,7 +232,7 @@ fn finishing_does_not_resize_behind_the_rules_of_shrinking() {
     let mut world = resized("512Mi");
     world.subvolume.as_mut().unwrap().tag = Tag::Absent;
     match effect(&looked(&world)) {
-        Some(Effect::Create(new)) => assert_eq!(new.size_bytes, GI),
+        Some(Effect::Create(new)) => assert_eq!((new.size_bytes, new.was_there), (GI, true)),
         other => panic!("{other:?}"),
     }
 }

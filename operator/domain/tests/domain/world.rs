@@ -342,6 +342,9 @@ impl World {
                 }
                 Ok(Answer::Nothing)
             }
+            Effect::Create(new) if new.was_there && self.subvolume.is_none() => {
+                object(Class::Gone, reasons::VOLUME_MISSING)
+            }
             Effect::Create(new) => {
                 let ours = Tag::Owner(owner_of(self.share()));
                 let there = self.subvolume.get_or_insert(Subvolume {
@@ -827,10 +830,7 @@ impl World {
 
     fn check_effect(&self, observed: &Observed, effect: &Effect) {
         match effect {
-            Effect::Create(_) => assert!(
-                self.subvolume.is_some() || !self.was_provisioned(),
-                "made again, empty"
-            ),
+            Effect::Create(new) => assert_eq!(new.was_there, self.was_provisioned(), "made again, empty"),
             Effect::Resize(bytes) => {
                 let shrinks = self.status().size.is_some_and(|s| s.bytes() > *bytes);
                 let may_shrink = self.status().capabilities.unwrap().shrink;
