@@ -129,6 +129,11 @@ impl Process {
         self.gate.close();
     }
 
+    /// What stops it, for somebody else to use.
+    pub fn brake(&self) -> Brake {
+        Brake(self.gate.clone())
+    }
+
     /// Lets it go on.
     pub fn wake(&self) {
         self.gate.open();
@@ -152,6 +157,16 @@ impl Process {
     /// How it ended, once it has.
     pub async fn end(self) -> anyhow::Result<()> {
         self.life.await?
+    }
+}
+
+/// Stops a replica's process.
+pub struct Brake(Gate);
+
+impl Brake {
+    /// Stops it where it is.
+    pub fn pause(&self) {
+        self.0.close();
     }
 }
 
