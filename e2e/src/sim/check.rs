@@ -58,7 +58,11 @@ struct Inner {
     owed: Mutex<BTreeSet<String>>,
     found: Mutex<Option<Violation>>,
     changed: Notify,
+    /// Is told by whom the storage is called, before the call does anything.
+    ambush: Mutex<Option<Ambush>>,
 }
+
+type Ambush = Box<dyn Fn(&str) + Send>;
 
 /// What was done behind Shoal's back, and so is not its doing.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +91,7 @@ impl Checker {
             owed: Mutex::default(),
             found: Mutex::default(),
             changed: Notify::new(),
+            ambush: Mutex::default(),
         }));
         let own = checker.clone();
         cluster.observe(move |entry| own.on_storage(entry));
@@ -98,6 +103,11 @@ impl Checker {
     /// The first thing that was found.
     pub fn found(&self) -> Option<Violation> {
         self.0.found.lock().clone()
+    }
+
+    /// Tells of the next call that changes the storage, before it does anything, by whom it is.
+    pub fn at_next_call(&self, then: impl Fn(&str) + Send + 'static) {
+        *self.0.ambush.lock() = Some(Box::new(then));
     }
 
     /// What was done by hand.
@@ -164,6 +174,10 @@ impl Checker {
                 self.0.under_way.lock().insert(call());
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
+                let ambush = self.0.ambush.lock().take();
+                if let Some(ambush) = ambush {
+                    ambush(&entry.by);
+                }
             }
             What::Answered(error) => self.answered(entry, error, writes),
             What::Effect { command, late } => {

@@ -233,6 +233,13 @@ pub enum Fault {
         /// For so many milliseconds.
         milliseconds: u64,
     },
+    /// The leader is stopped with its next call of the storage in hand, and woken.
+    PauseAtWork {
+        /// For so many milliseconds.
+        milliseconds: u64,
+        /// Whether the other replica, which may lead by then, is asked to end shortly before that.
+        alone: bool,
+    },
     /// A replica's clock jumps.
     Clock {
         /// Which replica.
@@ -334,6 +341,11 @@ impl Plan {
         for _ in 0..rng.random_range(10..30) {
             events.push(event(&mut rng, |rng| What::Fault(fault(rng))));
         }
+        if seed.is_multiple_of(4) {
+            for _ in 0..rng.random_range(2..5) {
+                events.extend(overtaken(&mut rng));
+            }
+        }
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -352,6 +364,33 @@ impl Plan {
 fn event(rng: &mut SmallRng, what: impl FnOnce(&mut SmallRng) -> What) -> Event {
     let at = Duration::from_millis(rng.random_range(0..u64::try_from(HORIZON.as_millis()).unwrap_or(1)));
     Event { at, what: what(rng) }
+}
+
+/// A leader stands still with work on a share in hand, while the share goes, or comes, under another.
+fn overtaken(rng: &mut SmallRng) -> [Event; 3] {
+    let share = place(rng, SHARES);
+    let operation = |rng: &mut SmallRng| {
+        What::Do(match rng.random_range(0..4) {
+            0 => create_share(rng, share),
+            1 => Operation::DeleteShare(share),
+            _ => Operation::RecreateShare(share),
+        })
+    };
+    let fault = Fault::PauseAtWork {
+        milliseconds: rng.random_range(20_000..90_000),
+        alone: rng.random(),
+    };
+    let first = event(rng, |_| What::Fault(fault));
+    let at = first.at;
+    let soon = Event {
+        at,
+        what: operation(rng),
+    };
+    let later = Event {
+        at: at + Duration::from_millis(rng.random_range(0..60_000)),
+        what: operation(rng),
+    };
+    [first, soon, later]
 }
 
 fn place(rng: &mut SmallRng, numbers: usize) -> Place {

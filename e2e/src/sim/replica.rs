@@ -117,6 +117,11 @@ impl Process {
         self.gate.close();
     }
 
+    /// What stops it, for somebody else to use.
+    pub fn brake(&self) -> Brake {
+        Brake(self.gate.clone())
+    }
+
     /// Lets it go on.
     pub fn wake(&self) {
         self.gate.open();
@@ -155,6 +160,16 @@ fn settings(identity: &str) -> Settings {
         simulated_state: None,
         log_format: LogFormat::Json,
         log: String::new(),
+    }
+}
+
+/// Stops a replica's process.
+pub struct Brake(Gate);
+
+impl Brake {
+    /// Stops it where it is.
+    pub fn pause(&self) {
+        self.0.close();
     }
 }
 

@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_mins(30);
 const QUIET: Duration = Duration::from_mins(5);
 /// Requests that a run takes at most; one with few faults takes a thousand.
 const MOST_REQUESTS: usize = 50_000;
+/// How long before the leader wakes the other replica is asked to end, and stays away.
+const ALONE: Duration = Duration::from_secs(3);
 /// How soon a process that has ended is started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,16 @@ struct Replica {
     started: u32,
     start_at: Option<Instant>,
     wake_at: Option<Instant>,
+    /// Set when it is stopped with a call in hand.
+    caught: Arc<Mutex<Option<Caught>>>,
+    end_at: Option<Instant>,
+}
+
+/// A replica that was stopped with a call in hand.
+struct Caught {
+    wake_at: Instant,
+    /// Whether the other one is to end shortly before.
+    alone: bool,
 }
 
 impl<'a> Run<'a> {
@@ -108,6 +120,8 @@ impl<'a> Run<'a> {
                 started: 0,
                 start_at: Some(began),
                 wake_at: None,
+                caught: Arc::default(),
+                end_at: None,
             })
             .collect();
         Self {
@@ -215,7 +229,22 @@ impl<'a> Run<'a> {
 
     /// Does what is due of one replica. The answer is when something is due next.
     async fn tend(&mut self, index: usize, now: Instant) -> Result<Option<Instant>> {
+        let caught = self.replicas[index].caught.lock().take();
+        if let Some(Caught { wake_at, alone }) = caught {
+            let replica = &mut self.replicas[index];
+            replica.wake_at = Some(replica.wake_at.map_or(wake_at, |at| at.max(wake_at)));
+            if alone {
+                self.replicas[1 - index].end_at = Some(wake_at - ALONE);
+            }
+        }
         let replica = &mut self.replicas[index];
+        if replica.end_at.is_some_and(|at| at <= now) {
+            replica.end_at = None;
+            if let Some(process) = &replica.process {
+                process.terminate();
+                replica.start_at = Some(now + ALONE * 3);
+            }
+        }
         if replica.wake_at.is_some_and(|at| at <= now) {
             replica.wake_at = None;
             if let Some(process) = &replica.process {
@@ -247,7 +276,10 @@ impl<'a> Run<'a> {
         }
         // One that still runs is started again once it has ended.
         let start_at = replica.start_at.filter(|_| replica.process.is_none());
-        Ok([replica.wake_at, start_at].into_iter().flatten().min())
+        Ok([replica.wake_at, replica.end_at, start_at]
+            .into_iter()
+            .flatten()
+            .min())
     }
 
     fn strike(&mut self, fault: &Fault) -> Result<()> {
@@ -302,6 +334,9 @@ impl<'a> Run<'a> {
                     replica.wake_at = Some(replica.wake_at.map_or(until, |at| at.max(until)));
                 }
             }
+            Fault::PauseAtWork { milliseconds, alone } => {
+                self.pause_at_work(Duration::from_millis(milliseconds), alone);
+            }
             Fault::Clock { replica, by } => {
                 self.replicas[replica].host.skew.fetch_add(by, Ordering::Relaxed);
             }
@@ -332,6 +367,24 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Stops whichever replica calls the storage next, where it does.
+    fn pause_at_work(&self, time: Duration, alone: bool) {
+        let running = self.replicas.iter().filter_map(|replica| {
+            let process = replica.process.as_ref()?;
+            Some((process.identity.clone(), process.brake(), replica.caught.clone()))
+        });
+        let running: Vec<_> = running.collect();
+        self.checker.at_next_call(move |by| {
+            for (identity, brake, caught) in &running {
+                if identity == by {
+                    brake.pause();
+                    let wake_at = Instant::now() + time;
+                    *caught.lock() = Some(Caught { wake_at, alone });
+                }
+            }
+        });
     }
 
     /// Changes a share's storage behind Shoal's back.
@@ -409,7 +462,10 @@ impl<'a> Run<'a> {
         self.cluster.end_faults()?;
         self.cluster.set_trouble(None)?;
         self.cluster.resume()?;
+        self.checker.at_next_call(|_| ());
         for replica in &mut self.replicas {
+            *replica.caught.lock() = None;
+            replica.end_at = None;
             replica.host.wire.mend();
             if let Some(process) = &replica.process {
                 process.wake();

@@ -144,9 +144,12 @@ impl Simulated {
         });
     }
 
-    /// Whether anything may be sent to the module at all: not while it owes an answer. That it would give one is proof
-    /// that what it was sent before has taken effect.
-    fn may_send(&self, world: &World, module: Module) -> Result<()> {
+    /// Whether anything may be sent to the module at all: not after the call's end, and not while the module owes an
+    /// answer. That it would give one is proof that what it was sent before has taken effect.
+    fn may_send(&self, world: &World, call: &Call<'_>, now: Duration, module: Module) -> Result<()> {
+        if now >= call.ends {
+            return Err(failed());
+        }
         match world.trouble {
             Some(Trouble::Unreachable) => {
                 return Err(Error::Unreachable("the simulated cluster is away".into()));
@@ -190,7 +193,7 @@ impl Simulated {
         work: impl FnOnce(&World) -> Result<T>,
     ) -> Result<T> {
         let until = self.cluster.access(|world, now| {
-            self.may_send(world, module)?;
+            self.may_send(world, call, now, module)?;
             Ok(after_turn(world.turn(module, now), self.settings.latency))
         })?;
         self.wait(call, module, until).await?;
@@ -214,7 +217,7 @@ impl Simulated {
             origin: call.origin.clone(),
         };
         let in_time = self.cluster.access(|world, now| {
-            self.may_send(world, module)?;
+            self.may_send(world, call, now, module)?;
             let turn = world.turn(module, now);
             pending.until = match fault {
                 Some(FaultKind::Hang(after)) => later(turn, after, now, world.calls),
