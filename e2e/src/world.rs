@@ -178,15 +178,21 @@ impl World {
         self.add_type("team", team, false).await
     }
 
-    /// Makes the simulated ShareBackend `simulated`, and the default ShareType `standard`.
-    pub async fn add_simulated_backend(&self) -> Result<()> {
+    /// Makes a simulated ShareBackend.
+    pub async fn add_simulated_backend_named(&self, name: &str) -> Result<()> {
         self.apply(&json!({
             "apiVersion": "shoal.storage/v1alpha1",
             "kind": "ShareBackend",
-            "metadata": {"name": "simulated"},
+            "metadata": {"name": name},
             "spec": {"simulated": {}},
         }))
         .await?;
+        Ok(())
+    }
+
+    /// Makes the simulated ShareBackend `simulated`, and the default ShareType `standard`.
+    pub async fn add_simulated_backend(&self) -> Result<()> {
+        self.add_simulated_backend_named("simulated").await?;
         self.add_type("standard", json!({"shrink": true}), true).await
     }
 
