@@ -185,12 +185,12 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
                 spec: share.spec.clone(),
                 status: None,
             };
-            // Gives up when deletion is blocked for long.
-            for _ in 0..5000 {
+            // At once when the name is free; gives up when deletion is blocked for long.
+            for attempt in 0..300 {
                 if api.create(&PostParams::default(), &anew).await.is_ok() {
                     break;
                 }
-                sleep(Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(if attempt < 50 { 50 } else { 1000 })).await;
             }
         }
         Operation::CreateRule {
