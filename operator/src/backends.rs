@@ -25,6 +25,21 @@ pub struct Entry {
     pub backend: Arc<dyn Backend>,
     /// What it said of itself last, as far as shares may rely on it.
     pub state: Result<Description, Failure>,
+    /// Whether a command that was not answered in time may still take effect: nothing was answered well since.
+    owes_an_answer: bool,
+}
+
+impl Entry {
+    /// Notes what it said last. The answer is what it said before.
+    fn becomes(&mut self, state: Result<Description, Failure>) -> Result<Description, Failure> {
+        match state.as_ref().map_err(|why| why.reason) {
+            Ok(_) => self.owes_an_answer = false,
+            Err(reasons::COMMAND_TIMED_OUT | reasons::BACKEND_SILENT) => self.owes_an_answer = true,
+            // That it is away, say, is no answer.
+            Err(_) => {}
+        }
+        std::mem::replace(&mut self.state, state)
+    }
 }
 
 /// What a backend is made from. Compared, never printed: it holds a key.
@@ -130,7 +145,9 @@ impl Backends {
         let name = object.metadata.name.clone().unwrap_or_default();
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let made_from = self.made_from(client, object).await?;
-        if let Some(entry) = self.get(&name, &uid).filter(|e| e.made_from == made_from) {
+        let before = self.get(&name, &uid);
+        let owes_an_answer = before.as_ref().is_some_and(|entry| entry.owes_an_answer);
+        if let Some(entry) = before.filter(|e| e.made_from == made_from) {
             return Ok(entry.backend);
         }
         let backend: Arc<dyn Backend> = match &made_from {
@@ -142,6 +159,7 @@ impl Backends {
             made_from,
             backend: backend.clone(),
             state: Err(not_asked_yet()),
+            owes_an_answer,
         };
         self.unmade.write().remove(&name);
         self.entries.write().insert(name, entry);
@@ -157,7 +175,8 @@ impl Backends {
             let before = self.unmade.write().insert(name.to_owned(), (uid.to_owned(), why));
             return before.is_none_or(|(of, why)| of != uid || why.reason != reason);
         };
-        let news = match (&entry.state, &state) {
+        let before = entry.becomes(state);
+        match (&before, &entry.state) {
             (Ok(old), Ok(new)) => {
                 old.identity != new.identity
                     || old.monitors != new.monitors
@@ -166,30 +185,21 @@ impl Backends {
             }
             (Err(old), Err(new)) => old.reason != new.reason,
             _ => true,
-        };
-        entry.state = state;
-        news
+        }
     }
 
     /// Notes trouble that a share had with its backend: no other share tries before the backend itself has been asked.
     /// True if it was thought to be well.
     pub fn trouble(&self, name: &str, failure: Failure) -> bool {
         match self.entries.write().get_mut(name) {
-            Some(entry) => std::mem::replace(&mut entry.state, Err(failure)).is_ok(),
+            Some(entry) => entry.becomes(Err(failure)).is_ok(),
             None => false,
         }
     }
 
-    /// Whether a command that was not answered in time may still take effect: its backend has not answered since.
+    /// Whether a command that was not answered in time may still take effect.
     pub fn owe_an_answer(&self) -> bool {
-        let entries = self.entries.read();
-        entries.values().any(|entry| {
-            let trouble = entry.state.as_ref().err().map(|why| why.reason);
-            matches!(
-                trouble,
-                Some(reasons::COMMAND_TIMED_OUT | reasons::BACKEND_SILENT)
-            )
-        })
+        self.entries.read().values().any(|entry| entry.owes_an_answer)
     }
 
     async fn made_from(&self, client: &Client, object: &ShareBackend) -> Result<MadeFrom, Error> {
