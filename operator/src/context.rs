@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::Backends, caches::Caches, leader::Fence, looks::Looks, metrics::Metrics, turns::Turns,
+    written::Written,
 };
 
 /// What every controller shares.
@@ -27,6 +28,8 @@ pub struct Context {
     pub turns: Turns,
     /// When each share is next looked at.
     pub looks: Looks,
+    /// What passes have just written.
+    pub written: Written,
     /// Whether this replica may act.
     pub fence: Fence,
     /// Writes events.

@@ -34,6 +34,7 @@ use crate::{
     server,
     settings::Settings,
     turns::Turns,
+    written::Written,
 };
 
 /// Runs until asked to end, or until the Lease is lost.
@@ -54,6 +55,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
         turns: Turns::default(),
         looks: Looks::new(settings.resync()),
+        written: Written::default(),
         fence: Fence::new(settings.lease()),
         recorder: context::recorder(&client, &settings.identity),
         invalid: parking_lot::Mutex::default(),

@@ -30,6 +30,7 @@ use shoal_operator::{
     metrics::Metrics,
     replica::{self, Engine},
     turns::Turns,
+    written::Written,
 };
 use tokio::{
     task::{JoinHandle, JoinSet},
@@ -100,6 +101,7 @@ impl Process {
             ),
             turns: Turns::default(),
             looks: Looks::new(RESYNC),
+            written: Written::default(),
             fence: Fence::new(LEASE),
             recorder: context::recorder(&client, identity),
             invalid: Mutex::default(),
