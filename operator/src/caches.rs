@@ -319,6 +319,8 @@ pub async fn keep<K>(
             kind: <K as Resource>::kind(&()).into_owned(),
             attempts: 0,
         })
+        // Who wrote which field takes most of an object's memory, and nobody asks for it.
+        .modify(|object| object.meta_mut().managed_fields = None)
         .boxed();
     let mut before_relist: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new();
     while let Some(event) = stream.next().await {

@@ -18,6 +18,7 @@ use crate::{
     metrics::Metrics,
     settings::Settings,
     turns::Turns,
+    written::Written,
 };
 
 /// What every controller shares.
@@ -34,6 +35,8 @@ pub struct Context {
     pub turns: Turns,
     /// When each share is next looked at.
     pub looks: Looks,
+    /// What passes have just written.
+    pub written: Written,
     /// Whether this replica may act.
     pub fence: Fence,
     /// Writes events.
@@ -65,6 +68,7 @@ impl Context {
             backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
             turns: Turns::default(),
             looks: Looks::new(settings.resync()),
+            written: Written::default(),
             fence: Fence::new(settings.lease()),
             recorder: recorder(client, &settings.identity),
             invalid: Mutex::default(),

@@ -89,6 +89,9 @@ const AFTER_API_TROUBLE: Duration = Duration::from_secs(2);
 /// The change that was in the way of a pass is on its way here; this is for when the pass itself made it.
 const AFTER_CONFLICT: Duration = Duration::from_millis(100);
 
+/// How soon an object is looked at again of which the cache holds an outdated version.
+const UNTIL_WATCHED: Duration = Duration::from_millis(20);
+
 /// One pass over an object as the cache has it, and when the next is due.
 pub async fn pass<K: Kind>(ctx: &Context, guard: &Guarded<K::Object>) -> Next {
     let meta = guard.meta();
@@ -102,6 +105,7 @@ pub async fn pass<K: Kind>(ctx: &Context, guard: &Guarded<K::Object>) -> Next {
     );
     async {
         let result = match &guard.0 {
+            Ok(object) if ctx.written.is_ahead_of(object) => return Next::After(UNTIL_WATCHED),
             Ok(object) => reconcile::<K>(ctx, object.clone()).await,
             Err(broken) => invalid::report::<K>(ctx, broken).await.map(|()| Next::Await),
         };
@@ -139,6 +143,7 @@ struct Pass<'a, K: Kind> {
 
 impl<'a, K: Kind> Pass<'a, K> {
     async fn run(ctx: &'a Context, object: K::Object) -> Result<Next, Error> {
+        let version = object.resource_version();
         let observed = K::load(ctx, object).await?;
         let mut pass = Self {
             ctx,
@@ -147,22 +152,32 @@ impl<'a, K: Kind> Pass<'a, K> {
             turn: None,
             worked_since: Instant::now(),
         };
+        let next = pass.steps().await;
+        let object = K::object(&mut pass.observed);
+        if object.resource_version() != version {
+            ctx.written.note(object);
+        }
+        next
+    }
+
+    async fn steps(&mut self) -> Result<Next, Error> {
+        let ctx = self.ctx;
         for _ in 0..MOST_STEPS {
             if ctx.is_stopping() {
                 return Ok(Next::Await);
             }
-            let decision = K::decide(&pass.observed, ctx.now());
+            let decision = K::decide(&self.observed, ctx.now());
             let Some(step) = decision.step else {
-                pass.report(&decision.status).await?;
+                self.report(&decision.status).await?;
                 return Ok(decision.next);
             };
             let (kind, name) = (K::NAME, step_name(&step));
-            if pass.worked_since.elapsed() > REPORT_AFTER && !matches!(step, Step::RemoveFinalizer) {
-                pass.report(&decision.status).await?;
-                pass.worked_since = Instant::now();
+            if self.worked_since.elapsed() > REPORT_AFTER && !matches!(step, Step::RemoveFinalizer) {
+                self.report(&decision.status).await?;
+                self.worked_since = Instant::now();
             }
             let started = Instant::now();
-            let done = pass.take(step, &decision.status).await;
+            let done = self.take(step, &decision.status).await;
             let outcome = done.as_ref().err().map_or("ok", Error::reason);
             ctx.metrics
                 .step_seconds
@@ -183,7 +198,7 @@ impl<'a, K: Kind> Pass<'a, K> {
                 Ok(Taken::Gone) => return Ok(Next::Await),
                 Err(Error::Backend(failure)) => {
                     tracing::info!(step = name, reason = failure.reason, message = %failure.message, "the backend failed");
-                    K::fail(&mut pass.observed, failure);
+                    K::fail(&mut self.observed, failure);
                 }
                 Err(error) => return Err(error),
             }
@@ -207,7 +222,9 @@ impl<'a, K: Kind> Pass<'a, K> {
                 self.live = true;
             }
             Step::RemoveFinalizer => {
-                api::remove_finalizer(client, K::object(&mut self.observed)).await?;
+                let object = K::object(&mut self.observed);
+                api::remove_finalizer(client, object).await?;
+                self.ctx.written.note_gone(object);
                 failpoint::hit("after-RemoveFinalizer");
                 return Ok(Taken::Gone);
             }

@@ -19,3 +19,4 @@ pub mod run;
 pub mod server;
 pub mod settings;
 pub mod turns;
+pub mod written;

@@ -25,10 +25,10 @@ impl Looks {
         }
     }
 
-    /// Takes up a share, if it is new.
-    pub fn take_up(&self, uid: &str, now: Timestamp) {
+    /// Takes up a share, if it is new. So many there are: after a start more than have been taken up.
+    pub fn take_up(&self, uid: &str, shares: usize, now: Timestamp) {
         let mut due = self.due.lock();
-        let round = self.round(due.len());
+        let round = self.round(due.len().max(shares));
         due.entry(uid.to_owned()).or_insert_with(|| {
             let spread = backoff::spread(round, uid, 0).saturating_sub(round) * 4;
             now.saturating_add(spread).unwrap_or(now)
@@ -71,5 +71,23 @@ impl Looks {
     fn round(&self, shares: usize) -> Duration {
         self.resync
             .max(SPACING * u32::try_from(shares).unwrap_or(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_start_the_first_looks_are_no_closer_than_later_ones() {
+        let (looks, start) = (Looks::new(Duration::from_mins(5)), Timestamp::UNIX_EPOCH);
+        let uids: Vec<_> = (0..10_000).map(|n| format!("share-{n}")).collect();
+        for uid in &uids {
+            looks.take_up(uid, uids.len(), start);
+        }
+        let soon = start + Duration::from_mins(5);
+        let due = uids.iter().filter(|uid| looks.when(uid, soon).0).count();
+        // At their spacing a thousand fit into this time; how they are spread is not exact.
+        assert!((900..1100).contains(&due), "{due}");
     }
 }

@@ -37,6 +37,12 @@ def exported(name):
         mgr("fs subvolume authorized_list", **place(name))
 
 
+def look(name):
+    mgr("fs subvolume info", **place(name))
+    mgr("fs subvolume metadata ls", **place(name))
+    exported(name)
+
+
 def create(name):
     mon("fs get", fs_name=filesystem)
     mgr("fs subvolume metadata ls", **place(name))
@@ -103,4 +109,4 @@ def timed(work):
 
 
 mgr("fs subvolumegroup create", vol_name=filesystem, group_name="shoal", mode="0755")
-print(json.dumps({"make": timed(create), "remove": timed(remove)}))
+print(json.dumps({"make": timed(create), "look": timed(look), "remove": timed(remove)}))

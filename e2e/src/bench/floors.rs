@@ -10,7 +10,7 @@ use anyhow::Result;
 use futures::StreamExt;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::{Controller, controller::Action, watcher},
 };
 use serde::{Deserialize, Serialize};
@@ -123,25 +123,28 @@ pub struct BareController {
 struct Known<K> {
     api: Api<K>,
     born_held: bool,
+    /// Whether it makes the operator's live reads, too.
+    reads: bool,
     /// Uids and generations written: its cache may not have heard of it yet.
     written: Mutex<HashSet<(String, i64)>>,
 }
 
 impl BareController {
-    /// Works for this tenant until it is dropped.
-    pub async fn start(world: &World, tenant: &Tenant) -> Result<Self> {
+    /// Works for this tenant until it is dropped; with the operator's live reads, or without.
+    pub async fn start(world: &World, tenant: &Tenant, reads: bool) -> Result<Self> {
         let born_held = world.knows_mutating_policies().await?;
         let mut tasks = JoinSet::new();
-        tasks.spawn(control(tenant.shares.api().clone(), born_held));
-        tasks.spawn(control(tenant.rules.api().clone(), born_held));
+        tasks.spawn(control(tenant.shares.api().clone(), born_held, reads));
+        tasks.spawn(control(tenant.rules.api().clone(), born_held, reads));
         Ok(Self { _tasks: tasks })
     }
 }
 
-async fn control<K: Written>(api: Api<K>, born_held: bool) {
+async fn control<K: Written>(api: Api<K>, born_held: bool, reads: bool) {
     let known = Arc::new(Known {
         api: api.clone(),
         born_held,
+        reads,
         written: Mutex::default(),
     });
     let reconcile = |object: Arc<K>, known: Arc<Known<K>>| async move {
@@ -158,7 +161,11 @@ async fn control<K: Written>(api: Api<K>, born_held: bool) {
 async fn reconcile<K: Written>(object: &K, known: &Known<K>) -> Result<()> {
     let meta = object.meta();
     let name = object.name_any();
-    if meta.deletion_timestamp.is_some() {
+    let leaves = meta.deletion_timestamp.is_some();
+    if known.reads && (leaves || meta.generation > Some(1)) {
+        object.read(&known.api).await?;
+    }
+    if leaves {
         return write_finalizers(&known.api, &name, &[]).await;
     }
     let generation = meta.generation.unwrap_or_default();
@@ -178,6 +185,9 @@ trait Written: Settles + Serialize {
         born_held: bool,
         generation: i64,
     ) -> impl Future<Output = Result<()>> + Send;
+
+    /// What the operator reads before it changes or takes away what was there.
+    fn read(&self, api: &Api<Self>) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl Written for Share {
@@ -196,6 +206,11 @@ impl Written for Share {
         api.patch(&name, &params, &Patch::Apply(&annotations)).await?;
         write_status(api, &name, share_status(self.spec.protocol, true)).await
     }
+
+    async fn read(&self, api: &Api<Self>) -> Result<()> {
+        api.get(&self.name_any()).await?;
+        Ok(())
+    }
 }
 
 impl Written for ShareAccessRule {
@@ -207,6 +222,20 @@ impl Written for ShareAccessRule {
         let conditions = conditions(&["Ready"]);
         let status = json!({"observedGeneration": generation, "phase": "Active", "conditions": conditions});
         write_status(api, &name, status).await
+    }
+
+    async fn read(&self, api: &Api<Self>) -> Result<()> {
+        let share = &self.spec.share_ref.name;
+        let namespace = self.namespace().unwrap_or_default();
+        let shares: Api<Share> = Api::namespaced(api.clone().into_client(), &namespace);
+        shares.get(share).await?;
+        api.list(
+            &ListParams::default()
+                .fields(&format!("spec.shareRef.name={share}"))
+                .limit(500),
+        )
+        .await?;
+        Ok(())
     }
 }
 
@@ -289,6 +318,8 @@ fn example_annotations() -> Value {
 pub struct BareCommands {
     /// Milliseconds of each making, in order of size.
     pub make: Vec<f64>,
+    /// Of each look, its mgr commands alone.
+    pub look: Vec<f64>,
     /// Of each removal.
     pub remove: Vec<f64>,
 }

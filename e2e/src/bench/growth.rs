@@ -51,6 +51,8 @@ pub async fn measure(world: &World, report: &mut Report, sizes: &[usize], delete
         row.extend([50, 99].map(|p| json!(latencies.percentile(p))));
         row.extend(cpu.map(|ms| json!(ms)));
         row.push(json!(memory_mb(&operator)?[0]));
+        // The next size may take long.
+        println!("{size} shares: {row:?}");
         table.row(row);
         costs.push((count(before + size) / 2.0, cpu[0]));
         before = size;

@@ -51,6 +51,9 @@ pub struct Options {
     /// Shares in `rest`
     #[arg(long, default_value_t = 10_000)]
     pub at_rest: usize,
+    /// With a rule each
+    #[arg(long)]
+    pub with_rules: bool,
     /// How long `rest` and `scans` watch, in seconds
     #[arg(long, default_value_t = 600)]
     pub seconds: u64,
@@ -132,7 +135,8 @@ pub async fn run(program: &Path, options: &Options) -> Result<String> {
     }
     if chosen(What::Rest) {
         let world = world(program, false).await?;
-        rest::measure(&world, &mut report, o.at_rest, Duration::from_secs(o.seconds)).await?;
+        let span = Duration::from_secs(o.seconds);
+        rest::measure(&world, &mut report, o.at_rest, o.with_rules, span).await?;
     }
     if chosen(What::Growth) {
         let world = world(program, false).await?;

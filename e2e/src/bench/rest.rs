@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::Result;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use shoal_crds::Protocol;
 
 use super::{
+    floors::{BareCommands, percentile},
     meter::{Meter, Metrics, Requests, audit_mark, count, cpu_ms, memory_mb},
     operator_on,
     report::{Report, Table},
@@ -19,15 +21,25 @@ use crate::world::{Operator, World};
 
 /// Shares on one simulated backend: the state that outlives the operator is in a file, read and written as a whole by each
 /// command, and so is kept small.
-const SHARES_PER_BACKEND: usize = 500;
+const SHARES_PER_BACKEND: usize = 100;
+/// Backends that are filled side by side.
+const SIDE_BY_SIDE: usize = 4;
+/// How many requests are under way for each of them.
+const AT_ONCE: usize = 8;
 /// How often a starting operator is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Fewer passes than this in [`CALM_FOR`] are looks for drift, and no longer the start.
 const CALM: f64 = 20.0;
 const CALM_FOR: Duration = Duration::from_secs(2);
 
-/// Measures simulated shares, each with a rule, for this long.
-pub async fn measure(world: &World, report: &mut Report, shares: usize, span: Duration) -> Result<()> {
+/// Measures simulated shares, with a rule each or without, for this long.
+pub async fn measure(
+    world: &World,
+    report: &mut Report,
+    shares: usize,
+    rules: bool,
+    span: Duration,
+) -> Result<()> {
     let flags = [super::state_that_stays(world)?];
     let backends: Vec<String> = (0..shares.div_ceil(SHARES_PER_BACKEND))
         .map(|n| format!("simulated-{n}"))
@@ -37,19 +49,20 @@ pub async fn measure(world: &World, report: &mut Report, shares: usize, span: Du
     }
     let names: Vec<&str> = backends.iter().map(String::as_str).collect();
     let operator = operator_on(world, &names, &flags).await?;
-    for (n, name) in names.iter().enumerate() {
-        let share_type = super::type_on(world, name).await?;
-        let protocol = [Protocol::NFS, Protocol::CephFS][n % 2];
-        let tenant = Tenant::new(world, &share_type, protocol).await?;
-        let here = 0..SHARES_PER_BACKEND.min(shares - n * SHARES_PER_BACKEND);
-        tenant.make(32, here.clone()).await?;
-        tenant.let_in(32, here, |n| n).await?;
-    }
+    stream::iter(names.iter().enumerate())
+        .map(|(n, name)| {
+            let here = SHARES_PER_BACKEND.min(shares - n * SHARES_PER_BACKEND);
+            fill(world, name, [Protocol::NFS, Protocol::CephFS][n % 2], here, rules)
+        })
+        .buffer_unordered(SIDE_BY_SIDE)
+        .try_collect::<()>()
+        .await?;
     until_calm(&operator).await?;
 
     let mut table = Table::new(
         &format!(
-            "{shares} simulated shares with a rule each, at rest for {} s",
+            "{shares} simulated shares, {} rules, at rest for {} s",
+            if rules { shares } else { 0 },
             span.as_secs()
         ),
         &["what", "value"],
@@ -84,6 +97,17 @@ pub async fn measure(world: &World, report: &mut Report, shares: usize, span: Du
     );
     report.at_most("backend writes of a restart", 0.0, restarted.backend_writes());
     restarted.operator.terminate()
+}
+
+/// Makes so many shares on a backend, with a rule each or without.
+async fn fill(world: &World, backend: &str, protocol: Protocol, shares: usize, rules: bool) -> Result<()> {
+    let share_type = super::type_on(world, backend).await?;
+    let tenant = Tenant::new(world, &share_type, protocol).await?;
+    tenant.make(AT_ONCE, 0..shares).await?;
+    if rules {
+        tenant.let_in(AT_ONCE, 0..shares, |n| n).await?;
+    }
+    Ok(())
 }
 
 /// Watches a rest, and says how many writes there were.
@@ -219,7 +243,10 @@ pub async fn scans(world: &World, report: &mut Report, shares: usize, span: Dura
         let labels = ["step=\"Look\""];
         after.sum(name, &labels) - before.sum(name, &labels)
     };
-    let percent = 100.0 * grown("shoal_step_seconds_sum") / span.as_secs_f64();
+    let looks = grown("shoal_step_seconds_count");
+    let bare = BareCommands::send(world, "cephfs", Protocol::CephFS, 100)?;
+    let alone = percentile(&bare.look, 50);
+    let percent = looks * alone / span.as_secs_f64() / 10.0;
     let mut table = Table::new(
         &format!(
             "Looks for drift at {shares} CephFS shares, over {} s",
@@ -228,11 +255,9 @@ pub async fn scans(world: &World, report: &mut Report, shares: usize, span: Dura
         &["what", "value"],
     );
     let of_span = |ms: f64| json!(ms / span.as_secs_f64() / 10.0);
-    table.row([json!("looks"), json!(grown("shoal_step_seconds_count"))]);
-    table.row([
-        json!("per cent of the time in which a look is under way"),
-        json!(percent),
-    ]);
+    table.row([json!("looks"), json!(looks)]);
+    table.row([json!("mgr commands of one look, sent bare, ms"), json!(alone)]);
+    table.row([json!("per cent of the mgr's time"), json!(percent)]);
     table.row([json!("mgr, per cent of a processor"), of_span(busy)]);
     table.row([json!("the same without an operator"), of_span(idle)]);
     report.add(table);

@@ -27,7 +27,7 @@ pub mod route {
         let (key, uid) = (ObjectRef::from_obj(share), share.uid().unwrap_or_default());
         let there = caches.shares.get(&key).and_then(|there| there.uid());
         if there.as_ref() == Some(&uid) {
-            ctx.looks.take_up(&uid, ctx.now());
+            ctx.looks.take_up(&uid, caches.shares.len(), ctx.now());
         } else {
             ctx.looks.forget(&uid);
         }

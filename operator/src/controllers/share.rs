@@ -75,7 +75,10 @@ impl Kind for Shares {
         let name = share.namespace().unwrap_or_default();
         let namespace = namespace(ctx, &name).await?;
         let status = share.status.clone().unwrap_or_default();
-        let types = parsed(&ctx.caches.types, |_| true);
+        let asked = share.spec.share_type_name.as_deref();
+        let types = parsed(&ctx.caches.types, |t| {
+            asked.is_none() || t.metadata.name.as_deref() == asked
+        });
         let rules = ctx
             .caches
             .rules_of
@@ -85,7 +88,7 @@ impl Kind for Shares {
             cluster: ctx.cluster.clone(),
             tenant: namespace.metadata.uid.clone().unwrap_or_default(),
             namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
-            share_type: share_type::resolve(share.spec.share_type_name.as_deref(), &types),
+            share_type: share_type::resolve(asked, &types),
             candidates: if status.backend_name.is_none() {
                 super::candidates(ctx)
             } else {
