@@ -109,6 +109,7 @@ async fn started(world: &World) -> Result<Operator> {
         name: "bench".into(),
         flags: vec!["--log=info".into()],
         failpoints: String::new(),
+        api_port: None,
     };
     let operator = world.operator(&options).await?;
     operator.wait_until_leading().await?;
