@@ -4,14 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    fs::{self, File},
-    io::{Read, Seek, SeekFrom},
+    fs,
     path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -36,12 +34,10 @@ use shoal_domain::{
 };
 use tokio::sync::{Mutex, MutexGuard};
 
+pub use crate::audit::{Write, by_resource};
 use crate::{
     lab::{KubernetesRelease, LabOptions},
-    world::{
-        Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, condition, eventually, until,
-        until_gone,
-    },
+    world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
 };
 
 /// Name of the world's simulated backend, and of its file system.
@@ -638,83 +634,15 @@ impl Simulation {
 
     // ---- the audit log
 
-    /// Where the audit log ends now.
+    /// [`World::audit_mark`].
     pub fn audit_mark(&self) -> Result<u64> {
-        Ok(fs::metadata(self.world.lab.control_plane()?.audit_log())?.len())
+        self.world.audit_mark()
     }
 
-    /// What operators have written since then, in order, without Leases.
+    /// [`World::writes_since`].
     pub fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
-        let mut file = File::open(self.world.lab.control_plane()?.audit_log())?;
-        file.seek(SeekFrom::Start(mark))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let user = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal");
-        let mut writes = Vec::new();
-        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            let event: Value = serde_json::from_str(line)?;
-            let is_write = ["create", "update", "patch", "delete", "deletecollection"]
-                .iter()
-                .any(|v| event["verb"] == *v);
-            if event["user"]["username"] == user && is_write && event["objectRef"]["resource"] != "leases" {
-                writes.push(Write::read(&event)?);
-            }
-        }
-        writes.sort_by_key(|write| write.at);
-        Ok(writes)
+        self.world.writes_since(mark)
     }
-}
-
-/// A write to the API server, as its audit log has it.
-#[derive(Clone, Debug)]
-pub struct Write {
-    /// When the request came.
-    pub at: Timestamp,
-    /// Which token it came with: each operator has one of its own.
-    pub by: String,
-    /// `patch`, say.
-    pub verb: String,
-    /// `shares`, or `shares/status`.
-    pub resource: String,
-    /// The object's namespace; empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// The object's name.
-    pub name: String,
-    /// The answer.
-    pub code: i64,
-}
-
-impl Write {
-    fn read(event: &Value) -> Result<Self> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let object = &event["objectRef"];
-        let resource = match object["subresource"].as_str() {
-            Some(sub) => format!("{}/{sub}", text(&object["resource"])),
-            None => text(&object["resource"]),
-        };
-        Ok(Self {
-            at: text(&event["requestReceivedTimestamp"])
-                .parse()
-                .context("requestReceivedTimestamp")?,
-            by: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
-            verb: text(&event["verb"]),
-            resource,
-            namespace: text(&object["namespace"]),
-            name: text(&object["name"]),
-            code: event["responseStatus"]["code"].as_i64().unwrap_or_default(),
-        })
-    }
-}
-
-/// How often each resource was written, as `patch shares/status`.
-pub fn by_resource(writes: &[Write]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for write in writes {
-        *counts
-            .entry(format!("{} {}", write.verb, write.resource))
-            .or_default() += 1;
-    }
-    counts
 }
 
 /// Whom a good rule lets in, and how.

@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     lab::{
-        Admin, Ceph, CephFsMount, CephOptions, CephRelease, LabOptions, NfsClient,
+        Admin, Ceph, CephFsMount, CephOptions, CephRelease, LabOptions, NfsClient, Process,
         client::{ClientError, Failure, Owner, failure},
     },
     world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
@@ -145,6 +145,12 @@ impl Storage {
         Ok(())
     }
 
+    /// The operator's process; an error if none was started.
+    pub async fn operator_process(&self) -> Result<Process> {
+        let operator = self.operator.lock().await;
+        Ok(operator.as_ref().context("no operator runs")?.process().clone())
+    }
+
     /// Waits until the operator leads.
     pub async fn until_leading(&self) -> Result<()> {
         let operator = self.operator.lock().await;
@@ -221,6 +227,26 @@ impl Storage {
                 && condition(status_now, "Ready") == Some((status, reason))
         })
         .await
+    }
+
+    /// Waits until a backend says that it can't be used; the reason and the words.
+    pub async fn until_trouble(&self, name: &str) -> Result<(String, String)> {
+        let api = self.world.cluster_api::<ShareBackend>();
+        let backend = until(&api, name, "not Ready", |backend| {
+            let conditions = backend
+                .status
+                .as_ref()
+                .map(|s| s.conditions.as_slice())
+                .unwrap_or_default();
+            condition(conditions, "Ready").is_some_and(|(status, _)| status == "False")
+        })
+        .await?;
+        let conditions = backend.status.context("no status")?.conditions;
+        let ready = conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .context("no Ready")?;
+        Ok((ready.reason.clone(), ready.message.clone()))
     }
 
     // ---- shares and rules
@@ -467,21 +493,47 @@ impl Storage {
         Ok(all)
     }
 
+    /// The name of the metadata server that a file system has now.
+    pub fn active_mds(&self, filesystem: &str) -> Result<String> {
+        let fs = self
+            .admin
+            .mon(json!({"prefix": "fs get", "fs_name": filesystem}))?;
+        let servers = fs["mdsmap"]["info"].as_object().context("no info")?;
+        let active = servers
+            .values()
+            .find(|s| s["state"] == "up:active")
+            .context("none is active")?;
+        Ok(format!("mds.{}", active["name"].as_str().context("no name")?))
+    }
+
+    /// The name of the manager that serves now.
+    pub fn active_mgr(&self) -> Result<String> {
+        let stat = self.admin.mon(json!({"prefix": "mgr stat"}))?;
+        ensure!(stat["available"] == true, "no manager serves");
+        Ok(format!(
+            "mgr.{}",
+            stat["active_name"].as_str().context("no name")?
+        ))
+    }
+
     // ---- clients
 
-    /// A client of a share's export, from this address. IPv4 clients use the first Ganesha, IPv6 clients the second.
-    pub async fn mount(&self, share: &Share, source: IpAddr, owner: Owner) -> Result<NfsClient> {
+    /// The same as [`Storage::mount`], once, by a caller that may block.
+    pub fn mount_now(&self, share: &Share, source: IpAddr, owner: Owner) -> Result<NfsClient> {
         let endpoints = self.ceph().nfs_endpoints();
         let same_family = |e: &&SocketAddr| e.is_ipv4() == source.is_ipv4();
         let server = *endpoints
             .iter()
             .find(same_family)
             .context("no endpoint of that family")?;
-        let path = pseudo_path(&uid(share));
+        NfsClient::mount(self.ceph(), server, &pseudo_path(&uid(share)), source, owner)
+    }
+
+    /// A client of a share's export, from this address. IPv4 clients use the first Ganesha, IPv6 clients the second.
+    pub async fn mount(&self, share: &Share, source: IpAddr, owner: Owner) -> Result<NfsClient> {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
-            let mounted =
-                tokio::task::block_in_place(|| NfsClient::mount(self.ceph(), server, &path, source, owner));
+            let mounted = tokio::task::block_in_place(|| self.mount_now(share, source, owner));
             match mounted {
                 // EAGAIN: Ganesha is busy with its exports (NFS4ERR_DELAY), and clients are to ask again.
                 Err(error) if errno(&error) == Some(11) && Instant::now() < until => {

@@ -100,7 +100,7 @@ impl World {
 
     /// A server that has just learned of kinds and policies refuses objects for a second or two (503: "can be a delay"),
     /// even where the policy says `failurePolicy: Ignore`.
-    async fn until_objects_are_taken(&self) -> Result<()> {
+    pub async fn until_objects_are_taken(&self) -> Result<()> {
         let dry_run = PostParams {
             dry_run: true,
             ..PostParams::default()
@@ -294,12 +294,12 @@ impl World {
     /// Starts an operator as the ServiceAccount of [`ROLE`], beside Ceph if the lab has one. The program is named by
     /// `SHOAL_OPERATOR`.
     pub async fn operator(&self, options: &OperatorOptions) -> Result<Operator> {
-        let kubeconfig = self.operator_kubeconfig(&options.name).await?;
+        let kubeconfig = self.operator_kubeconfig(options).await?;
         let program = self.program.clone().map_or_else(operator_program, Ok)?;
         Operator::start(&self.lab, options, &program, &kubeconfig)
     }
 
-    async fn operator_kubeconfig(&self, name: &str) -> Result<PathBuf> {
+    async fn operator_kubeconfig(&self, options: &OperatorOptions) -> Result<PathBuf> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
         let request = TokenRequest {
             spec: TokenRequestSpec::default(),
@@ -309,10 +309,10 @@ impl World {
             .create_token_request("shoal", &PostParams::default(), &request)
             .await?;
         let token = issued.status.context("no token was issued")?.token;
-        let path = self.lab.folder().join(format!("{name}.kubeconfig"));
-        self.lab
-            .control_plane()?
-            .write_kubeconfig(&path, "shoal", &token)?;
+        let path = self.lab.folder().join(format!("{}.kubeconfig", options.name));
+        let control_plane = self.lab.control_plane()?;
+        let port = options.api_port.unwrap_or(control_plane.port());
+        control_plane.write_kubeconfig_by(&path, port, "shoal", &token)?;
         Ok(path)
     }
 }
@@ -335,6 +335,8 @@ pub struct OperatorOptions {
     pub flags: Vec<String>,
     /// Named points at which it dies, as `FAILPOINTS` takes them; empty for none.
     pub failpoints: String,
+    /// The port on 127.0.0.1 where it reaches the API server, if not the server's own.
+    pub api_port: Option<u16>,
 }
 
 impl OperatorOptions {
@@ -349,6 +351,7 @@ impl OperatorOptions {
             name: name.into(),
             flags: flags.map(str::to_owned).into(),
             failpoints: String::new(),
+            api_port: None,
         }
     }
 }

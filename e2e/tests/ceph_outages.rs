@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::api::ListParams;
 use serde_json::json;
-use shoal_crds::{Share, ShareBackend};
+use shoal_crds::Share;
 use shoal_e2e::{
     lab::{Admin, client::Owner, client::failure},
     storage::{SIZE, Storage, conditions, ip_rule, scale, soon},
     suite::Suite,
-    world::{condition, eventually, until},
+    world::eventually,
 };
 
 /// Threads, and bytes in memory.
@@ -62,39 +62,6 @@ async fn since(suite: &Storage, ns: &str, names: &[String]) -> Result<BTreeMap<S
     Ok(since)
 }
 
-/// Waits until a backend says that it can't be used; the reason and the words.
-async fn trouble(suite: &Storage, name: &str) -> Result<(String, String)> {
-    let api = suite.world.cluster_api::<ShareBackend>();
-    let backend = until(&api, name, "not Ready", |backend| {
-        let conditions = backend
-            .status
-            .as_ref()
-            .map(|s| s.conditions.as_slice())
-            .unwrap_or_default();
-        condition(conditions, "Ready").is_some_and(|(status, _)| status == "False")
-    })
-    .await?;
-    let conditions = backend.status.context("no status")?.conditions;
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == "Ready")
-        .context("no Ready")?;
-    Ok((ready.reason.clone(), ready.message.clone()))
-}
-
-/// The name of the metadata server that a file system has now.
-fn active_mds(suite: &Storage, filesystem: &str) -> Result<String> {
-    let fs = suite
-        .admin
-        .mon(json!({"prefix": "fs get", "fs_name": filesystem}))?;
-    let servers = fs["mdsmap"]["info"].as_object().context("no info")?;
-    let active = servers
-        .values()
-        .find(|s| s["state"] == "up:active")
-        .context("none is active")?;
-    Ok(format!("mds.{}", active["name"].as_str().context("no name")?))
-}
-
 fn in_trouble(reason: &str) -> Result<()> {
     let known = ["BackendUnreachable", "CommandTimedOut", "BackendSilent"];
     ensure!(known.contains(&reason), "the reason is {reason}");
@@ -124,7 +91,7 @@ fn the_manager_is_killed() {
             .ask_for_share(&ns, "nfs-on-second", "NFS", "on-second", SIZE * 2)
             .await?;
         for backend in ["cephfs", "second"] {
-            let (reason, message) = trouble(suite, backend).await?;
+            let (reason, message) = suite.until_trouble(backend).await?;
             println!("{backend}: {reason}: {message}");
             in_trouble(&reason)?;
         }
@@ -176,7 +143,7 @@ fn the_monitor_is_stopped_for_half_a_minute() {
             .ask_for_share(&ns, "during", "CephFS", "on-cephfs", SIZE)
             .await?;
         for backend in ["cephfs", "second"] {
-            let (reason, message) = trouble(suite, backend).await?;
+            let (reason, message) = suite.until_trouble(backend).await?;
             println!("{backend}: {reason}: {message}");
             in_trouble(&reason)?;
         }
@@ -203,7 +170,7 @@ fn what_one_hanging_command_holds_up() {
         let _alone = suite.alone().await;
         // Everything has been used once.
         let (ns, _) = bystanders(suite, "measure").await?;
-        let mds = active_mds(suite, "second")?;
+        let mds = suite.active_mds("second")?;
         let create = json!({"prefix": "fs subvolume create", "vol_name": "second", "sub_name": "hangs", "size": 1_000_000});
         let cluster_id = suite.ceph().nfs_cluster();
         let others = [
@@ -270,14 +237,14 @@ fn a_command_that_hangs() {
         let _alone = suite.alone().await;
         let (ns, names) = bystanders(suite, "hang").await?;
         let before = since(suite, &ns, &names).await?;
-        let server = active_mds(suite, "second")?;
+        let server = suite.active_mds("second")?;
         let server = suite.ceph().daemon(&server)?;
         server.stop()?;
         let outcome = async {
             suite
                 .ask_for_share(&ns, "during", "CephFS", "on-second", SIZE)
                 .await?;
-            let (reason, message) = trouble(suite, "second").await?;
+            let (reason, message) = suite.until_trouble("second").await?;
             println!("second: {reason}: {message}");
             in_trouble(&reason)?;
             ensure!(since(suite, &ns, &names).await? == before, "a share felt it");
@@ -306,7 +273,7 @@ fn many_hangs() {
             let daemon = if cycle % 2 == 0 {
                 "mgr.x".to_owned()
             } else {
-                active_mds(suite, "second")?
+                suite.active_mds("second")?
             };
             let daemon = suite.ceph().daemon(&daemon)?;
             daemon.stop()?;

@@ -5,15 +5,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use rustix::process::Signal;
 use serde_json::json;
 use shoal_crds::{Protocol, Share};
 use shoal_e2e::{
+    audit::one_after_the_other,
     lab::KubernetesRelease,
-    simulation::{BACKEND, Simulation, Write, cephx_rule, ip_rule, share_spec},
+    simulation::{BACKEND, Simulation, cephx_rule, ip_rule, share_spec},
     suite::Suite,
     world::{Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, eventually},
 };
@@ -111,25 +112,6 @@ async fn midway(s: &Simulation) -> Result<()> {
     Ok(())
 }
 
-/// All that the one wrote came before all that the other did, and both wrote something.
-fn one_after_the_other(s: &Simulation, mark: u64) -> Result<(usize, usize)> {
-    let writes = s.writes_since(mark)?;
-    let first = writes.first().context("nobody wrote anything")?.by.clone();
-    let theirs = |w: &&Write| w.by == first;
-    let change = writes
-        .iter()
-        .position(|w| w.by != first)
-        .context("one replica wrote everything")?;
-    let late: Vec<_> = writes[change..].iter().filter(theirs).collect();
-    ensure!(
-        late.is_empty(),
-        "the first replica still wrote after the second had begun: {late:#?}"
-    );
-    let replicas: std::collections::BTreeSet<_> = writes.iter().map(|w| &w.by).collect();
-    ensure!(replicas.len() == 2, "{replicas:?} wrote");
-    Ok((change, writes.len() - change))
-}
-
 #[test]
 fn the_standby_takes_over_from_a_leader_that_was_killed() {
     run(|s| async move {
@@ -144,7 +126,7 @@ fn the_standby_takes_over_from_a_leader_that_was_killed() {
         ensure!(took < LEASE * 2, "it took {took:?}");
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(s, mark)?;
+        one_after_the_other(&s.writes_since(mark)?)?;
         s.set_latency(0).await?;
         s.clear(&ns).await?;
         standby.terminate()
@@ -172,7 +154,7 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         );
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(s, mark)?;
+        one_after_the_other(&s.writes_since(mark)?)?;
         s.set_latency(0).await?;
         s.clear(&ns).await?;
         // The last one leaves a free Lease.
@@ -208,7 +190,7 @@ fn a_leader_that_slept_through_its_lease_does_nothing_more() {
         s.until_share_gone(&ns, "before").await?;
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(s, mark)?;
+        one_after_the_other(&s.writes_since(mark)?)?;
         ensure!(holder(&s.world).await? == "slept-two" && s.held(&share).await?.is_some());
         s.clear(&ns).await?;
         standby.terminate()

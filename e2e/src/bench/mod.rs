@@ -183,6 +183,7 @@ async fn started(world: &World, flags: &[String]) -> Result<Operator> {
         name: "bench".into(),
         flags: [&["--log=info".into()], flags].concat(),
         failpoints: String::new(),
+        api_port: None,
     };
     let operator = world.operator(&options).await?;
     operator.wait_until_leading().await?;

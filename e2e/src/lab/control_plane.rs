@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,8 +22,17 @@ const WHO: &str = "control plane";
 #[derive(Debug)]
 pub struct ControlPlane {
     facts: Facts,
-    /// Held only to end them on drop.
-    _started: Vec<Started>,
+    /// What this process started, and ends on drop.
+    servers: Mutex<Vec<Server>>,
+    launcher: Launcher,
+}
+
+/// A server, and how it is started.
+#[derive(Debug)]
+struct Server {
+    command: Command,
+    started: Started,
+    starts: u32,
 }
 
 /// What is written down about a control plane, so that another process can use it.
@@ -51,25 +61,26 @@ impl ControlPlane {
 
         let [etcd_port, peer_port, port] = free_ports()?;
         let tokens = write_identities(folder)?;
-        let etcd = launcher.start(
-            "etcd",
-            &etcd(&programs.etcd, folder, etcd_port, peer_port),
-            &log.join("etcd.log"),
-            Stdio::null(),
-        )?;
-        let api_log = log.join("kube-apiserver.log");
-        let api_server = launcher.start(
-            "kube-apiserver",
-            &api_server(&programs.api_server, folder, port, etcd_port),
-            &api_log,
-            Stdio::null(),
-        )?;
-        let mut started = vec![etcd, api_server];
+        let mut servers = vec![
+            Server::start(
+                launcher,
+                "etcd",
+                etcd(&programs.etcd, folder, etcd_port, peer_port),
+                &log,
+            )?,
+            Server::start(
+                launcher,
+                "kube-apiserver",
+                api_server(&programs.api_server, folder, port, etcd_port),
+                &log,
+            )?,
+        ];
         let certificate = folder.join("certs/apiserver.crt");
         let kubeconfig = folder.join("kubeconfig");
-        let ready = |started: &mut Vec<Started>| -> Result<bool> {
-            started[0].check(&log.join("etcd.log"))?;
-            started[1].check(&api_log)?;
+        let ready = |servers: &mut Vec<Server>| -> Result<bool> {
+            for server in servers {
+                server.check(&log)?;
+            }
             if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
                 return Ok(false);
             }
@@ -84,7 +95,7 @@ impl ControlPlane {
             Ok(kubectl.output()?.status.success())
         };
         wait_until("the API server's /readyz", Duration::from_mins(1), || {
-            ready(&mut started)
+            ready(&mut servers)
         })?;
         steps.say(
             WHO,
@@ -101,12 +112,11 @@ impl ControlPlane {
                 &tokens.controller_manager,
             )?;
             // Only now: it ends at once when there is no API server yet.
-            let log = log.join("kube-controller-manager.log");
-            let mut manager = launcher.start(
+            let mut manager = Server::start(
+                launcher,
                 "kube-controller-manager",
-                &self::controller_manager(program, folder, &own),
+                self::controller_manager(program, folder, &own),
                 &log,
-                Stdio::null(),
             )?;
             let mut account = Command::new(&programs.kubectl);
             account.arg("--kubeconfig").arg(&kubeconfig);
@@ -119,10 +129,10 @@ impl ControlPlane {
                     Ok(account.output()?.status.success())
                 },
             )?;
-            started.push(manager);
+            servers.push(manager);
             steps.say(WHO, "kube-controller-manager works");
         }
-        let processes = started.iter().map(|s| s.process.clone()).collect();
+        let processes = servers.iter().map(|s| s.started.process.clone()).collect();
         let facts = Facts {
             folder: folder.to_owned(),
             port,
@@ -131,7 +141,8 @@ impl ControlPlane {
         };
         Ok(Self {
             facts,
-            _started: started,
+            servers: Mutex::new(servers),
+            launcher: launcher.clone(),
         })
     }
 
@@ -141,7 +152,8 @@ impl ControlPlane {
         }
         Ok(Self {
             facts,
-            _started: Vec::new(),
+            servers: Mutex::default(),
+            launcher: Launcher::attached(),
         })
     }
 
@@ -184,13 +196,70 @@ impl ControlPlane {
     /// Writes a kubeconfig (mode 0600) for somebody else, e.g. with a ServiceAccount's token from
     /// `kubectl create token`.
     pub fn write_kubeconfig(&self, path: &Path, user: &str, token: &str) -> Result<()> {
-        write_kubeconfig(path, self.facts.port, &self.certificate_authority(), user, token)
+        self.write_kubeconfig_by(path, self.facts.port, user, token)
     }
 
-    /// etcd, kube-apiserver and kube-controller-manager.
+    /// The same for one who reaches the API server by another port of 127.0.0.1.
+    pub fn write_kubeconfig_by(&self, path: &Path, port: u16, user: &str, token: &str) -> Result<()> {
+        write_kubeconfig(path, port, &self.certificate_authority(), user, token)
+    }
+
+    /// etcd, kube-apiserver and kube-controller-manager, as they were started first.
     pub fn processes(&self) -> &[Process] {
         &self.facts.processes
     }
+
+    /// The port of the API server on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.facts.port
+    }
+
+    /// One of them by its name, as it is now. An error where another process started the control plane.
+    pub fn process(&self, name: &str) -> Result<Process> {
+        self.with(name, |server| Ok(server.started.process.clone()))
+    }
+
+    /// Starts one again after its end, on what it left on disk; returns when the process runs, not when it serves.
+    pub fn restart(&self, name: &str) -> Result<()> {
+        self.with(name, |server| {
+            if server.started.process.is_alive() {
+                bail!("{name} already runs");
+            }
+            server.starts += 1;
+            let log = self
+                .facts
+                .folder
+                .join(format!("log/{name}.{}.log", server.starts));
+            server.started = self.launcher.start(name, &server.command, &log, Stdio::null())?;
+            Ok(())
+        })
+    }
+
+    fn with<T>(&self, name: &str, act: impl FnOnce(&mut Server) -> Result<T>) -> Result<T> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.iter_mut().find(|s| s.started.process.name == name);
+        act(server.with_context(|| format!("no {name} of this process's own"))?)
+    }
+}
+
+impl Server {
+    fn start(launcher: &Launcher, name: &str, command: Command, logs: &Path) -> Result<Self> {
+        let started = launcher.start(name, &command, &log_of(logs, name), Stdio::null())?;
+        Ok(Self {
+            command,
+            started,
+            starts: 1,
+        })
+    }
+
+    fn check(&mut self, logs: &Path) -> Result<()> {
+        let log = log_of(logs, &self.started.process.name);
+        self.started.check(&log)
+    }
+}
+
+fn log_of(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{name}.log"))
 }
 
 struct Tokens {

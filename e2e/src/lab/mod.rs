@@ -17,6 +17,7 @@ mod host;
 mod nfs;
 mod preload;
 mod programs;
+mod proxy;
 mod rootfs;
 mod steps;
 mod temporary;
@@ -37,6 +38,7 @@ pub use host::{find as find_on_host, is_root};
 pub use nfs::NfsClient;
 pub use process::Process;
 pub use programs::KubernetesRelease;
+pub use proxy::Proxy;
 pub use rootfs::CephRelease;
 pub use steps::Steps;
 

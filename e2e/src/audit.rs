@@ -1,0 +1,110 @@
+//! What operators did, as those they did it to have it: the API server's audit log.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::world::{SYSTEM_NAMESPACE, World};
+
+impl World {
+    /// Where the audit log ends now.
+    pub fn audit_mark(&self) -> Result<u64> {
+        Ok(fs::metadata(self.lab.control_plane()?.audit_log())?.len())
+    }
+
+    /// What operators have written since then, in order, without Leases.
+    pub fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
+        let mut file = File::open(self.lab.control_plane()?.audit_log())?;
+        file.seek(SeekFrom::Start(mark))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let user = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal");
+        let mut writes = Vec::new();
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let event: Value = serde_json::from_str(line)?;
+            let is_write = ["create", "update", "patch", "delete", "deletecollection"]
+                .iter()
+                .any(|v| event["verb"] == *v);
+            if event["user"]["username"] == user && is_write && event["objectRef"]["resource"] != "leases" {
+                writes.push(Write::read(&event)?);
+            }
+        }
+        writes.sort_by_key(|write| write.at);
+        Ok(writes)
+    }
+}
+
+/// A write to the API server, as its audit log has it.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// When the request came.
+    pub at: Timestamp,
+    /// Which token it came with: each operator has one of its own.
+    pub by: String,
+    /// `patch`, say.
+    pub verb: String,
+    /// `shares`, or `shares/status`.
+    pub resource: String,
+    /// The object's namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// The answer.
+    pub code: i64,
+}
+
+impl Write {
+    fn read(event: &Value) -> Result<Self> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let object = &event["objectRef"];
+        let resource = match object["subresource"].as_str() {
+            Some(sub) => format!("{}/{sub}", text(&object["resource"])),
+            None => text(&object["resource"]),
+        };
+        Ok(Self {
+            at: text(&event["requestReceivedTimestamp"])
+                .parse()
+                .context("requestReceivedTimestamp")?,
+            by: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
+            verb: text(&event["verb"]),
+            resource,
+            namespace: text(&object["namespace"]),
+            name: text(&object["name"]),
+            code: event["responseStatus"]["code"].as_i64().unwrap_or_default(),
+        })
+    }
+}
+
+/// How often each resource was written, as `patch shares/status`.
+pub fn by_resource(writes: &[Write]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for write in writes {
+        *counts
+            .entry(format!("{} {}", write.verb, write.resource))
+            .or_default() += 1;
+    }
+    counts
+}
+
+/// That all writes of one replica came before all of the other, and that both wrote something; how many each wrote.
+pub fn one_after_the_other(writes: &[Write]) -> Result<(usize, usize)> {
+    let first = writes.first().context("nobody wrote anything")?.by.clone();
+    let change = writes
+        .iter()
+        .position(|w| w.by != first)
+        .context("one replica wrote everything")?;
+    let late: Vec<_> = writes[change..].iter().filter(|w| w.by == first).collect();
+    ensure!(
+        late.is_empty(),
+        "the first replica still wrote after the second had begun: {late:#?}"
+    );
+    let replicas: BTreeSet<_> = writes.iter().map(|w| &w.by).collect();
+    ensure!(replicas.len() == 2, "{replicas:?} wrote");
+    Ok((change, writes.len() - change))
+}
