@@ -152,7 +152,7 @@ impl<'a, K: Kind> Pass<'a, K> {
             turn: None,
             worked_since: Instant::now(),
         };
-        let next = pass.to_its_end().await;
+        let next = pass.steps().await;
         let object = K::object(&mut pass.observed);
         if object.resource_version() != version {
             ctx.written.note(object);
@@ -160,7 +160,7 @@ impl<'a, K: Kind> Pass<'a, K> {
         next
     }
 
-    async fn to_its_end(&mut self) -> Result<Next, Error> {
+    async fn steps(&mut self) -> Result<Next, Error> {
         let ctx = self.ctx;
         for _ in 0..MOST_STEPS {
             if ctx.is_stopping() {

@@ -28,7 +28,7 @@ pub struct Table {
 /// What is wanted, and what was measured.
 #[derive(Debug, Serialize)]
 struct Aim {
-    aim: String,
+    what: String,
     measured: f64,
     met: bool,
 }
@@ -61,9 +61,9 @@ impl Report {
         self.aim(format!("{aim}: at least {least}"), measured, measured >= least);
     }
 
-    fn aim(&mut self, aim: String, measured: f64, met: bool) {
-        println!("{aim}; measured {measured:.2}: {}\n", verdict(met));
-        self.aims.push(Aim { aim, measured, met });
+    fn aim(&mut self, what: String, measured: f64, met: bool) {
+        println!("{what}; measured {measured:.2}: {}\n", verdict(met));
+        self.aims.push(Aim { what, measured, met });
     }
 
     /// For people: Markdown.
@@ -76,9 +76,9 @@ impl Report {
             text += &table.text();
         }
         text += "| aim | measured | |\n|---|---|---|\n";
-        for Aim { aim, measured, met } in &self.aims {
+        for Aim { what, measured, met } in &self.aims {
             // Writing into a String can't fail.
-            let _ = writeln!(text, "| {aim} | {measured:.2} | {} |", verdict(*met));
+            let _ = writeln!(text, "| {what} | {measured:.2} | {} |", verdict(*met));
         }
         text
     }
