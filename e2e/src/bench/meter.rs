@@ -171,7 +171,8 @@ impl Metrics {
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')))
             .filter(|line| labels.iter().all(|label| line.contains(label)))
             .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
+            // A sum of nothing would be -0.
+            .fold(0.0, |sum, value| sum + value)
     }
 
     /// How often each step that speaks to a backend was taken, in the order of a share's life.

@@ -24,7 +24,7 @@ use shoal_crds::{Protocol, ShareBackend, condition::types};
 
 use crate::{
     lab::{CephOptions, LabOptions},
-    world::{Operator, OperatorOptions, World, condition, until},
+    world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until},
 };
 
 /// What is measured, and how much of it.
@@ -193,6 +193,14 @@ async fn started(world: &World, flags: &[String]) -> Result<Operator> {
 /// Starts an operator, and waits until it has found these backends.
 async fn operator_on(world: &World, backends: &[&str], flags: &[String]) -> Result<Operator> {
     let operator = started(world, flags).await?;
+    // What the objects say may be the word of the operator before this one.
+    let wanted = meter::count(backends.len());
+    eventually("the backends to be asked", PATIENCE, async || {
+        let metrics = meter::Metrics::read(&operator).await?;
+        let asked = metrics.sum("shoal_reconcile_total", &["kind=\"ShareBackend\""]);
+        Ok((asked >= wanted).then_some(()))
+    })
+    .await?;
     until_ready(world, backends).await?;
     Ok(operator)
 }

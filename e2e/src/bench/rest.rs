@@ -141,7 +141,7 @@ async fn at_rest(world: &World, operator: &Operator, table: &mut Table, span: Du
 /// A restart, from the start of the process.
 struct Restart {
     operator: Operator,
-    leads: Duration,
+    filled: Duration,
     first_decided: Duration,
     all_decided: Duration,
     cpu_ms: f64,
@@ -153,7 +153,7 @@ async fn restart(world: &World, backends: &[&str], flags: &[String], shares: usi
     let mark = audit_mark(world)?;
     let started = Instant::now();
     let operator = super::started(world, flags).await?;
-    let leads = started.elapsed();
+    let filled = started.elapsed();
     let (mut first, mut last, mut seen) = (None, started.elapsed(), 0.0);
     loop {
         let passes = passes(&operator).await?;
@@ -170,7 +170,7 @@ async fn restart(world: &World, backends: &[&str], flags: &[String], shares: usi
     }
     super::until_ready(world, backends).await?;
     Ok(Restart {
-        leads,
+        filled,
         first_decided: first.unwrap_or(last),
         all_decided: last,
         cpu_ms: cpu_ms(Some(operator.process().pid)),
@@ -185,14 +185,13 @@ impl Restart {
         self.steps
             .iter()
             .filter(|(step, _)| **step != "Look")
-            .map(|(_, n)| n)
-            .sum()
+            .fold(0.0, |sum, (_, n)| sum + n)
     }
 
     fn rows(&self, table: &mut Table) {
         let seconds = |t: Duration| json!(t.as_secs_f64());
         let rows: [(&str, Value); 6] = [
-            ("restart: leads after, s", seconds(self.leads)),
+            ("restart: caches filled after, s", seconds(self.filled)),
             ("first share decided after, s", seconds(self.first_decided)),
             ("all decided after, s", seconds(self.all_decided)),
             ("operator's CPU, ms", json!(self.cpu_ms)),
