@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     lab::{
         CephFsMount, FileUser, NfsClient,
-        client::{Failure, Owner, failure},
+        client::{ClientError, Failure, Owner, failure},
     },
     storage::{SIZE, Storage, cephx_rule, ip_rule},
     world::{World, eventually},
@@ -353,7 +353,8 @@ struct Shared {
     stop: AtomicBool,
     rounds: AtomicU64,
     tolerated: Mutex<&'static [Failure]>,
-    felt: Mutex<Vec<String>>,
+    /// Failures that were tolerated, and how often.
+    felt: Mutex<BTreeMap<String, usize>>,
     failed: Mutex<Option<String>>,
 }
 
@@ -451,8 +452,8 @@ impl Client {
         *self.shared.tolerated.lock() = failures;
     }
 
-    /// Failures felt so far, in words.
-    pub fn felt(&self) -> Vec<String> {
+    /// Failures felt so far, and how often.
+    pub fn felt(&self) -> BTreeMap<String, usize> {
         self.shared.felt.lock().clone()
     }
 
@@ -489,7 +490,7 @@ impl Client {
     }
 
     /// Ends it; an error if it failed, or found what it had not written. How many rounds it did, and what it felt.
-    pub async fn end(mut self) -> Result<(u64, Vec<String>)> {
+    pub async fn end(mut self) -> Result<(u64, BTreeMap<String, usize>)> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("it has ended")?;
         let done = tokio::task::spawn_blocking(move || thread.join()).await?;
@@ -594,14 +595,15 @@ impl Worker<'_> {
 
     fn judge(&self, error: anyhow::Error, before: &[Failure], begun: Instant) -> Result<()> {
         let after = *self.shared.tolerated.lock();
-        let expected = failure(&error).is_some_and(|f| before.contains(&f) || after.contains(&f));
-        if !expected {
+        let known = error.downcast_ref::<ClientError>();
+        let Some(felt) = known.filter(|e| before.contains(&e.failure) || after.contains(&e.failure)) else {
             return Err(error);
-        }
+        };
+        let what = format!("{:?}, errno {:?}", felt.failure, felt.errno);
         if begun.elapsed() > PATIENCE {
             bail!("it did not succeed for {PATIENCE:?}: {error:#}");
         }
-        self.shared.felt.lock().push(format!("{error:#}"));
+        *self.shared.felt.lock().entry(what).or_default() += 1;
         Ok(())
     }
 }

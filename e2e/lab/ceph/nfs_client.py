@@ -36,7 +36,8 @@ CHUNK = 1 << 20
 
 class Failed(Exception):
     def __init__(self, code):
-        self.errno = -code
+        # libnfs says of an operation that it gave up after its time-out that it was interrupted.
+        self.errno = errno.ETIMEDOUT if code == -errno.EINTR else -code
 
 
 def check(code):
