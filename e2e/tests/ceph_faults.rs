@@ -258,7 +258,7 @@ async fn told(suite: &Storage) -> Result<Vec<(String, String)>> {
     let all = &suite.world.client;
     let mut told = Vec::new();
     let mut tell = |kind: &str, meta: &kube::api::ObjectMeta, ready: Option<(&str, &str)>| {
-        if !ready.is_some_and(|(status, _)| status == "True") {
+        if ready.is_none_or(|(status, _)| status != "True") {
             let name = format!("{kind} {}", meta.name.as_deref().unwrap_or_default());
             let reason = ready.map(|(_, reason)| reason.to_owned()).unwrap_or_default();
             told.push((name, reason));
