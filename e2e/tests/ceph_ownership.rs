@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use shoal_crds::{Share, ShareBackend};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
-    lab::{Admin, CephOptions, Lab, LabOptions, client::Owner},
+    lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
     storage::{
         GROUP, SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, names, release, soon, uid,
     },
@@ -23,6 +23,9 @@ use shoal_e2e::{
 };
 
 static SUITE: Suite<Storage> = Suite::new();
+
+/// A uuid, as ceph-mgr names the folder with a subvolume's data.
+const HALF_MADE: &str = "0c0ffee0-1111-2222-3333-444444444444";
 
 /// Makes a share while no operator runs, so that what it will find can be planted.
 async fn unseen(suite: &Storage, namespace: &str, name: &str, protocol: &str) -> Result<Share> {
@@ -171,6 +174,54 @@ fn a_foreign_subvolume_of_our_name() {
                 // For the other scenarios.
                 suite.admin.mgr(at(&share, "fs subvolume rm"))?;
             }
+        }
+        Ok(())
+    });
+}
+
+/// Folders as they are when a manager dies in the midst of `fs subvolume create`.
+fn plant_half_made(files: &mut FileUser, share: &Share) -> Result<String> {
+    let folder = format!("/volumes/{GROUP}/{}", subvolume_name(&uid(share)));
+    files.mkdir(&folder)?;
+    files.mkdir(&format!("{folder}/{HALF_MADE}"))?;
+    Ok(folder)
+}
+
+#[test]
+fn what_a_manager_left_half_made_is_made_anew_and_what_it_lost_is_not() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        let ns = suite.world.namespace("half-made").await?;
+        let admin = suite.entity("admin")?.context("no client.admin")?;
+        let key = admin["key"].as_str().context("no key")?;
+        let group = json!({"prefix": "fs subvolumegroup create", "vol_name": "cephfs", "group_name": GROUP});
+        suite.admin.mgr(group)?;
+        let mount = CephFsMount::mount(suite.ceph(), "admin", key, "cephfs", "/")?;
+        let mut files = mount.user(Owner::ROOT)?;
+        for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
+            let share = unseen(suite, &ns, name, protocol).await?;
+            let folder = plant_half_made(&mut files, &share)?;
+            suite.start_operator("").await?;
+            suite.ready(&ns, name).await?;
+            let made = suite.subvolume(&share)?.context("no subvolume")?;
+            let path = made["path"].as_str().unwrap_or_default();
+            ensure!(path.starts_with(&format!("{folder}/")), "{path}");
+            ensure!(!path.contains(HALF_MADE), "{path}");
+            ensure!(
+                !files.list(&folder)?.contains(&HALF_MADE.to_owned()),
+                "it is left"
+            );
+
+            // The same after it was in use: whatever is there is not thrown away for a new one.
+            suite.stop_operator().await?;
+            suite.admin.mgr(at(&share, "fs subvolume rm"))?;
+            plant_half_made(&mut files, &share)?;
+            suite.start_operator("").await?;
+            let told = suite.until_share(&ns, name, "False", "BackendError").await?;
+            ensure!(message(&told).contains(".meta"), "{}", message(&told));
+            ensure!(files.list(&folder)?.contains(&HALF_MADE.to_owned()), "it is gone");
+            suite.delete_share(&ns, name).await?;
+            ensure!(files.list(&folder).is_err(), "its folder is left");
         }
         Ok(())
     });

@@ -15,6 +15,7 @@ pub(crate) const EINVAL: i32 = 22;
 pub(crate) const EFBIG: i32 = 27;
 pub(crate) const ENAMETOOLONG: i32 = 36;
 pub(crate) const ENOTEMPTY: i32 = 39;
+pub(crate) const ENODATA: i32 = 61;
 pub(crate) const EOPNOTSUPP: i32 = 95;
 pub(crate) const ENOTCONN: i32 = 107;
 pub(crate) const ESHUTDOWN: i32 = 108;
@@ -102,6 +103,7 @@ fn name(errno: i32) -> String {
         EFBIG => "EFBIG",
         ENAMETOOLONG => "ENAMETOOLONG",
         ENOTEMPTY => "ENOTEMPTY",
+        ENODATA => "ENODATA",
         EOPNOTSUPP => "EOPNOTSUPP",
         ENOTCONN => "ENOTCONN",
         ESHUTDOWN => "ESHUTDOWN",

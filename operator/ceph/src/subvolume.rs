@@ -13,7 +13,7 @@ use crate::{
         GroupCreate, MetadataLs, MetadataRm, MetadataSet, SubvolumeCreate, SubvolumeInfo, SubvolumeResize,
         SubvolumeRm,
     },
-    errno::{EINVAL, ENOENT, ENOTEMPTY},
+    errno::{EINVAL, ENODATA, ENOENT, ENOTEMPTY},
     work::{Work, both},
 };
 
@@ -24,8 +24,17 @@ pub(crate) struct Found {
     pub notes: Notes,
 }
 
-/// Its data.
-#[derive(Debug)]
+/// What the manager has to tell of it.
+enum Info {
+    Absent,
+    /// A manager died in the midst of making it. Its folders are there without their `.meta`; the manager after it takes them
+    /// for a subvolume of old, and finds no layout on it (18.2.7).
+    HalfMade,
+    There(Data),
+}
+
+/// Its data. Of one that is half made there is none.
+#[derive(Debug, Default)]
 pub(crate) struct Data {
     pub path: String,
     pub quota: Option<u64>,
@@ -48,21 +57,45 @@ const TO_CUT: &str = "shoal.storage/evict";
 impl Work<'_> {
     /// The subvolume, if it is there.
     pub(crate) async fn find(&self) -> Result<Option<Found>> {
-        let (data, notes) = both(self.data(), self.notes()).await?;
-        Ok(data.zip(notes).map(|(data, notes)| Found { data, notes }))
+        let (info, notes) = both(self.info(), self.notes()).await?;
+        match (info, notes) {
+            (Info::There(data), Some(notes)) => Ok(Some(Found { data, notes })),
+            (Info::HalfMade, Some(notes)) if notes.tag == Tag::Absent => Ok(Some(Found {
+                data: Data::default(),
+                notes,
+            })),
+            (Info::HalfMade, Some(_)) => Err(self.is_damaged()),
+            (Info::Absent, _) | (_, None) => Ok(None),
+        }
     }
 
     /// Its data, if it is there.
     pub(crate) async fn data(&self) -> Result<Option<Data>> {
+        match self.info().await? {
+            Info::There(data) => Ok(Some(data)),
+            Info::Absent => Ok(None),
+            Info::HalfMade => Err(self.is_damaged()),
+        }
+    }
+
+    async fn info(&self) -> Result<Info> {
         let info = match self.call.run(&SubvolumeInfo { place: self.place() }).await {
             Ok(info) => info,
-            Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
+            Err(fault) if fault.errno() == Some(ENOENT) => return Ok(Info::Absent),
+            Err(fault) if fault.errno() == Some(ENODATA) => return Ok(Info::HalfMade),
             Err(fault) => return Err(fault.into()),
         };
         let (quota, used) = (info.quota(), info.bytes_used);
         // Without a path only snapshots are left of it.
         let path = info.path.filter(|path| !path.is_empty());
-        Ok(path.map(|path| Data { path, quota, used }))
+        Ok(path.map_or(Info::Absent, |path| Info::There(Data { path, quota, used })))
+    }
+
+    fn is_damaged(&self) -> Error {
+        Error::Refused(format!(
+            "subvolume {} was there and has lost its .meta file: restore it",
+            self.handle()
+        ))
     }
 
     /// What is written at it, if it is there.
@@ -98,7 +131,7 @@ impl Work<'_> {
         if let Some(found) = &found {
             self.check_owner(&found.notes.tag)?;
         }
-        Ok(found)
+        Ok(found.filter(|found| !found.data.path.is_empty()))
     }
 
     fn check_owner(&self, tag: &Tag) -> Result<()> {
@@ -130,6 +163,17 @@ impl Work<'_> {
 /// Effects, each on what was just read.
 impl Work<'_> {
     pub(crate) async fn create(&self, there: Option<Notes>, new: &NewVolume) -> Result<Found> {
+        let there = match there {
+            Some(notes) if notes.tag == Tag::Absent && matches!(self.info().await?, Info::HalfMade) => {
+                if new.was_there {
+                    return Err(self.is_damaged());
+                }
+                // Nobody was ever let in. Finished by the manager it would be one of old, with a folder in it.
+                self.remove().await?;
+                None
+            }
+            there => there,
+        };
         match there {
             None if new.was_there => return Err(Error::NotFound),
             None => self.make(new).await?,
