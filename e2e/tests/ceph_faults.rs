@@ -365,7 +365,7 @@ const IN_HAND: usize = 6;
 
 /// For longer than its Lease: a standby takes over, and what wakes up ends.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn the_operator() {
     SUITE.run(start, async |suite| {
         for manner in manners(Stopped) {
@@ -405,7 +405,7 @@ async fn until_ended(process: &Process) -> Result<()> {
 }
 
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn the_api_server() {
     SUITE.run(start, async |suite| {
         control_plane(suite, "kube-apiserver", Killed).await
@@ -413,7 +413,7 @@ fn the_api_server() {
 }
 
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn etcd() {
     SUITE.run(start, async |suite| control_plane(suite, "etcd", Killed).await);
 }
@@ -460,7 +460,7 @@ async fn control_plane(suite: &'static Storage, name: &'static str, daily: Manne
 
 /// The manager that serves is lost; the one that stands by takes over, and then work goes on, before the other is back.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn the_manager() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -489,7 +489,7 @@ fn the_manager() {
 
 /// For longer than a command may take.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn the_monitor() {
     SUITE.run(start, async |suite| {
         for manner in manners(Stopped) {
@@ -504,7 +504,7 @@ fn the_monitor() {
 
 /// Killed, its place is taken by the one that stands by; stopped, until commands are not answered in time.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn the_metadata_server() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -528,7 +528,7 @@ fn the_metadata_server() {
 
 /// Until the client of that server has felt it.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn nfs_ganesha() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -563,7 +563,7 @@ async fn in_trouble(suite: &Storage, name: &str) -> Result<()> {
 /// The leader loses the API server, but not Ceph: it stops in time for the other to take over, and what it had sent comes
 /// late and changes nothing.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn a_leader_without_its_api_server() {
     SUITE.run(start, async |suite| {
         let manner = Stopped;
@@ -689,7 +689,7 @@ const FULL: [&str; 4] = ["No space left", "Disk quota exceeded", "errno 28", "er
 
 /// No room for data on one file system: shares there say so, those on the other do not care; nothing is lost.
 #[test]
-#[ignore = "by hand: a manager that dies in the midst of a create can leave a subvolume that Shoal does not get rid of yet"]
+#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
 fn a_full_pool() {
     SUITE.run(start, async |suite| {
         play("full", Stopped, NO_ROOM, suite, async |scene| {

@@ -51,7 +51,13 @@ pub async fn live<E: Engine>(
     tracing::info!("waiting for the Lease");
     tokio::select! {
         biased;
-        () = ctx.stop.cancelled() => return Ok(()),
+        () = ctx.stop.cancelled() => {
+            // The request that takes it may have been on its way.
+            if let Err(error) = elector.release().await {
+                tracing::warn!(%error, "whether the Lease was taken is not known");
+            }
+            return Ok(());
+        }
         () = elector.acquire() => {}
     }
     tracing::info!("leading");
