@@ -11,6 +11,7 @@ use kube::{Api, Client, api::ObjectMeta, api::PostParams};
 use parking_lot::Mutex;
 use shoal_domain::lease::{self, Held, Move};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
@@ -84,15 +85,20 @@ impl Elector {
         (self.fence.duration / 6).clamp(Duration::from_millis(200), Duration::from_secs(5))
     }
 
-    /// Waits until this replica leads.
-    pub async fn acquire(&mut self) {
+    /// Waits until this replica leads, or is asked to stop: false. Not with a request on its way, which would leave the Lease
+    /// with one that has ended.
+    pub async fn acquire(&mut self, stop: &CancellationToken) -> bool {
         loop {
             match self.turn().await {
-                Ok(true) => return,
+                Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the Lease can't be read or taken"),
             }
-            sleep(self.interval()).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                () = sleep(self.interval()) => {}
+            }
         }
     }
 

@@ -49,16 +49,8 @@ pub async fn live<E: Engine>(
     mut elector: Elector,
 ) -> anyhow::Result<()> {
     tracing::info!("waiting for the Lease");
-    tokio::select! {
-        biased;
-        () = ctx.stop.cancelled() => {
-            // The request that takes it may have been on its way.
-            if let Err(error) = elector.release().await {
-                tracing::warn!(%error, "whether the Lease was taken is not known");
-            }
-            return Ok(());
-        }
-        () = elector.acquire() => {}
+    if !elector.acquire(&ctx.stop).await {
+        return Ok(());
     }
     tracing::info!("leading");
     let mut watches = JoinSet::new();
