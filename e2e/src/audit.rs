@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::{SYSTEM_NAMESPACE, World};
+use crate::world::{SYSTEM_NAMESPACE, World, eventually};
 
 impl World {
     /// Where the audit log ends now.
@@ -18,25 +19,40 @@ impl World {
         Ok(fs::metadata(self.lab.control_plane()?.audit_log())?.len())
     }
 
-    /// What operators have written since then, in order, without Leases.
-    pub fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
+    /// What operators asked to write since then, in order, without Leases; waits until all of it is answered. A write may be
+    /// seen before the API server has logged its answer, but never before it has logged that it came.
+    pub async fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
+        let patience = Duration::from_secs(10);
+        eventually(
+            "the answer to each write in the audit log",
+            patience,
+            async || self.answered_since(mark),
+        )
+        .await
+    }
+
+    /// None while a write is not answered.
+    fn answered_since(&self, mark: u64) -> Result<Option<Vec<Write>>> {
         let mut file = File::open(self.lab.control_plane()?.audit_log())?;
         file.seek(SeekFrom::Start(mark))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let user = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal");
+        let mut open = BTreeSet::new();
         let mut writes = Vec::new();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let event: Value = serde_json::from_str(line)?;
-            let is_write = ["create", "update", "patch", "delete", "deletecollection"]
-                .iter()
-                .any(|v| event["verb"] == *v);
-            if event["user"]["username"] == user && is_write && event["objectRef"]["resource"] != "leases" {
+            let id = event["auditID"].as_str().unwrap_or_default().to_owned();
+            if event["stage"] == "RequestReceived" {
+                if event["user"]["username"] == user && event["objectRef"]["resource"] != "leases" {
+                    open.insert(id);
+                }
+            } else if open.remove(&id) {
                 writes.push(Write::read(&event)?);
             }
         }
         writes.sort_by_key(|write| write.at);
-        Ok(writes)
+        Ok(open.is_empty().then_some(writes))
     }
 }
 

@@ -640,8 +640,8 @@ impl Simulation {
     }
 
     /// [`World::writes_since`].
-    pub fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
-        self.world.writes_since(mark)
+    pub async fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
+        self.world.writes_since(mark).await
     }
 }
 
@@ -707,7 +707,7 @@ impl Simulation {
     pub async fn check_quiet(&self, namespace: &str) -> Result<()> {
         let mark = self.audit_mark()?;
         tokio::time::sleep(QUIET).await;
-        let mut writes = self.writes_since(mark)?;
+        let mut writes = self.writes_since(mark).await?;
         writes.retain(|write| write.namespace == namespace);
         ensure!(writes.is_empty(), "written while nothing changed: {writes:#?}");
         Ok(())

@@ -49,7 +49,7 @@ async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
         let mark = s.audit_mark()?;
         s.ready_share(&ns, "data", protocol).await?;
         let writes = [("patch shares/status", 2), ("patch shares", 1 + finalizer)];
-        expect(s, &ns, mark, "a create", &writes)?;
+        expect(s, &ns, mark, "a create", &writes).await?;
 
         let rule = match protocol {
             Protocol::NFS => ip_rule("data", "10.0.0.0/24", "ReadWrite"),
@@ -68,7 +68,7 @@ async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
             ("patch shares/status", 1),
             ("patch secrets", key),
         ];
-        expect(s, &ns, mark, "a rule", &writes)?;
+        expect(s, &ns, mark, "a rule", &writes).await?;
 
         let mark = s.audit_mark()?;
         s.change_rule(&ns, "rule", json!({"accessLevel": "ReadOnly"}))
@@ -80,12 +80,13 @@ async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
             mark,
             "another level",
             &[("patch shareaccessrules/status", 1)],
-        )?;
+        )
+        .await?;
 
         let mark = s.audit_mark()?;
         s.change_share(&ns, "data", json!({"size": "2Gi"})).await?;
         s.until_share(&ns, "data", "True", "Available").await?;
-        expect(s, &ns, mark, "a resize", &[("patch shares/status", 1)])?;
+        expect(s, &ns, mark, "a resize", &[("patch shares/status", 1)]).await?;
 
         let mark = s.audit_mark()?;
         s.delete_rule(&ns, "rule").await?;
@@ -97,12 +98,13 @@ async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
             mark,
             "a rule's end",
             &[("patch shareaccessrules", 1), ("patch shares/status", 1)],
-        )?;
+        )
+        .await?;
 
         let mark = s.audit_mark()?;
         s.delete_share(&ns, "data").await?;
         s.until_share_gone(&ns, "data").await?;
-        expect(s, &ns, mark, "a delete", &[("patch shares", 1)])?;
+        expect(s, &ns, mark, "a delete", &[("patch shares", 1)]).await?;
     }
     Ok(())
 }
@@ -135,8 +137,8 @@ async fn until_counted(s: &Simulation, ns: &str) -> Result<()> {
 
 /// Exactly these writes. One that was refused with a conflict is none: it was decided on a version that this operator's own
 /// write had just replaced, and its watch had not told it yet.
-fn expect(s: &Simulation, ns: &str, mark: u64, what: &str, expected: &[(&str, usize)]) -> Result<()> {
-    let mut writes: Vec<Write> = s.writes_since(mark)?;
+async fn expect(s: &Simulation, ns: &str, mark: u64, what: &str, expected: &[(&str, usize)]) -> Result<()> {
+    let mut writes: Vec<Write> = s.writes_since(mark).await?;
     writes.retain(|write| write.namespace == ns && write.code != 409);
     let expected: BTreeMap<String, usize> = expected
         .iter()
@@ -187,8 +189,11 @@ fn none_at_rest_but_the_lease() {
             .await?;
             s.until_settled(Some(&ns)).await?;
             s.check_holdings(Some(&ns)).await?;
-            let (made, refused): (Vec<_>, Vec<_>) =
-                s.writes_since(mark)?.into_iter().partition(|w| w.code < 300);
+            let (made, refused): (Vec<_>, Vec<_>) = s
+                .writes_since(mark)
+                .await?
+                .into_iter()
+                .partition(|w| w.code < 300);
             println!(
                 "{SHARES} shares with a rule each: {:?}; refused {:?}",
                 by_resource(&made),
@@ -216,7 +221,7 @@ fn none_at_rest_but_the_lease() {
                 scale("SHOAL_E2E_REST_SECONDS", AT_REST).into(),
             ))
             .await;
-            let writes = s.writes_since(mark)?;
+            let writes = s.writes_since(mark).await?;
             ensure!(writes.is_empty(), "written at rest: {writes:#?}");
             let calls = s.cluster(BACKEND).await?.calls()? - calls;
             println!("the backend was called {calls} times meanwhile");

@@ -588,7 +588,7 @@ fn a_leader_without_its_api_server() {
             until_ended(&leader).await?;
             proxy.mend();
             scene.users.until_more(12).await?;
-            let mut writes = suite.world.writes_since(mark)?;
+            let mut writes = suite.world.writes_since(mark).await?;
             // An Event says what was, whenever it comes.
             writes.retain(|write| write.code < 300 && write.resource != "events");
             println!("writes before and after: {:?}", one_after_the_other(&writes)?);

@@ -317,6 +317,7 @@ fn control_plane_works(release: KubernetesRelease) {
     let events: Vec<Value> = audit.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let creates = events.iter().filter(|e| {
         e["verb"] == "create"
+            && e["stage"] == "ResponseComplete"
             && e["user"]["username"] == "admin"
             && e["objectRef"]["resource"] == "namespaces"
     });

@@ -126,7 +126,7 @@ fn the_standby_takes_over_from_a_leader_that_was_killed() {
         ensure!(took < LEASE * 2, "it took {took:?}");
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(&s.writes_since(mark)?)?;
+        one_after_the_other(&s.writes_since(mark).await?)?;
         s.set_latency(0).await?;
         s.clear(&ns).await?;
         standby.terminate()
@@ -154,7 +154,7 @@ fn a_leader_that_is_asked_to_end_hands_over_at_once() {
         );
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(&s.writes_since(mark)?)?;
+        one_after_the_other(&s.writes_since(mark).await?)?;
         s.set_latency(0).await?;
         s.clear(&ns).await?;
         // The last one leaves a free Lease.
@@ -190,7 +190,7 @@ fn a_leader_that_slept_through_its_lease_does_nothing_more() {
         s.until_share_gone(&ns, "before").await?;
         s.until_settled(None).await?;
         s.check_holdings(None).await?;
-        one_after_the_other(&s.writes_since(mark)?)?;
+        one_after_the_other(&s.writes_since(mark).await?)?;
         ensure!(holder(&s.world).await? == "slept-two" && s.held(&share).await?.is_some());
         s.clear(&ns).await?;
         standby.terminate()
@@ -206,7 +206,7 @@ fn a_standby_only_waits() {
         s.ready_share(&ns, "data", Protocol::NFS).await?;
         s.clear(&ns).await?;
         let writers: std::collections::BTreeSet<_> =
-            s.writes_since(mark)?.into_iter().map(|w| w.by).collect();
+            s.writes_since(mark).await?.into_iter().map(|w| w.by).collect();
         ensure!(writers.len() == 1, "{writers:?} wrote");
         // One that waits ends at once, and takes nothing with it.
         standby.terminate()?;

@@ -548,7 +548,8 @@ fn a_backend_without_its_secret_says_so() {
         let mark = s.audit_mark()?;
         tokio::time::sleep(shoal_e2e::simulation::QUIET).await;
         let writes: Vec<_> = s
-            .writes_since(mark)?
+            .writes_since(mark)
+            .await?
             .into_iter()
             .filter(|w| w.name == "keyless")
             .collect();

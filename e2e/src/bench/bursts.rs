@@ -8,7 +8,7 @@ use shoal_crds::Protocol;
 
 use super::{
     latency::{Until, timed},
-    meter::{Meter, Metrics, Requests, audit_mark, count},
+    meter::{Meter, Metrics, Requests, count},
     operator_on,
     report::{Report, Table},
     tenant::{Tenant, change_level, rule_name},
@@ -61,7 +61,7 @@ async fn changed(
     what: &str,
     rules: usize,
 ) -> Result<f64> {
-    let (mark, meter) = (audit_mark(world)?, Meter::start(world, Some(operator))?);
+    let (mark, meter) = (world.audit_mark()?, Meter::start(world, Some(operator))?);
     let before = Metrics::read(operator).await?;
     let latencies = tenant.change(rules, 0..rules).await?;
     let applies = Metrics::read(operator).await?.step("Export") - before.step("Export");
@@ -92,7 +92,7 @@ async fn found(world: &World, tenant: &Tenant, table: &mut Table, rules: usize) 
     let in_force: Vec<_> = (0..rules)
         .map(|n| tenant.rules.once(&rule_name(n), Until::Ready(2)))
         .collect();
-    let mark = audit_mark(world)?;
+    let mark = world.audit_mark()?;
     let started = Instant::now();
     let operator = operator_on(world, &["simulated"], &flags).await?;
     let meter = Meter::start(world, Some(&operator))?;

@@ -86,11 +86,6 @@ pub fn memory_mb(operator: &Operator) -> Result<[f64; 2]> {
     Ok([field("VmRSS:")?, field("VmHWM:")?])
 }
 
-/// Where the audit log ends now.
-pub fn audit_mark(world: &World) -> Result<u64> {
-    Ok(fs::metadata(world.lab.control_plane()?.audit_log())?.len())
-}
-
 /// Requests of operators to the API server.
 #[derive(Debug, Default)]
 pub struct Requests(BTreeMap<String, usize>);
@@ -113,7 +108,8 @@ impl Requests {
             };
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let (verb, resource) = (text(&event["verb"]), text(&event["objectRef"]["resource"]));
-            if event["user"]["username"] == user && resource != "leases" {
+            let answered = event["stage"] == "ResponseComplete";
+            if answered && event["user"]["username"] == user && resource != "leases" {
                 *requests.0.entry(format!("{verb} {resource}")).or_default() += 1;
             }
         }

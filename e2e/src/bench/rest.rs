@@ -12,7 +12,7 @@ use shoal_crds::Protocol;
 
 use super::{
     floors::{BareCommands, percentile},
-    meter::{Meter, Metrics, Requests, audit_mark, count, cpu_ms, memory_mb},
+    meter::{Meter, Metrics, Requests, count, cpu_ms, memory_mb},
     operator_on,
     report::{Report, Table},
     tenant::Tenant,
@@ -113,7 +113,7 @@ async fn fill(world: &World, backend: &str, protocol: Protocol, shares: usize, r
 /// Watches a rest, and says how many writes there were.
 async fn at_rest(world: &World, operator: &Operator, table: &mut Table, span: Duration) -> Result<usize> {
     let (mark, meter, before) = (
-        audit_mark(world)?,
+        world.audit_mark()?,
         Meter::start(world, Some(operator))?,
         Metrics::read(operator).await?,
     );
@@ -150,7 +150,7 @@ struct Restart {
 }
 
 async fn restart(world: &World, backends: &[&str], flags: &[String], shares: usize) -> Result<Restart> {
-    let mark = audit_mark(world)?;
+    let mark = world.audit_mark()?;
     let started = Instant::now();
     let operator = super::started(world, flags).await?;
     let filled = started.elapsed();

@@ -7,7 +7,7 @@ use shoal_crds::Protocol;
 use super::{
     floors::{BareClient, BareCommands, BareController, percentile},
     latency::Latencies,
-    meter::{Meter, Requests, audit_mark, memory_mb},
+    meter::{Meter, Requests, memory_mb},
     operator_on,
     report::{Report, Table},
     tenant::Tenant,
@@ -198,7 +198,7 @@ impl Phase {
         operator: Option<&Operator>,
         work: impl Future<Output = Result<Latencies>>,
     ) -> Result<()> {
-        let (mark, meter) = (audit_mark(world)?, Meter::start(world, operator)?);
+        let (mark, meter) = (world.audit_mark()?, Meter::start(world, operator)?);
         let latencies = work.await?;
         self.cpu.push(meter.per(latencies.count()));
         self.requests = Requests::since(world, mark)?.text();
