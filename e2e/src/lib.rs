@@ -5,9 +5,10 @@
 pub mod api_contract;
 pub mod audit;
 pub mod bench;
+pub mod holdings;
 pub mod lab;
 pub mod sim;
-pub mod simulation;
+pub mod simulated_storage;
 pub mod storage;
 pub mod suite;
 pub mod workload;

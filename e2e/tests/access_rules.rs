@@ -12,21 +12,22 @@ use kube::{
 use serde_json::{Value, json};
 use shoal_crds::{AccessPhase, Protocol, Share, ShareAccessRule, names::cephx_secret};
 use shoal_e2e::{
+    holdings::secret_text,
     lab::KubernetesRelease,
-    simulation::{BACKEND, Simulation, cephx_rule, ip_rule, message, secret_text},
+    simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message},
     suite::Suite,
     world::{PATIENCE, eventually},
 };
 
-static SUITE: Suite<Simulation> = Suite::new();
+static SUITE: Suite<SimulatedStorage> = Suite::new();
 
-fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
-    SUITE.run(|| Simulation::start(KubernetesRelease::V1_37), scenario);
+fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedStorage) -> S) {
+    SUITE.run(|| SimulatedStorage::start(KubernetesRelease::V1_37), scenario);
 }
 
 /// A rule is refused for this reason, in these words, as condition and event.
 async fn is_refused(
-    s: &Simulation,
+    s: &SimulatedStorage,
     ns: &str,
     name: &str,
     reason: &str,

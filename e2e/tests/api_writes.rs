@@ -11,13 +11,13 @@ use serde_json::json;
 use shoal_crds::Protocol;
 use shoal_e2e::{
     lab::KubernetesRelease,
-    simulation::{BACKEND, Simulation, Write, by_resource, cephx_rule, ip_rule, share_spec},
+    simulated_storage::{BACKEND, SimulatedStorage, Write, by_resource, cephx_rule, ip_rule, share_spec},
     storage::scale,
     suite::Suite,
 };
 
-static NEWER: Suite<Simulation> = Suite::new();
-static OLDER: Suite<Simulation> = Suite::new();
+static NEWER: Suite<SimulatedStorage> = Suite::new();
+static OLDER: Suite<SimulatedStorage> = Suite::new();
 
 /// Shares at rest.
 const SHARES: usize = 200;
@@ -28,7 +28,7 @@ const AT_REST: u32 = 30;
 #[test]
 fn of_a_share_and_its_rules() {
     NEWER.run(
-        || Simulation::start(KubernetesRelease::V1_37),
+        || SimulatedStorage::start(KubernetesRelease::V1_37),
         |s| one_of_each(s, 0),
     );
 }
@@ -37,12 +37,12 @@ fn of_a_share_and_its_rules() {
 #[test]
 fn of_a_share_and_its_rules_where_the_operator_puts_the_finalizer_on() {
     OLDER.run(
-        || Simulation::start(KubernetesRelease::V1_34),
+        || SimulatedStorage::start(KubernetesRelease::V1_34),
         |s| one_of_each(s, 1),
     );
 }
 
-async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
+async fn one_of_each(s: &SimulatedStorage, finalizer: usize) -> Result<()> {
     let _alone = s.alone().await;
     for protocol in [Protocol::NFS, Protocol::CephFS] {
         let ns = s.world.namespace("count").await?;
@@ -110,7 +110,7 @@ async fn one_of_each(s: &Simulation, finalizer: usize) -> Result<()> {
 }
 
 /// Waits until the share's own status counts the rules that there are.
-async fn until_counted(s: &Simulation, ns: &str) -> Result<()> {
+async fn until_counted(s: &SimulatedStorage, ns: &str) -> Result<()> {
     use shoal_crds::{Share, ShareAccessRule};
     let rules = s
         .world
@@ -137,7 +137,13 @@ async fn until_counted(s: &Simulation, ns: &str) -> Result<()> {
 
 /// Exactly these writes. One that was refused with a conflict is none: it was decided on a version that this operator's own
 /// write had just replaced, and its watch had not told it yet.
-async fn expect(s: &Simulation, ns: &str, mark: u64, what: &str, expected: &[(&str, usize)]) -> Result<()> {
+async fn expect(
+    s: &SimulatedStorage,
+    ns: &str,
+    mark: u64,
+    what: &str,
+    expected: &[(&str, usize)],
+) -> Result<()> {
     let mut writes: Vec<Write> = s.writes_since(mark).await?;
     writes.retain(|write| write.namespace == ns && write.code != 409);
     let expected: BTreeMap<String, usize> = expected
@@ -160,7 +166,7 @@ async fn expect(s: &Simulation, ns: &str, mark: u64, what: &str, expected: &[(&s
 #[test]
 fn none_at_rest_but_the_lease() {
     NEWER.run(
-        || Simulation::start(KubernetesRelease::V1_37),
+        || SimulatedStorage::start(KubernetesRelease::V1_37),
         |s| async move {
             let _alone = s.alone().await;
             let ns = s.world.namespace("rest").await?;

@@ -17,7 +17,7 @@ use shoal_crds::{Protocol, Share, ShareAccessRule};
 use shoal_domain::owner::Tag;
 use shoal_e2e::{
     lab::KubernetesRelease,
-    simulation::{Simulation, cephx_rule, ip_rule},
+    simulated_storage::{SimulatedStorage, cephx_rule, ip_rule},
     suite::Suite,
     world::{PATIENCE, eventually},
 };
@@ -108,8 +108,8 @@ const LOSE_SECRET: &[&str] = &[
 ];
 
 /// A world for each protocol, so that two scenarios go at once.
-static NFS: Suite<Simulation> = Suite::new();
-static CEPHFS: Suite<Simulation> = Suite::new();
+static NFS: Suite<SimulatedStorage> = Suite::new();
+static CEPHFS: Suite<SimulatedStorage> = Suite::new();
 
 /// A scenario on both protocols, or on one.
 macro_rules! dies_while {
@@ -119,7 +119,7 @@ macro_rules! dies_while {
 
             $(#[test]
             fn $name() {
-                let start = || Simulation::start(KubernetesRelease::V1_34);
+                let start = || SimulatedStorage::start(KubernetesRelease::V1_34);
                 $world.run(start, |s| super::$scenario(s, Protocol::$protocol));
             })+
         }
@@ -144,7 +144,7 @@ dies_while!(
 dies_while!(the_backend_is_half_way);
 dies_while!(making_good_a_lost_secret: CephFS CEPHFS cephfs);
 
-async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn making_a_share(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -155,7 +155,7 @@ async fn making_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
     .await
 }
 
-async fn making_a_share_that_is_then_deleted(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn making_a_share_that_is_then_deleted(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -166,11 +166,11 @@ async fn making_a_share_that_is_then_deleted(s: &Simulation, protocol: Protocol)
     .await
 }
 
-async fn making_a_share_whose_type_then_changes(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn making_a_share_whose_type_then_changes(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(s, protocol, Change::Create, &[CREATE], &[Meanwhile::ChangeType]).await
 }
 
-async fn growing(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn growing(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -181,7 +181,7 @@ async fn growing(s: &Simulation, protocol: Protocol) -> Result<()> {
     .await
 }
 
-async fn changing_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn changing_a_rule(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -192,7 +192,7 @@ async fn changing_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
     .await
 }
 
-async fn adding_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn adding_a_rule(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     let points = [ADD_RULE, keys(protocol, ADD_KEY)];
     at(
         s,
@@ -204,7 +204,7 @@ async fn adding_a_rule(s: &Simulation, protocol: Protocol) -> Result<()> {
     .await
 }
 
-async fn taking_a_rule_away(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn taking_a_rule_away(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -215,11 +215,11 @@ async fn taking_a_rule_away(s: &Simulation, protocol: Protocol) -> Result<()> {
     .await
 }
 
-async fn deleting_a_share(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn deleting_a_share(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(s, protocol, Change::Delete, &[DELETE], &[Meanwhile::Nothing]).await
 }
 
-async fn making_good_a_lost_secret(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn making_good_a_lost_secret(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     at(
         s,
         protocol,
@@ -231,7 +231,7 @@ async fn making_good_a_lost_secret(s: &Simulation, protocol: Protocol) -> Result
 }
 
 /// Killed in the midst of a step: its first command has taken effect, and its second has not.
-async fn the_backend_is_half_way(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn the_backend_is_half_way(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     let _alone = s.alone().await;
     let ns = s.world.namespace("half").await?;
     let rule = match protocol {
@@ -289,7 +289,7 @@ fn keys(protocol: Protocol, points: &'static [&'static str]) -> &'static [&'stat
 
 /// The operator dies at each of the points, and each of these things happens meanwhile.
 async fn at(
-    s: &Simulation,
+    s: &SimulatedStorage,
     protocol: Protocol,
     change: Change,
     points: &[&[&str]],
@@ -311,7 +311,7 @@ async fn at(
 const OLD_MODE: &str = "0750";
 const NEW_MODE: &str = "0770";
 
-async fn set_type(s: &Simulation, mode: &str, squash: &str) -> Result<()> {
+async fn set_type(s: &SimulatedStorage, mode: &str, squash: &str) -> Result<()> {
     s.world
         .add_type(
             "crash",
@@ -322,7 +322,7 @@ async fn set_type(s: &Simulation, mode: &str, squash: &str) -> Result<()> {
 }
 
 async fn die(
-    s: &Simulation,
+    s: &SimulatedStorage,
     protocol: Protocol,
     change: Change,
     point: &str,

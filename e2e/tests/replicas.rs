@@ -14,17 +14,17 @@ use shoal_crds::{Protocol, Share};
 use shoal_e2e::{
     audit::one_after_the_other,
     lab::KubernetesRelease,
-    simulation::{BACKEND, Simulation, cephx_rule, ip_rule, share_spec},
+    simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, share_spec},
     suite::Suite,
     world::{Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, eventually},
 };
 use tokio::sync::MutexGuard;
 
-static SUITE: Suite<Simulation> = Suite::new();
+static SUITE: Suite<SimulatedStorage> = Suite::new();
 
-fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
+fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedStorage) -> S) {
     SUITE.run(
-        || Simulation::without_operator(KubernetesRelease::V1_37),
+        || SimulatedStorage::without_operator(KubernetesRelease::V1_37),
         scenario,
     );
 }
@@ -35,7 +35,7 @@ const LEASE: Duration = Duration::from_secs(15);
 const SHARES: usize = 12;
 
 /// A leader, and a replica that waits. Their names are new: a Lease is never theirs by an accident of names.
-async fn two<'a>(s: &'a Simulation, case: &str) -> Result<(MutexGuard<'a, ()>, Operator, Operator)> {
+async fn two<'a>(s: &'a SimulatedStorage, case: &str) -> Result<(MutexGuard<'a, ()>, Operator, Operator)> {
     let alone = s.alone().await;
     let start = async |name: &str| {
         let mut options: OperatorOptions = s.operator_options(&format!("{case}-{name}"));
@@ -65,7 +65,7 @@ async fn holder(world: &World) -> Result<String> {
         .unwrap_or_default())
 }
 
-async fn until_holder(s: &Simulation, name: &str) -> Result<Duration> {
+async fn until_holder(s: &SimulatedStorage, name: &str) -> Result<Duration> {
     let since = Instant::now();
     eventually(&format!("{name} to hold the Lease"), PATIENCE, async || {
         Ok((holder(&s.world).await? == name).then_some(()))
@@ -75,7 +75,7 @@ async fn until_holder(s: &Simulation, name: &str) -> Result<Duration> {
 }
 
 /// Work that takes the backend a while.
-async fn work(s: &Simulation, ns: &str) -> Result<()> {
+async fn work(s: &SimulatedStorage, ns: &str) -> Result<()> {
     for i in 0..SHARES {
         let protocol = if i % 2 == 0 {
             Protocol::NFS
@@ -94,13 +94,13 @@ async fn work(s: &Simulation, ns: &str) -> Result<()> {
 }
 
 /// Each command of the backend takes a while.
-async fn slow(s: &Simulation) -> Result<()> {
+async fn slow(s: &SimulatedStorage) -> Result<()> {
     s.set_latency(50).await?;
     s.until_backend_is_current().await
 }
 
 /// Waits until work has begun, and is not done.
-async fn midway(s: &Simulation) -> Result<()> {
+async fn midway(s: &SimulatedStorage) -> Result<()> {
     eventually("the first subvolumes", PATIENCE, async || {
         Ok((s.holdings().await?.subvolumes.len() >= 3).then_some(()))
     })

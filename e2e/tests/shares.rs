@@ -16,17 +16,17 @@ use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, SharePhase, Sha
 use shoal_domain::owner::Tag;
 use shoal_e2e::{
     lab::KubernetesRelease,
-    simulation::{BACKEND, Simulation, cephx_rule, ip_rule, message, share_spec},
+    simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     suite::Suite,
     world::{PATIENCE, condition, eventually, until, until_gone},
 };
 
-static SUITE: Suite<Simulation> = Suite::new();
+static SUITE: Suite<SimulatedStorage> = Suite::new();
 /// Below 1.36 the operator puts the finalizer on.
-static OLDER: Suite<Simulation> = Suite::new();
+static OLDER: Suite<SimulatedStorage> = Suite::new();
 
-fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static Simulation) -> S) {
-    SUITE.run(|| Simulation::start(KubernetesRelease::V1_37), scenario);
+fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedStorage) -> S) {
+    SUITE.run(|| SimulatedStorage::start(KubernetesRelease::V1_37), scenario);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_cephfs_share_lives() {
 #[test]
 fn shares_live_where_the_operator_puts_the_finalizer_on() {
     OLDER.run(
-        || Simulation::start(KubernetesRelease::V1_34),
+        || SimulatedStorage::start(KubernetesRelease::V1_34),
         |s| async move {
             life(s, Protocol::NFS).await?;
             life(s, Protocol::CephFS).await
@@ -51,7 +51,7 @@ fn shares_live_where_the_operator_puts_the_finalizer_on() {
 }
 
 /// From nothing to nothing, with rules, and with sizes.
-async fn life(s: &Simulation, protocol: Protocol) -> Result<()> {
+async fn life(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
     let ns = s.world.namespace("life").await?;
     let share = s.ready_share(&ns, "data", protocol).await?;
     ensure!(
@@ -492,7 +492,7 @@ fn ceph(secret: &str) -> Value {
     json!({"ceph": {"connectionSecretRef": {"namespace": "default", "name": secret}, "filesystem": "cephfs"}})
 }
 
-async fn remove_backends(s: &Simulation, names: &[&str]) -> Result<()> {
+async fn remove_backends(s: &SimulatedStorage, names: &[&str]) -> Result<()> {
     let api = s.world.cluster_api::<ShareBackend>();
     for name in names {
         api.delete(name, &DeleteParams::default()).await?;
@@ -546,7 +546,7 @@ fn a_backend_without_its_secret_says_so() {
         }
         s.until_event("default", "keyless", "SecretNotFound").await?;
         let mark = s.audit_mark()?;
-        tokio::time::sleep(shoal_e2e::simulation::QUIET).await;
+        tokio::time::sleep(shoal_e2e::simulated_storage::QUIET).await;
         let writes: Vec<_> = s
             .writes_since(mark)
             .await?

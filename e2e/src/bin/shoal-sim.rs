@@ -1,14 +1,6 @@
 //! Runs seeds of the simulation: `cargo xtask sim`.
 
-use std::{
-    process::ExitCode,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Instant,
-};
+use std::{ops::ControlFlow, process::ExitCode, sync::Mutex, time::Instant};
 
 use clap::Parser;
 use shoal_e2e::sim::{self, Outcome, plan::Plan};
@@ -36,7 +28,7 @@ struct Arguments {
     #[arg(long, default_value_t = 300)]
     shrink: usize,
     /// Runs at the same time
-    #[arg(long, default_value_t = thread::available_parallelism().map_or(1, usize::from))]
+    #[arg(long, default_value_t = sim::processors())]
     threads: usize,
 }
 
@@ -66,40 +58,33 @@ fn main() -> ExitCode {
         return one(seed, arguments.shrink);
     }
     let began = Instant::now();
-    let (next, enough) = (AtomicU64::new(arguments.first), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());
-    thread::scope(|scope| {
-        for _ in 0..arguments.threads {
-            scope.spawn(|| {
-                while !enough.load(Ordering::Relaxed) {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= arguments.first + arguments.seeds {
-                        break;
-                    }
-                    let plan = Plan::draw(seed);
-                    let outcome = sim::run(&plan);
-                    let differs = arguments.twice && sim::run(&plan) != outcome;
-                    let Ok(mut sum) = sum.lock() else { break };
-                    sum.add(&plan, &outcome);
-                    if differs {
-                        println!("seed {seed}: two runs of it differ");
-                    }
-                    if differs || outcome.violation.is_some() {
-                        sum.failed.push(seed);
-                        if let Some(violation) = &outcome.violation {
-                            println!(
-                                "seed {seed}: {} (after {:.1?})\n    {}",
-                                violation.invariant,
-                                violation.at,
-                                violation.detail.replace('\n', "\n    ")
-                            );
-                        }
-                        if sum.failed.len() >= arguments.failures {
-                            enough.store(true, Ordering::Relaxed);
-                        }
-                    }
-                }
-            });
+    let seeds = arguments.first..arguments.first + arguments.seeds;
+    sim::explore(seeds, arguments.threads, |plan, outcome| {
+        let differs = arguments.twice && sim::run(plan) != *outcome;
+        let Ok(mut sum) = sum.lock() else {
+            return ControlFlow::Break(());
+        };
+        sum.add(plan, outcome);
+        if differs {
+            println!("seed {}: two runs of it differ", plan.seed);
+        }
+        if let Some(violation) = &outcome.violation {
+            println!(
+                "seed {}: {} (after {:.1?})\n    {}",
+                plan.seed,
+                violation.invariant,
+                violation.at,
+                violation.detail.replace('\n', "\n    ")
+            );
+        }
+        if differs || outcome.violation.is_some() {
+            sum.failed.push(plan.seed);
+        }
+        if sum.failed.len() < arguments.failures {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
         }
     });
     let Ok(sum) = sum.into_inner() else {

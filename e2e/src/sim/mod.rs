@@ -3,6 +3,7 @@
 
 pub mod api_server;
 mod check;
+mod explore;
 pub mod plan;
 mod replica;
 mod run;
@@ -13,5 +14,6 @@ mod user;
 mod wire;
 
 pub use check::Violation;
+pub use explore::{explore, processors};
 pub use run::{Outcome, run};
 pub use shrink::shrink;

@@ -21,12 +21,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     api_server::{ApiServer, Options, Verb},
-    check::{self, ByHand, Checker, Violation},
+    check::{self, Checker, Violation},
     plan::{Fault, Hand, Place, Plan, What, generator},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
     wire::Wire,
 };
+use crate::holdings::Altered;
 
 /// How long everything may take to come to rest after the last fault.
 const PATIENCE: Duration = Duration::from_mins(30);
@@ -422,7 +423,7 @@ impl<'a> Run<'a> {
                     .deauthorize(&fs_name, &uid, &identity.context("nobody is let in")?)?;
             }
             Hand::Untag => {
-                self.checker.by_hand().foreign.remove(&uid);
+                self.checker.by_hand().altered.foreign.remove(&uid);
                 self.cluster.set_tag(&fs_name, &uid, None)?;
             }
             Hand::Retag => {
@@ -449,7 +450,7 @@ impl<'a> Run<'a> {
         for share in check::parsed::<Share>(&self.server, "shares") {
             let uid = share.metadata.uid.unwrap_or_default();
             let is_due = all || share.metadata.deletion_timestamp.is_some();
-            if is_due && self.checker.by_hand().foreign.remove(&uid) {
+            if is_due && self.checker.by_hand().altered.foreign.remove(&uid) {
                 let fs_name = share.status.unwrap_or_default().backend_name.unwrap_or_default();
                 self.cluster.set_tag(&fs_name, &uid, None)?;
             }
@@ -494,10 +495,10 @@ impl<'a> Run<'a> {
     async fn compare_at_rest(&mut self) -> Result<()> {
         let patience = Instant::now() + PATIENCE;
         loop {
-            let by_hand = self.checker.by_hand().clone();
+            let altered = self.checker.by_hand().altered.clone();
             let compared = match check::unsettled(&self.server) {
                 Some(text) => Err(anyhow::anyhow!("{text}")),
-                None => check::at_rest(&self.server, &self.cluster, &by_hand, &self.cluster_uid),
+                None => check::at_rest(&self.server, &self.cluster, &altered),
             };
             match compared {
                 Ok(()) => break,
@@ -506,9 +507,9 @@ impl<'a> Run<'a> {
             }
         }
         // What is another's, or leads nowhere, stays as it is.
-        let ByHand { foreign, deleted, .. } = self.checker.by_hand().clone();
-        self.checker
-            .by_hand()
+        let mut by_hand = self.checker.by_hand();
+        let Altered { foreign, deleted } = by_hand.altered.clone();
+        by_hand
             .clients
             .retain(|uid| foreign.contains(uid) || deleted.contains(uid));
         Ok(())
@@ -526,8 +527,8 @@ impl<'a> Run<'a> {
             })
             .collect();
         ensure!(writes.is_empty(), "written at rest: {writes:#?}");
-        let by_hand = self.checker.by_hand().clone();
-        check::at_rest(&self.server, &self.cluster, &by_hand, &self.cluster_uid)
+        let altered = self.checker.by_hand().altered.clone();
+        check::at_rest(&self.server, &self.cluster, &altered)
     }
 
     /// Both replicas end as they should, and leave nothing behind.

@@ -1,13 +1,6 @@
-use std::{
-    env,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
+use std::{env, ops::ControlFlow, sync::Mutex};
 
-use super::{plan::Plan, run};
+use super::{explore, plan::Plan, processors, run};
 
 /// A bounded share of what `cargo xtask sim` explores; `SHOAL_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 200;
@@ -15,21 +8,12 @@ const SEEDS: u64 = 200;
 #[test]
 fn whatever_goes_wrong_everything_ends_well() {
     let seeds = env::var("SHOAL_SIM_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
-    let (next, failed) = (AtomicU64::new(1), Mutex::new(Vec::new()));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > seeds {
-                        break;
-                    }
-                    if let Some(violation) = run(&Plan::draw(seed)).violation {
-                        failed.lock().unwrap().push((seed, violation));
-                    }
-                }
-            });
+    let failed = Mutex::new(Vec::new());
+    explore(1..seeds + 1, processors(), |plan, outcome| {
+        if let Some(violation) = &outcome.violation {
+            failed.lock().unwrap().push((plan.seed, violation.clone()));
         }
+        ControlFlow::Continue(())
     });
     let failed = failed.into_inner().unwrap();
     assert!(

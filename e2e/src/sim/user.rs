@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{AccessLevel, Protocol, Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareType};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
@@ -127,10 +127,6 @@ async fn create_type(client: &Client, index: usize) -> Result<()> {
     Ok(())
 }
 
-fn level_text(level: AccessLevel) -> Value {
-    json!(level)
-}
-
 async fn create_share(
     client: &Client,
     place: Place,
@@ -199,8 +195,7 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
             to,
             level,
         } => {
-            let mut spec =
-                json!({"shareRef": {"name": format!("share-{share}")}, "accessLevel": level_text(level)});
+            let mut spec = json!({"shareRef": {"name": format!("share-{share}")}, "accessLevel": level});
             match to {
                 To::Ip(address) => {
                     spec["accessType"] = "IP".into();
@@ -219,11 +214,7 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
         }
         Operation::ChangeRule { rule, level } => {
             rules(client, rule.namespace())
-                .patch(
-                    &rule.name("rule-"),
-                    &patch,
-                    &merge(json!({"accessLevel": level_text(level)})),
-                )
+                .patch(&rule.name("rule-"), &patch, &merge(json!({"accessLevel": level})))
                 .await?;
         }
         Operation::DeleteRule(rule) => {

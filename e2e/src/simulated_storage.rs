@@ -1,13 +1,7 @@
 //! A world with a simulated backend: what the suites without Ceph act in, and the comparison of what the backend holds with
 //! what the objects say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
-    fs,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fmt::Debug, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::{
@@ -24,18 +18,13 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
-use shoal_crds::{
-    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareBackend, Squash, condition::reasons,
-    names::cephx_secret,
-};
-use shoal_domain::{
-    grant::{self, Access, Client, Grant, Key},
-    owner::{Owner, Tag, generated_identity, pseudo_path, subvolume_name},
-};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, condition::reasons};
+use shoal_domain::owner::pseudo_path;
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use crate::audit::{Write, by_resource};
 use crate::{
+    holdings::{self, Altered, Objects, is_active, names_it},
     lab::{KubernetesRelease, LabOptions},
     world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
 };
@@ -44,22 +33,20 @@ use crate::{
 pub const BACKEND: &str = "simulated";
 
 /// A world with a simulated backend, whose state outlives the operator.
-pub struct Simulation {
+pub struct SimulatedStorage {
     /// Servers and objects.
     pub world: World,
     operator: Mutex<Option<Operator>>,
     alone: Mutex<()>,
 }
 
-impl Simulation {
+impl SimulatedStorage {
     /// A control plane with Shoal, the backend [`BACKEND`], the default type `standard`, and an operator that leads.
     pub async fn start(release: KubernetesRelease) -> Result<Self> {
-        let simulation = Self::without_operator(release).await?;
-        simulation.start_operator("").await?;
-        simulation
-            .until_backend(BACKEND, "True", reasons::AVAILABLE)
-            .await?;
-        Ok(simulation)
+        let storage = Self::without_operator(release).await?;
+        storage.start_operator("").await?;
+        storage.until_backend(BACKEND, "True", reasons::AVAILABLE).await?;
+        Ok(storage)
     }
 
     /// The same without an operator.
@@ -411,41 +398,8 @@ impl Simulation {
 
     /// Something that is not settled, if there is anything.
     pub async fn unsettled(&self, namespace: Option<&str>) -> Result<Option<String>> {
-        let shares: Vec<Share> = self.list(namespace).await?;
-        let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
-        for share in &shares {
-            let status = share.status.clone().unwrap_or_default();
-            let is =
-                |type_: &str| condition(&status.conditions, type_).is_some_and(|(truth, _)| truth == "True");
-            let names_it = |r: &&ShareAccessRule| {
-                r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
-            };
-            let counted = status.access.map_or(0, |access| access.total);
-            let done = status.observed_generation == share.metadata.generation
-                && !is("Reconciling")
-                && (is("Stalled")
-                    || is("Ready") && usize::try_from(counted) == Ok(rules.iter().filter(names_it).count()));
-            if share.metadata.deletion_timestamp.is_some() || !done {
-                return Ok(Some(format!("Share {:?}: {status:#?}", share.metadata)));
-            }
-        }
-        for rule in &rules {
-            let status = rule.status.clone().unwrap_or_default();
-            let has_share = shares
-                .iter()
-                .any(|s| s.name_any() == rule.spec.share_ref.name && s.namespace() == rule.namespace());
-            let wanted: &[AccessPhase] = if has_share {
-                &[AccessPhase::Active, AccessPhase::Error]
-            } else {
-                &[AccessPhase::QueuedToApply]
-            };
-            let done = status.observed_generation == rule.metadata.generation
-                && status.phase.is_some_and(|phase| wanted.contains(&phase));
-            if rule.metadata.deletion_timestamp.is_some() || !done {
-                return Ok(Some(format!("ShareAccessRule {:?}: {status:#?}", rule.metadata)));
-            }
-        }
-        Ok(None)
+        let (shares, rules) = (self.list(namespace).await?, self.list(namespace).await?);
+        Ok(holdings::unsettled(&shares, &rules))
     }
 
     /// The objects of one namespace, or of all.
@@ -461,175 +415,32 @@ impl Simulation {
         Ok(api.list(&ListParams::default()).await?.items)
     }
 
-    /// Compares what [`BACKEND`] holds with what the objects say, of one namespace or of all: each share's subvolume, tag,
-    /// quota, root, export and clients, every key, and that nothing else is there. For objects that are settled, and rules
-    /// that are all good.
+    /// Compares what [`BACKEND`] holds with what the objects say, of one namespace or of all. For objects that are settled,
+    /// and rules that are all good.
     pub async fn check_holdings(&self, namespace: Option<&str>) -> Result<()> {
         let namespaces = Api::<Namespace>::all(self.world.client.clone())
             .list(&ListParams::default())
             .await?
             .items;
-        let uid_of = |name: &str| {
-            namespaces
+        let mut objects = Objects {
+            namespace: namespace.map(str::to_owned),
+            shares: self.list(namespace).await?,
+            rules: self.list(namespace).await?,
+            secrets: self.list(namespace).await?,
+            namespaces: namespaces
                 .iter()
-                .find(|n| n.name_any() == name)
-                .and_then(ResourceExt::uid)
+                .filter_map(|n| Some((n.name_any(), n.uid()?)))
+                .collect(),
         };
-        let shares: Vec<Share> = self.list(namespace).await?;
-        let rules: Vec<ShareAccessRule> = self.list(namespace).await?;
-        let cluster = self.cluster(BACKEND).await?;
-        let holdings = cluster.snapshot()?;
-
-        let mut subvolumes = BTreeSet::new();
-        let mut exports = BTreeSet::new();
-        let mut identities: BTreeMap<String, (String, usize)> = BTreeMap::new();
-        for share in &shares {
-            let status = share.status.clone().unwrap_or_default();
-            if status.backend_name.as_deref() != Some(BACKEND) {
-                continue;
-            }
-            let (uid, namespace) = (
-                share.uid().unwrap_or_default(),
-                share.namespace().unwrap_or_default(),
-            );
-            subvolumes.insert((BACKEND.to_owned(), subvolume_name(&uid)));
-            if share.spec.protocol == Protocol::NFS {
-                exports.insert(pseudo_path(&uid));
-            }
-            let capabilities = status.capabilities.clone().context("no capabilities")?;
-            let mut access = Access::new();
-            let its_own = |r: &&ShareAccessRule| {
-                r.spec.share_ref.name == share.name_any() && r.namespace() == share.namespace()
-            };
-            for rule in rules.iter().filter(its_own) {
-                let grant = granted(rule, capabilities.squash)?;
-                if let Client::CephX(identity) = &grant.client {
-                    let tenant = uid_of(&namespace).with_context(|| format!("no namespace {namespace}"))?;
-                    identities.entry(identity.clone()).or_insert((tenant, 0)).1 += 1;
-                    self.check_key(&cluster, share, rule, identity).await?;
-                }
-                access.push(grant);
-            }
-            grant::sort(&mut access);
-            let expected = HeldShare {
-                tag: Tag::Owner(Owner {
-                    cluster: uid_of("kube-system").context("no kube-system")?,
-                    namespace,
-                    name: share.name_any(),
-                    uid: uid.clone(),
-                }),
-                size_bytes: Some(share.spec.size.bytes()),
-                root: capabilities.root,
-                exported: share.spec.protocol == Protocol::NFS,
-                access,
-            };
-            let held = holdings.share(BACKEND, &uid);
-            ensure!(
-                held.as_ref() == Some(&expected),
-                "for Share {} is held\n{held:#?}\nand the objects say\n{expected:#?}",
-                share.name_any()
-            );
+        objects.shares.retain(|share| {
+            let status = share.status.as_ref();
+            status.and_then(|s| s.backend_name.as_deref()) == Some(BACKEND)
+        });
+        let of_one = |rule: &ShareAccessRule| objects.shares.iter().any(|share| names_it(rule, share));
+        if let Some(rule) = objects.rules.iter().find(|r| of_one(r) && !is_active(r)) {
+            bail!("rule {} is not in force: {:#?}", rule.name_any(), rule.status);
         }
-        // What other namespaces' shares have there is none of this one's business.
-        let its = |tag: &Tag| match (namespace, tag) {
-            (Some(namespace), Tag::Owner(owner)) => owner.namespace == namespace,
-            (Some(_), _) => false,
-            (None, _) => true,
-        };
-        let held: BTreeSet<_> = holdings
-            .subvolumes
-            .iter()
-            .filter(|(_, held)| its(&held.tag))
-            .map(|(name, _)| name.clone())
-            .collect();
-        ensure!(
-            held == subvolumes,
-            "held subvolumes {held:?}, and the objects say {subvolumes:?}"
-        );
-        let tenant = namespace.map(|namespace| uid_of(namespace).unwrap_or_default());
-        let held: BTreeMap<_, _> = holdings
-            .identities
-            .iter()
-            .filter(|(_, held)| tenant.is_none() || held.tenant == tenant)
-            .map(|(name, held)| {
-                (
-                    name.clone(),
-                    (held.tenant.clone().unwrap_or_default(), held.paths.len()),
-                )
-            })
-            .collect();
-        ensure!(
-            held == identities,
-            "held identities {held:?}, and the objects say {identities:?}"
-        );
-        if namespace.is_some() {
-            return Ok(());
-        }
-        let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
-        ensure!(
-            held == exports,
-            "held exports {held:?}, and the objects say {exports:?}"
-        );
-        ensure!(
-            holdings.pending == 0,
-            "{} commands are still to come",
-            holdings.pending
-        );
-        Ok(())
-    }
-
-    /// Whether a rule's Secret is as it should be and opens its share, and no other is there.
-    async fn check_key(
-        &self,
-        cluster: &Cluster,
-        share: &Share,
-        rule: &ShareAccessRule,
-        identity: &str,
-    ) -> Result<()> {
-        let namespace = rule.namespace().unwrap_or_default();
-        let name = rule
-            .spec
-            .credentials_secret_name
-            .clone()
-            .unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
-        let secret = self
-            .secret(&namespace, &name)
-            .await?
-            .with_context(|| format!("no Secret {name}"))?;
-        ensure!(
-            secret.type_.as_deref() == Some(cephx_secret::TYPE),
-            "Secret {name} is a {:?}",
-            secret.type_
-        );
-        let owners: Vec<_> = secret.owner_references().iter().map(|o| o.uid.clone()).collect();
-        ensure!(
-            Some(owners) == rule.uid().map(|uid| vec![uid]),
-            "Secret {name} is owned by {:?}",
-            secret.owner_references()
-        );
-        let text =
-            |key: &str| secret_text(&secret, key).with_context(|| format!("Secret {name} has no {key}"));
-        ensure!(
-            text(cephx_secret::USER_ID)? == identity,
-            "Secret {name} is for {}",
-            text(cephx_secret::USER_ID)?
-        );
-        let key = text(cephx_secret::USER_KEY)?;
-        let keyring = text(cephx_secret::KEYRING)?;
-        ensure!(
-            keyring == format!("[client.{identity}]\n\tkey = {key}\n"),
-            "the keyring in Secret {name} is not as Ceph reads it"
-        );
-        cluster
-            .mount(
-                BACKEND,
-                &share.uid().unwrap_or_default(),
-                identity,
-                &Key::new(key),
-                "",
-            )
-            .with_context(|| format!("the key in Secret {name} does not open the share"))?;
-        Ok(())
+        objects.check(&self.cluster(BACKEND).await?, &Altered::default())
     }
 
     // ---- the audit log
@@ -643,25 +454,6 @@ impl Simulation {
     pub async fn writes_since(&self, mark: u64) -> Result<Vec<Write>> {
         self.world.writes_since(mark).await
     }
-}
-
-/// Whom a good rule lets in, and how.
-fn granted(rule: &ShareAccessRule, squash: Squash) -> Result<Grant> {
-    let spec = &rule.spec;
-    let generated = generated_identity(&rule.uid().unwrap_or_default());
-    let text = spec.access_to.clone().unwrap_or(generated);
-    let Ok(client) = Client::parse(spec.access_type, &text) else {
-        bail!("rule {} names {text}", rule.name_any())
-    };
-    let squash = match spec.access_type {
-        AccessType::IP => spec.squash.unwrap_or(squash),
-        AccessType::CephX => Squash::None,
-    };
-    Ok(Grant {
-        client,
-        level: spec.access_level,
-        squash,
-    })
 }
 
 /// A Share's spec: 1Gi of the default type.
@@ -683,11 +475,6 @@ pub fn cephx_rule(share: &str, to: Option<&str>, level: &str) -> Value {
     spec
 }
 
-/// The text under a Secret's key.
-pub fn secret_text(secret: &Secret, key: &str) -> Option<String> {
-    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
-}
-
 /// A condition's message, if the condition is there.
 pub fn message<'a>(
     conditions: &'a [k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition],
@@ -702,7 +489,7 @@ pub fn message<'a>(
 /// How long quiet is watched for.
 pub const QUIET: Duration = Duration::from_secs(4);
 
-impl Simulation {
+impl SimulatedStorage {
     /// Watches a namespace for a while: operators must write nothing there.
     pub async fn check_quiet(&self, namespace: &str) -> Result<()> {
         let mark = self.audit_mark()?;

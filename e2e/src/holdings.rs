@@ -1,0 +1,439 @@
+//! When objects are at rest, and what a simulated storage must hold then: the same for the simulation, and for the suites
+//! on a real API server.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
+use shoal_crds::{
+    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareStatus, Squash,
+    condition::{reasons, types},
+    names::cephx_secret,
+};
+use shoal_domain::{
+    grant::{self, Access, Client, Grant, Key},
+    owner::{Owner, Tag, generated_identity, pseudo_path, subvolume_name},
+};
+
+use crate::world::condition;
+
+/// The identity that the simulated storage says it is spoken to as.
+const OWN_IDENTITY: &str = "shoal";
+
+/// Objects whose shares are on one storage: all that there are, or one namespace's.
+#[derive(Clone, Debug, Default)]
+pub struct Objects {
+    /// Those of one namespace; none if they are all.
+    pub namespace: Option<String>,
+    /// Only those on the storage in question.
+    pub shares: Vec<Share>,
+    /// Of these shares, or of none.
+    pub rules: Vec<ShareAccessRule>,
+    /// At least those of the rules.
+    pub secrets: Vec<Secret>,
+    /// The uid of every namespace, by name.
+    pub namespaces: BTreeMap<String, String>,
+}
+
+/// Shares whose subvolume was changed behind Shoal's back in a way that it can't or must not undo; by uid.
+#[derive(Clone, Debug, Default)]
+pub struct Altered {
+    /// The subvolume was deleted.
+    pub deleted: BTreeSet<String>,
+    /// The subvolume has another owner's tag.
+    pub foreign: BTreeSet<String>,
+}
+
+/// A share or rule that has not come to rest, if there is one.
+pub fn unsettled(shares: &[Share], rules: &[ShareAccessRule]) -> Option<String> {
+    let share = shares
+        .iter()
+        .find(|share| !share_is_settled(share, rules))
+        .map(|share| format!("Share {:?}: {:#?}", share.metadata, share.status));
+    share.or_else(|| {
+        rules
+            .iter()
+            .find(|rule| !rule_is_settled(rule, shares))
+            .map(|rule| format!("ShareAccessRule {:?}: {:#?}", rule.metadata, rule.status))
+    })
+}
+
+fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
+    let Some(status) = &share.status else {
+        return false;
+    };
+    let counted = status.access.map_or(0, |access| access.total);
+    let its_rules = rules.iter().filter(|rule| names_it(rule, share)).count();
+    let at_rest = match ready(share) {
+        Some((true, _)) => !is(status, types::RECONCILING) && usize::try_from(counted) == Ok(its_rules),
+        // A share whose data is gone says so, and waits for whoever brings it back.
+        Some((false, reason)) => is(status, types::STALLED) || reason == reasons::VOLUME_MISSING,
+        None => false,
+    };
+    at_rest
+        && share.metadata.deletion_timestamp.is_none()
+        && status.observed_generation == share.metadata.generation
+}
+
+fn rule_is_settled(rule: &ShareAccessRule, shares: &[Share]) -> bool {
+    use AccessPhase::{Active, Error, QueuedToApply, QueuedToUpdate};
+    let share = shares.iter().find(|share| names_it(rule, share));
+    let its_share_is = share.and_then(ready);
+    if rule.metadata.deletion_timestamp.is_some() {
+        // It can't go: its client can't be taken from what is another's.
+        return its_share_is == Some((false, reasons::OWNED_BY_ANOTHER));
+    }
+    let wanted: &[AccessPhase] = match (share, its_share_is) {
+        (None, _) => &[QueuedToApply],
+        (_, Some((true, _))) => &[Active, Error],
+        // What holds for a rule of a share that is not to be used is told by the share.
+        _ => &[Active, Error, QueuedToApply, QueuedToUpdate],
+    };
+    rule.status.as_ref().is_some_and(|status| {
+        status.observed_generation == rule.metadata.generation
+            && status.phase.is_some_and(|phase| wanted.contains(&phase))
+    })
+}
+
+impl Objects {
+    /// Compares what a storage holds with what these objects say, once they are at rest: each share's subvolume, tag,
+    /// quota, root, export and clients, every key, and that nothing else is there.
+    pub fn check(&self, cluster: &Cluster, altered: &Altered) -> Result<()> {
+        let holdings = cluster.snapshot()?;
+        let mut expected = Expected::default();
+        for share in &self.shares {
+            self.check_share(share, cluster, &holdings, altered, &mut expected)
+                .with_context(|| {
+                    format!(
+                        "Share {}/{}",
+                        share.namespace().unwrap_or_default(),
+                        share.name_any()
+                    )
+                })?;
+        }
+        self.check_subvolumes(&holdings, &expected)?;
+        self.check_identities(&holdings, &expected, altered)?;
+        if self.namespace.is_some() {
+            return Ok(());
+        }
+        let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
+        // An export may be left of a subvolume that was deleted by hand: it leads nowhere, and is the share's own business.
+        let lost: BTreeSet<_> = altered.deleted.iter().map(|uid| pseudo_path(uid)).collect();
+        ensure!(
+            held.is_superset(&expected.exports)
+                && held.difference(&expected.exports).all(|path| lost.contains(path)),
+            "held exports {held:?}, and the objects say {:?}",
+            expected.exports
+        );
+        ensure!(
+            holdings.pending == 0,
+            "{} commands are still to come",
+            holdings.pending
+        );
+        Ok(())
+    }
+
+    fn check_share(
+        &self,
+        share: &Share,
+        cluster: &Cluster,
+        holdings: &Holdings,
+        altered: &Altered,
+        expected: &mut Expected,
+    ) -> Result<()> {
+        let status = share.status.clone().unwrap_or_default();
+        let uid = share.uid().unwrap_or_default();
+        let ready = ready(share);
+        // One that was deleted before it was ever seen was made again, as it was never used.
+        let is_there = holdings
+            .subvolumes
+            .keys()
+            .any(|(_, name)| *name == subvolume_name(&uid));
+        if altered.deleted.contains(&uid) && !is_there {
+            ensure!(
+                ready == Some((false, reasons::VOLUME_MISSING)),
+                "it has lost its subvolume and says {ready:?}"
+            );
+            return Ok(());
+        }
+        let provisioned = is(&status, types::PROVISIONED);
+        let Some(backend) = status.backend_name.clone().filter(|_| provisioned) else {
+            ensure!(
+                ready.is_some_and(|(is, _)| !is),
+                "it is Ready and not provisioned"
+            );
+            return Ok(());
+        };
+        expected
+            .subvolumes
+            .insert((backend.clone(), subvolume_name(&uid)));
+        if altered.foreign.contains(&uid) {
+            ensure!(
+                ready == Some((false, reasons::OWNED_BY_ANOTHER)),
+                "its subvolume is another's, and it says {ready:?}"
+            );
+            let export = Some(pseudo_path(&uid)).filter(|path| holdings.exports.contains_key(path));
+            expected.exports.extend(export);
+            return Ok(());
+        }
+        let exported = share.spec.protocol == Protocol::NFS;
+        if exported {
+            expected.exports.insert(pseudo_path(&uid));
+        }
+        let size = if is(&status, types::STALLED) {
+            status.size.context("no size in status")?
+        } else {
+            share.spec.size
+        };
+        let capabilities = status.capabilities.clone().context("no capabilities")?;
+        let wanted = HeldShare {
+            tag: Tag::Owner(Owner {
+                cluster: self.namespace_uid("kube-system")?,
+                namespace: share.namespace().unwrap_or_default(),
+                name: share.name_any(),
+                uid: uid.clone(),
+            }),
+            size_bytes: Some(size.bytes()),
+            root: capabilities.root,
+            exported,
+            access: self.wanted_access(share, capabilities.squash)?,
+        };
+        let held = holdings.share(&backend, &uid);
+        ensure!(
+            held.as_ref() == Some(&wanted),
+            "is held as\n{held:#?}\nand the objects say\n{wanted:#?}"
+        );
+        specific_first(&wanted.access)?;
+        for rule in self.rules_of(share).filter(|rule| is_active(rule)) {
+            if let Some(Client::CephX(identity)) = client_of(rule) {
+                self.check_key(cluster, &backend, share, rule, &identity)?;
+                let tenant = self.namespace_uid(&share.namespace().unwrap_or_default())?;
+                expected.identities.entry(identity).or_insert((Some(tenant), 0)).1 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_subvolumes(&self, holdings: &Holdings, expected: &Expected) -> Result<()> {
+        // What other namespaces' shares have there is none of this one's business.
+        let concerns = |tag: &Tag| match (&self.namespace, tag) {
+            (Some(namespace), Tag::Owner(owner)) => owner.namespace == *namespace,
+            (Some(_), _) => false,
+            (None, _) => true,
+        };
+        let held: BTreeSet<_> = holdings
+            .subvolumes
+            .iter()
+            .filter(|(_, held)| concerns(&held.tag))
+            .map(|(name, _)| name.clone())
+            .collect();
+        ensure!(
+            held == expected.subvolumes,
+            "held subvolumes {held:?}, and the objects say {:?}",
+            expected.subvolumes
+        );
+        Ok(())
+    }
+
+    fn check_identities(&self, holdings: &Holdings, expected: &Expected, altered: &Altered) -> Result<()> {
+        let names: BTreeSet<_> = self
+            .shares
+            .iter()
+            .filter_map(ResourceExt::uid)
+            .filter(|uid| !altered.foreign.contains(uid))
+            .map(|uid| subvolume_name(&uid))
+            .collect();
+        let paths: BTreeSet<_> = holdings
+            .subvolumes
+            .iter()
+            .filter(|((_, name), _)| names.contains(name))
+            .map(|(_, held)| &held.path)
+            .collect();
+        let tenant = match &self.namespace {
+            Some(namespace) => Some(self.namespace_uid(namespace)?),
+            None => None,
+        };
+        let held: BTreeMap<_, _> = holdings
+            .identities
+            .iter()
+            .filter(|(_, held)| tenant.is_none() || held.tenant == tenant)
+            .map(|(name, held)| {
+                let count = held.paths.keys().filter(|path| paths.contains(path)).count();
+                (name.clone(), (held.tenant.clone(), count))
+            })
+            // Capabilities outlive a subvolume that was deleted by hand, and stay on what is another's.
+            .filter(|(_, (_, count))| {
+                *count > 0 || (altered.deleted.is_empty() && altered.foreign.is_empty())
+            })
+            .collect();
+        ensure!(
+            held == expected.identities,
+            "held identities {held:?}, and the objects say {:?}",
+            expected.identities
+        );
+        Ok(())
+    }
+
+    /// Whom the rules let in: of several for one client the oldest counts, and an identity is one namespace's alone.
+    fn wanted_access(&self, share: &Share, squash: Squash) -> Result<Access> {
+        let mut its: Vec<&ShareAccessRule> = self.rules_of(share).collect();
+        its.sort_by_key(|rule| (rule.creation_timestamp().map(|at| at.0), rule.name_any()));
+        let mut access = Access::new();
+        let mut seen = BTreeSet::new();
+        for rule in its {
+            let client = client_of(rule).with_context(|| format!("rule {} names nobody", rule.name_any()))?;
+            let fits = match rule.spec.access_type {
+                AccessType::IP => share.spec.protocol == Protocol::NFS,
+                AccessType::CephX => share.spec.protocol == Protocol::CephFS,
+            };
+            let is_first = fits && seen.insert(client.to_string());
+            let is_active = is_active(rule);
+            if client == Client::CephX(OWN_IDENTITY.into()) {
+                ensure!(!is_active, "rule {} lets in as Shoal itself", rule.name_any());
+                continue;
+            }
+            // Whether another namespace has the identity is the storage's to say.
+            let may_be_refused = matches!(client, Client::CephX(_)) && rule.spec.access_to.is_some();
+            ensure!(
+                is_active == is_first || (is_first && may_be_refused),
+                "rule {} is {:?}, and is the first for its client: {is_first}",
+                rule.name_any(),
+                rule.status.as_ref().map(|s| (s.phase, &s.conditions))
+            );
+            if is_active {
+                let squash = match rule.spec.access_type {
+                    AccessType::IP => rule.spec.squash.unwrap_or(squash),
+                    AccessType::CephX => Squash::None,
+                };
+                access.push(Grant {
+                    client,
+                    level: rule.spec.access_level,
+                    squash,
+                });
+            }
+        }
+        grant::sort(&mut access);
+        Ok(access)
+    }
+
+    /// The Secret of an active CephX rule is there, owned by it, and its key opens the share.
+    fn check_key(
+        &self,
+        cluster: &Cluster,
+        fs_name: &str,
+        share: &Share,
+        rule: &ShareAccessRule,
+        identity: &str,
+    ) -> Result<()> {
+        let spec = &rule.spec;
+        let name = spec
+            .credentials_secret_name
+            .clone()
+            .unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+        let secret = self
+            .secrets
+            .iter()
+            .find(|s| s.name_any() == name && s.namespace() == rule.namespace())
+            .with_context(|| format!("no Secret {name}"))?;
+        ensure!(
+            secret.type_.as_deref() == Some(cephx_secret::TYPE),
+            "Secret {name} is a {:?}",
+            secret.type_
+        );
+        let owners: Vec<_> = secret.owner_references().iter().map(|o| o.uid.clone()).collect();
+        ensure!(
+            Some(owners) == rule.uid().map(|uid| vec![uid]),
+            "Secret {name} is owned by {:?}",
+            secret.owner_references()
+        );
+        let text =
+            |key: &str| secret_text(secret, key).with_context(|| format!("Secret {name} has no {key}"));
+        ensure!(
+            text(cephx_secret::USER_ID)? == identity,
+            "Secret {name} is for {}",
+            text(cephx_secret::USER_ID)?
+        );
+        let key = text(cephx_secret::USER_KEY)?;
+        ensure!(
+            text(cephx_secret::KEYRING)? == format!("[client.{identity}]\n\tkey = {key}\n"),
+            "the keyring in Secret {name} is not as Ceph reads it"
+        );
+        cluster
+            .mount(
+                fs_name,
+                &share.uid().unwrap_or_default(),
+                identity,
+                &Key::new(key),
+                "",
+            )
+            .with_context(|| format!("the key in Secret {name} does not open the share"))?;
+        Ok(())
+    }
+
+    fn rules_of(&self, share: &Share) -> impl Iterator<Item = &ShareAccessRule> {
+        self.rules.iter().filter(move |rule| names_it(rule, share))
+    }
+
+    fn namespace_uid(&self, name: &str) -> Result<String> {
+        let uid = self.namespaces.get(name);
+        Ok(uid.with_context(|| format!("no namespace {name}"))?.clone())
+    }
+}
+
+/// What is to be there beside each share's own: names to compare with all that there are.
+#[derive(Default)]
+struct Expected {
+    subvolumes: BTreeSet<(String, String)>,
+    exports: BTreeSet<String>,
+    /// With the uid of its namespace, and on how many shares it is let in.
+    identities: BTreeMap<String, (Option<String>, usize)>,
+}
+
+/// Clients are matched in their order: none may come after one that includes it.
+pub fn specific_first(access: &Access) -> Result<()> {
+    for (n, grant) in access.iter().enumerate() {
+        let Client::Ip(network) = &grant.client else {
+            continue;
+        };
+        let hidden_by = access[..n].iter().find(|before| match &before.client {
+            Client::Ip(before) => before.contains(network),
+            Client::CephX(_) => false,
+        });
+        ensure!(hidden_by.is_none(), "{network} comes after {hidden_by:?}");
+    }
+    Ok(())
+}
+
+/// Whether a rule is about this share.
+pub fn names_it(rule: &ShareAccessRule, share: &Share) -> bool {
+    rule.namespace() == share.namespace() && rule.spec.share_ref.name == share.name_any()
+}
+
+/// Whom a rule names, if that can be read.
+pub fn client_of(rule: &ShareAccessRule) -> Option<Client> {
+    let generated = generated_identity(&rule.uid().unwrap_or_default());
+    let text = rule.spec.access_to.clone().unwrap_or(generated);
+    Client::parse(rule.spec.access_type, &text).ok()
+}
+
+/// Whether a rule says that it is in force.
+pub fn is_active(rule: &ShareAccessRule) -> bool {
+    rule.status.as_ref().and_then(|s| s.phase) == Some(AccessPhase::Active)
+}
+
+/// The text under a Secret's key.
+pub fn secret_text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+fn is(status: &ShareStatus, type_: &str) -> bool {
+    condition(&status.conditions, type_).is_some_and(|(is, _)| is == "True")
+}
+
+/// Whether a share says that it is Ready, and why.
+fn ready(share: &Share) -> Option<(bool, &str)> {
+    let status = share.status.as_ref()?;
+    condition(&status.conditions, types::READY).map(|(is, reason)| (is == "True", reason))
+}
