@@ -1,6 +1,7 @@
 //! `cargo xtask sim`: the simulation, and the proof that it finds what it is there to find.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -139,10 +140,12 @@ fn try_out(tree: &Path, mutant: &Mutant) -> Result<Option<(u64, String)>> {
     find(&simulation, mutant.seeds)
 }
 
-/// Copies the work tree; files that are the same stay as they are, so that what does not change is not built again.
+/// Makes a folder like the work tree; files that are the same stay as they are, so that what does not change is not built
+/// again.
 fn copy_tree(to: &Path) -> Result<()> {
     let files = output(Command::new("git").args(["ls-files", "-z"]).current_dir(root()))?;
-    for file in files.split_terminator('\0') {
+    let files: BTreeSet<&Path> = files.split_terminator('\0').map(Path::new).collect();
+    for file in &files {
         let (from, to) = (root().join(file), to.join(file));
         let content = match fs::read(&from) {
             Ok(content) => content,
@@ -154,6 +157,20 @@ fn copy_tree(to: &Path) -> Result<()> {
         }
         fs::create_dir_all(to.parent().context("no folder")?)?;
         fs::write(&to, content)?;
+    }
+    remove_others(to, Path::new(""), &files)
+}
+
+/// Removes what an earlier work tree had, and this one has not.
+fn remove_others(tree: &Path, folder: &Path, files: &BTreeSet<&Path>) -> Result<()> {
+    for entry in fs::read_dir(tree.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            remove_others(tree, &path, files)?;
+        } else if !files.contains(path.as_path()) || !root().join(&path).exists() {
+            fs::remove_file(tree.join(&path))?;
+        }
     }
     Ok(())
 }
