@@ -61,6 +61,8 @@ pub mod reasons {
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
     /// The chosen ShareBackend is not Ready; its own conditions say why.
     pub const BACKEND_NOT_READY: &str = "BackendNotReady";
+    /// The operator has just started, or the ShareBackend just changed, and the backend has not been asked yet what it is.
+    pub const BACKEND_NOT_ASKED: &str = "BackendNotAsked";
     /// The backend now is another Ceph cluster or file system than the one recorded.
     pub const BACKEND_REPLACED: &str = "BackendReplaced";
     /// The subvolume was there and is gone. It is never re-created empty.

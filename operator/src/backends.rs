@@ -263,7 +263,7 @@ fn not_asked_yet() -> Failure {
     Failure {
         class: Class::Waiting,
         scope: Scope::Backend,
-        reason: reasons::BACKEND_NOT_READY,
+        reason: reasons::BACKEND_NOT_ASKED,
         message: "it has not been asked yet".into(),
     }
 }

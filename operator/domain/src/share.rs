@@ -212,6 +212,7 @@ impl Pass<'_> {
         };
         let backend = match self.usable_backend(&recorded) {
             Ok(backend) => backend,
+            Err(failure) if is_not_asked(&failure) => return self.until_asked(),
             Err(failure) => return self.hold(&failure),
         };
         if let Some(failure) = &self.o.failure {
@@ -331,6 +332,7 @@ impl Pass<'_> {
                 reason: reasons::BACKEND_NOT_FOUND,
                 message: format!("ShareBackend '{name}' does not exist; the share is on it and waits for it"),
             }),
+            Some(Err(why)) if is_not_asked(why) => Err(why.clone()),
             Some(Err(why)) => Err(Failure {
                 class: Class::Waiting,
                 scope: Scope::Backend,
@@ -354,6 +356,11 @@ impl Pass<'_> {
             }
             Some(Ok(description)) => Ok(description),
         }
+    }
+
+    /// The first answer wakes the share, whatever it is; until then there is nothing to tell.
+    fn until_asked(&self) -> ShareDecision {
+        Decision::done(self.before.clone(), Next::Await)
     }
 
     /// The backend's trouble is told on the backend: a share with nothing to do stays as it is, without a write.
@@ -697,8 +704,10 @@ impl Pass<'_> {
         let Some(recorded) = recorded(&self.before) else {
             return let_go();
         };
-        if let Err(failure) = self.usable_backend(&recorded) {
-            return self.blocked(&failure);
+        match self.usable_backend(&recorded) {
+            Ok(_) => {}
+            Err(failure) if is_not_asked(&failure) => return self.until_asked(),
+            Err(failure) => return self.blocked(&failure),
         }
         if let Some(failure) = &self.o.failure {
             return self.blocked(failure);
@@ -929,6 +938,10 @@ enum Whose {
     Ours,
     Unfinished,
     Anothers(String),
+}
+
+fn is_not_asked(failure: &Failure) -> bool {
+    failure.reason == reasons::BACKEND_NOT_ASKED
 }
 
 fn owned_by_another(volume: &Volume, whose: &str) -> Failure {

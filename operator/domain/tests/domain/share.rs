@@ -338,6 +338,19 @@ fn no_effect_while_the_backend_is_missing_not_ready_or_replaced() {
 }
 
 #[test]
+fn before_a_backend_has_been_asked_its_shares_say_nothing() {
+    let why = failure(Scope::Backend, Class::Waiting, reasons::BACKEND_NOT_ASKED);
+    let placed = share("a").placed();
+    for share in [placed.clone(), placed.leaving()] {
+        let mut o = fresh(share);
+        o.rules = vec![rule("r", "10.0.0.1").view()];
+        o.backend = Some(Err(why.clone()));
+        assert_untouched(&o);
+        assert_eq!(decided(&o).next, Next::Await, "the answer wakes it");
+    }
+}
+
+#[test]
 fn a_file_system_re_made_under_the_same_name_is_another() {
     let mut o = ready();
     let mut other = backend_description();
