@@ -32,8 +32,9 @@ use crate::{
     world::{World, eventually},
 };
 
-/// How long a user asks again for what the API server does not take, and a client for what a broken server does not do.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// How long a user asks again for what the API server does not take, and a client for what a broken server does not do: longer
+/// than Ceph takes at most until it is well again by itself.
+const PATIENCE: Duration = Duration::from_mins(8);
 /// How long a user waits for one answer of the API server.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Rules of one user on one share.

@@ -37,6 +37,9 @@ static SUITE: Suite<Storage> = Suite::new();
 /// How long it may take from the end of a fault until everything is as the objects say. The longest that Ceph itself takes is
 /// a minute: for so long a metadata server awaits a client of a manager that died.
 const SETTLED: Duration = Duration::from_mins(4);
+/// How long a metadata server may take to stand in for another: it waits for the clients that may come back, and for so long
+/// may a Ganesha that was killed, of which an export went before it was back (libcephfs sessions of FSAL_CEPH, 300 s).
+const TAKES_OVER: Duration = Duration::from_mins(7);
 /// Rounds of a client, each of several file operations, that make a fault long enough to be felt.
 const ROUNDS: u64 = 3;
 
@@ -511,7 +514,7 @@ fn the_metadata_server() {
             play("mds", manner, WAITING, suite, async |scene| {
                 let lost = suite.active_mds("cephfs")?;
                 away(scene, &lost, manner, async || match manner {
-                    Killed => eventually("another to serve", Duration::from_mins(2), async || {
+                    Killed => eventually("another to serve", TAKES_OVER, async || {
                         Ok(suite.active_mds("cephfs").ok().filter(|name| *name != lost))
                     })
                     .await
@@ -537,12 +540,31 @@ fn nfs_ganesha() {
                     scene.nfs.until_felt().await?;
                     scene.native.until_more(ROUNDS).await
                 })
-                .await
+                .await?;
+                until_exports_are_read(scene).await
             })
             .await?;
         }
         Ok(())
     });
+}
+
+/// Waits until the first Ganesha takes up new exports. One that stood still for more than 20 s may never do so again: the OSD
+/// has dropped its watch of the list of exports, and it does not ask for another. An admin has to start it anew.
+async fn until_exports_are_read(scene: &Scene) -> Result<()> {
+    let (suite, ns) = (scene.suite, &scene.ns);
+    let share = suite.share(ns, "new", "NFS", "on-cephfs").await?;
+    let source = suite.ceph().client_address(2)?;
+    let rule = ip_rule("new", &source.to_string(), "ReadWrite");
+    suite.rule(ns, "new", rule).await?;
+    if let Err(error) = suite.mount_soon(&share, source, Owner::ROOT).await {
+        println!("ganesha.0 is deaf, and is started anew: {error:#}");
+        let server = suite.ceph().daemon("ganesha.0")?;
+        server.kill()?;
+        server.start()?;
+        suite.mount_soon(&share, source, Owner::ROOT).await?;
+    }
+    Ok(())
 }
 
 async fn until_all_in_trouble(suite: &Storage) -> Result<()> {
