@@ -86,8 +86,9 @@ pub trait Effect: Send + std::fmt::Debug {
 
 /// How soon an object is looked at again whose pass was ended by the API server.
 const AFTER_API_TROUBLE: Duration = Duration::from_secs(2);
-/// The change that was in the way of a pass is on its way here; this is for when the pass itself made it.
-const AFTER_CONFLICT: Duration = Duration::from_millis(100);
+/// The change that was in the way of a pass is on its way here, and wakes the object; this is for when it came before. Not
+/// sooner: as long as the watch is behind, every pass meets the same conflict, and looks at the backend before it does.
+const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
 /// How soon an object is looked at again of which the cache holds an outdated version.
 const UNTIL_WATCHED: Duration = Duration::from_millis(20);

@@ -31,6 +31,10 @@ use crate::{
     world::condition,
 };
 
+/// How often a call is made in a minute at most, by one replica and for one share, or for all backends: each of the two is
+/// asked once a second while its shares have trouble with it.
+const MOST_A_MINUTE: u32 = 300;
+
 /// Something that must not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -56,11 +60,16 @@ struct Inner {
     under_way: Mutex<BTreeSet<(String, String)>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
     owed: Mutex<BTreeSet<String>>,
+    /// In which minute each call was made last, and how often.
+    pace: Mutex<BTreeMap<Kind, (u64, u32)>>,
     found: Mutex<Option<Violation>>,
     changed: Notify,
     /// Is told by whom the storage is called, before the call does anything.
     ambush: Mutex<Option<Ambush>>,
 }
+
+/// Calls that are alike: by whom, for which share's uid, which.
+type Kind = (String, String, Method);
 
 type Ambush = Box<dyn Fn(&str) + Send>;
 
@@ -87,6 +96,7 @@ impl Checker {
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
             owed: Mutex::default(),
+            pace: Mutex::default(),
             found: Mutex::default(),
             changed: Notify::new(),
             ambush: Mutex::default(),
@@ -167,6 +177,9 @@ impl Checker {
     fn on_storage(&self, entry: &Entry) {
         let writes = !matches!(entry.operation, Method::Describe | Method::Look);
         let call = || (entry.by.clone(), entry.uid.clone());
+        if entry.what == What::Called {
+            self.not_at_once_again(entry);
+        }
         match entry.what {
             What::Called if writes => {
                 self.0.under_way.lock().insert(call());
@@ -188,6 +201,21 @@ impl Checker {
                 }
             }
             What::Called => {}
+        }
+    }
+
+    /// What fails is tried again, and not at once.
+    fn not_at_once_again(&self, entry: &Entry) {
+        let minute = self.0.began.elapsed().as_secs() / 60;
+        let key = (entry.by.clone(), entry.uid.clone(), entry.operation);
+        let mut pace = self.0.pace.lock();
+        let (counted, times) = pace.entry(key).or_default();
+        if *counted != minute {
+            (*counted, *times) = (minute, 0);
+        }
+        *times += 1;
+        if *times > MOST_A_MINUTE {
+            self.violated("what fails is not tried again at once", format!("{entry:?}"));
         }
     }
 
