@@ -21,6 +21,10 @@ pub mod types {
     pub const ACCESS_APPLIED: &str = "AccessApplied";
     /// The object is being deleted and something is in the way. Present only while true.
     pub const DELETION_BLOCKED: &str = "DeletionBlocked";
+    /// An admin has asked that the object be left alone. Present only while true.
+    pub const PAUSED: &str = "Paused";
+    /// Of a ShareType marked as default: whether it is what Shares without a type get.
+    pub const DEFAULT: &str = "Default";
 }
 
 /// Reasons.
@@ -39,6 +43,8 @@ pub mod reasons {
     pub const ACTIVE: &str = "Active";
     /// A backend was chosen.
     pub const SCHEDULED: &str = "Scheduled";
+    /// An admin has asked that it be left alone.
+    pub const PAUSED: &str = "Paused";
 
     /// The share type does not exist.
     pub const SHARE_TYPE_NOT_FOUND: &str = "ShareTypeNotFound";
@@ -52,6 +58,12 @@ pub mod reasons {
     pub const SIZE_OUT_OF_RANGE: &str = "SizeOutOfRange";
     /// No backend fits.
     pub const NO_BACKEND_FITS: &str = "NoBackendFits";
+    /// A Share that `spec.placement.sameBackendAs` names does not exist yet.
+    pub const WAITING_FOR_SHARE: &str = "WaitingForShare";
+    /// The share's backend has no room for what more it asks for.
+    pub const NO_ROOM_TO_EXTEND: &str = "NoRoomToExtend";
+    /// A newer ShareType is marked as the default, too, and is taken.
+    pub const NEWER_DEFAULT: &str = "NewerDefault";
     /// The type does not let shares shrink.
     pub const SHRINK_NOT_ALLOWED: &str = "ShrinkNotAllowed";
     /// The new size is below what is used.
@@ -61,6 +73,10 @@ pub mod reasons {
     pub const BACKEND_NOT_FOUND: &str = "BackendNotFound";
     /// The chosen ShareBackend is not Ready; its own conditions say why.
     pub const BACKEND_NOT_READY: &str = "BackendNotReady";
+    /// The ShareBackend is paused: an admin has asked that nothing be asked or changed there.
+    pub const BACKEND_PAUSED: &str = "BackendPaused";
+    /// The ShareBackend is to be deleted, and shares are still on it.
+    pub const HAS_SHARES: &str = "HasShares";
     /// The operator has just started, or the ShareBackend just changed, and the backend has not been asked yet what it is.
     pub const BACKEND_NOT_ASKED: &str = "BackendNotAsked";
     /// The backend now is another Ceph cluster or file system than the one recorded.

@@ -29,6 +29,7 @@ pub fn generated_files() -> Vec<(String, Vec<Value>)> {
         })
         .collect();
     files.push(("finalizer-policy.yaml".into(), policy::finalizer_policy()));
+    files.push(("verb-policies.yaml".into(), policy::verb_policies()));
     files
 }
 

@@ -19,10 +19,10 @@ mod share_type;
 mod validation;
 
 pub use generate::{custom_resource_definitions, generated_files};
-pub use quantity::{ParseSizeError, Size};
+pub use quantity::{ParseRatioError, ParseSizeError, Ratio, Size};
 pub use share::{
-    AccessSummary, Capabilities, ExportLocation, ExportLocationMetadata, Protocol, RootDirectory, Share,
-    SharePhase, ShareSpec, ShareStatus, SizeLimits,
+    AccessSummary, Capabilities, Charge, ExportLocation, ExportLocationMetadata, Placement, Protocol,
+    RootDirectory, Share, SharePhase, ShareSpec, ShareStatus, SizeLimits,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,

@@ -6,6 +6,9 @@ pub const FINALIZER: &str = "shoal.storage/cleanup";
 /// Marks the ShareType that Shares without `spec.shareTypeName` get, when its value is `"true"`.
 pub const DEFAULT_SHARE_TYPE: &str = "shoal.storage/is-default-share-type";
 
+/// On a Share, with any value: Shoal leaves it alone, whatever its spec says. Setting it takes the verb `operate` on shares.
+pub const PAUSED: &str = "shoal.storage/paused";
+
 /// Annotations on a Share that CSI plugins and scripts read: mirrors of status, never secrets.
 pub mod annotations {
     /// The preferred export location, as `host:path` (Manila's form).

@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{GROUP, VERSION, names::FINALIZER};
+use crate::{
+    GROUP, VERSION,
+    names::{FINALIZER, PAUSED},
+};
 
 /// The policy and binding that put the finalizer on at birth, which saves one write per object.
 ///
@@ -25,7 +28,7 @@ pub fn finalizer_policy() -> Vec<Value> {
                         "apiGroups": [GROUP],
                         "apiVersions": [VERSION],
                         "operations": ["CREATE", "UPDATE"],
-                        "resources": ["shares", "shareaccessrules"],
+                        "resources": ["shares", "shareaccessrules", "sharebackends"],
                     }],
                 },
                 "matchConditions": [
@@ -52,4 +55,106 @@ pub fn finalizer_policy() -> Vec<Value> {
             "spec": {"policyName": name},
         }),
     ]
+}
+
+/// The policies that ask the authorizer whether a user may write what is not for everybody: a controller can't know who
+/// wrote a field. One policy and binding for each verb on shares.
+pub fn verb_policies() -> Vec<Value> {
+    let pin = "has({}.spec.placement) && has({}.spec.placement.backendName)";
+    let paused = format!("has({{}}.metadata.annotations) && '{PAUSED}' in {{}}.metadata.annotations");
+    let of = |expression: &str, whose: &str| expression.replace("{}", whose);
+    let max = "object.status.capabilities.size.max";
+    [
+        Guarded {
+            verb: "pin",
+            operations: &["CREATE", "UPDATE"],
+            when: format!(
+                "{} && (oldObject == null || !({}) || \
+                 oldObject.spec.placement.backendName != object.spec.placement.backendName)",
+                of(pin, "object"),
+                of(pin, "oldObject"),
+            ),
+            message: "'spec.placement.backendName: ' + object.spec.placement.backendName + ' pins the share to a \
+                      ShareBackend, which takes the verb pin on shares; leave it out, or ask an admin'"
+                .into(),
+        },
+        Guarded {
+            verb: "extend-beyond-max",
+            operations: &["UPDATE"],
+            when: format!(
+                "object.spec.size != oldObject.spec.size && has(object.status) && has(object.status.capabilities) \
+                 && has(object.status.capabilities.size) && has({max}) \
+                 && quantity(string(object.spec.size)).isGreaterThan(quantity(string({max}))) \
+                 && quantity(string(object.spec.size)).isGreaterThan(quantity(string(oldObject.spec.size)))"
+            ),
+            message: format!(
+                "'spec.size: ' + string(object.spec.size) + ' is above ' + string({max}) + ', the largest size of its type; \
+                 more takes the verb extend-beyond-max on shares: ask for at most that, or ask an admin'"
+            ),
+        },
+        Guarded {
+            verb: "operate",
+            operations: &["CREATE", "UPDATE"],
+            when: format!(
+                "({}) != (oldObject != null && {})",
+                of(&paused, "object"),
+                of(&paused, "oldObject")
+            ),
+            message: format!(
+                "'metadata.annotations: {PAUSED} makes Shoal leave a share alone; setting it and taking it off take the \
+                 verb operate on shares: leave it as it is, or ask an admin'"
+            ),
+        },
+    ]
+    .into_iter()
+    .flat_map(Guarded::policy)
+    .collect()
+}
+
+/// A write to a Share that takes a verb.
+struct Guarded {
+    verb: &'static str,
+    operations: &'static [&'static str],
+    when: String,
+    message: String,
+}
+
+impl Guarded {
+    fn policy(self) -> [Value; 2] {
+        let name = format!("{}.{GROUP}", self.verb);
+        [
+            json!({
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": "ValidatingAdmissionPolicy",
+                "metadata": {"name": name},
+                "spec": {
+                    "failurePolicy": "Fail",
+                    "matchConstraints": {
+                        "resourceRules": [{
+                            "apiGroups": [GROUP],
+                            "apiVersions": [VERSION],
+                            "operations": self.operations,
+                            "resources": ["shares"],
+                        }],
+                    },
+                    "matchConditions": [{"name": "takes-the-verb", "expression": self.when}],
+                    "validations": [{
+                        "expression": format!(
+                            "authorizer.group('{GROUP}').resource('shares').namespace(request.namespace).name(object.metadata.name)\
+                             .check('{}').allowed()",
+                            self.verb
+                        ),
+                        "messageExpression": self.message,
+                        "reason": "Forbidden",
+                    }],
+                },
+            }),
+            json!({
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": "ValidatingAdmissionPolicyBinding",
+                "metadata": {"name": name},
+                "spec": {"policyName": name, "validationActions": ["Deny"]},
+            }),
+        ]
+    }
 }

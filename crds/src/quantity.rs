@@ -143,9 +143,155 @@ impl JsonSchema for Size {
     }
 }
 
+/// How many times, to the hundredth, written `2` or `"1.5"`: the API has no floating-point numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ratio {
+    hundredths: u32,
+}
+
+impl Ratio {
+    /// So many bytes, this many times over, rounded down.
+    pub fn of(self, bytes: u64) -> u64 {
+        let many = u128::from(bytes) * u128::from(self.hundredths) / 100;
+        u64::try_from(many).unwrap_or(u64::MAX)
+    }
+}
+
+/// Why a text is not a [`Ratio`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseRatioError(String);
+
+impl fmt::Display for ParseRatioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "'{}' is not a ratio between 0.01 and 9999.99; write for example \"1.5\"",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for ParseRatioError {}
+
+impl FromStr for Ratio {
+    type Err = ParseRatioError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let is_number = |digits: &str, most: usize| {
+            (1..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+        };
+        let read = || {
+            let fraction: u32 = format!("{fraction:0<2}").parse().ok()?;
+            Some(whole.parse::<u32>().ok()? * 100 + fraction)
+        };
+        (is_number(whole, 4) && is_number(fraction, 2))
+            .then(read)
+            .flatten()
+            .filter(|hundredths| *hundredths > 0)
+            .map(|hundredths| Self { hundredths })
+            .ok_or_else(|| ParseRatioError(text.chars().take(64).collect()))
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, fraction) = (self.hundredths / 100, self.hundredths % 100);
+        match fraction {
+            0 => write!(f, "{whole}"),
+            _ => write!(f, "{whole}.{fraction:02}"),
+        }
+    }
+}
+
+impl fmt::Debug for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Ratio;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a ratio")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ratio, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, times: u64) -> Result<Ratio, E> {
+                self.visit_str(&times.to_string())
+            }
+            fn visit_i64<E: de::Error>(self, times: i64) -> Result<Ratio, E> {
+                self.visit_str(&times.to_string())
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Ratio {
+    fn schema_name() -> Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 7,
+            "x-kubernetes-validations": [{
+                "rule": "string(self).matches('^[0-9]{1,4}([.][0-9]{1,2})?$') && string(self).matches('[1-9]')",
+                "messageExpression": "\"'\" + string(self) + \"' is not a ratio between 0.01 and 9999.99; write for example '1.5'\""
+            }]
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ratios() {
+        for (text, of_a_hundred) in [
+            ("1", 100),
+            ("1.5", 150),
+            ("0.05", 5),
+            ("20", 2000),
+            ("9999.99", 999_999),
+        ] {
+            let ratio: Ratio = text.parse().unwrap();
+            assert_eq!(
+                (ratio.of(100), ratio.to_string().parse()),
+                (of_a_hundred, Ok(ratio)),
+                "{text}"
+            );
+        }
+        assert_eq!("1.5".parse::<Ratio>().unwrap().of(3), 4, "rounded down");
+        assert_eq!("9999".parse::<Ratio>().unwrap().of(u64::MAX), u64::MAX);
+        for text in [
+            "", "0", "0.00", "-1", "1.", ".5", "1.555", "10000", "1e3", "1,5", "+1",
+        ] {
+            assert!(text.parse::<Ratio>().is_err(), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Ratio>("2").unwrap().of(1), 2);
+        assert!(
+            serde_json::from_str::<Ratio>("1.5").is_err(),
+            "no floating-point numbers"
+        );
+    }
 
     #[test]
     fn reads_every_suffix() {

@@ -59,8 +59,31 @@ pub struct ShareSpec {
     /// How clients mount it.
     #[x_kube(validation = immutable("protocol", "Share"))]
     pub protocol: Protocol,
-    /// Size in whole bytes, enforced by the backend as a quota. May grow; may shrink where the type allows it.
+    /// Size in whole bytes, enforced by the backend as a quota. May grow; may shrink where the type allows it. Above the
+    /// type's `size.max` it takes the verb `extend-beyond-max` on shares.
     pub size: Size,
+    /// Where it may go. Read when the share is placed; later changes do nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// Where a share may go, beside what its type says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// This ShareBackend and no other, even one that takes no new shares. Takes the verb `pin` on shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub backend_name: Option<String>,
+    /// On the ShareBackend of these Shares of the namespace. One that does not exist is waited for; it counts from when it
+    /// is placed, whichever of the two is placed first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub same_backend_as: Vec<String>,
+    /// On another ShareBackend than each of these Shares of the namespace, whichever of the two is placed first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub different_backend_from: Vec<String>,
 }
 
 /// How clients mount a share.
@@ -133,6 +156,9 @@ pub struct ShareStatus {
     /// How many access rules there are, and how many are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSummary>,
+    /// What it counts for where room is shared out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Charge>,
     /// What the type allowed when the share was made; later edits of the type don't change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
@@ -210,6 +236,13 @@ pub struct AccessSummary {
     pub failed: i32,
 }
 
+/// What a share counts for where room is shared out: stored before anything is made or grown, and lowered after it shrank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Charge {
+    /// Bytes.
+    pub charged: Size,
+}
+
 /// What a ShareType gave a share at its creation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -217,6 +250,12 @@ pub struct Capabilities {
     /// Whether the share may shrink.
     #[serde(default)]
     pub shrink: bool,
+    /// Whether snapshots may be made of it.
+    #[serde(default)]
+    pub snapshots: bool,
+    /// Whether shares may be made from its snapshots.
+    #[serde(default)]
+    pub create_from_snapshot: bool,
     /// How small and how large it may be.
     #[serde(default, skip_serializing_if = "SizeLimits::is_unlimited")]
     pub size: SizeLimits,
@@ -237,8 +276,16 @@ pub struct Capabilities {
     )
     .message(Message::Expression(
         "'min ' + string(self.min) + ' is above max ' + string(self.max) + '; swap them, or leave one out'".into()
+    )),
+    validation = Rule::new(
+        "!has(self.maxExtend) || (has(self.max) && (!isQuantity(string(self.max)) || !isQuantity(string(self.maxExtend)) \
+         || quantity(string(self.max)).compareTo(quantity(string(self.maxExtend))) <= 0))"
+    )
+    .message(Message::Expression(
+        "'maxExtend ' + string(self.maxExtend) + ' is how far beyond max a share may be extended; set max, to no more than that'".into()
     ))
 )]
+#[serde(rename_all = "camelCase")]
 pub struct SizeLimits {
     /// Smallest size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,12 +293,15 @@ pub struct SizeLimits {
     /// Largest size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<Size>,
+    /// Largest size that a share can be extended to by who has the verb `extend-beyond-max` on shares. Left out: `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_extend: Option<Size>,
 }
 
 impl SizeLimits {
     /// Whether neither limit is set.
     pub fn is_unlimited(&self) -> bool {
-        self.min.is_none() && self.max.is_none()
+        self.min.is_none() && self.max.is_none() && self.max_extend.is_none()
     }
 }
 

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::validation::immutable;
-use crate::{Protocol, Size};
+use crate::{Protocol, Ratio, Size};
 
 /// One file system behind one driver.
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "shoal.storage",
     version = "v1alpha1",
@@ -27,7 +27,21 @@ use crate::{Protocol, Size};
     printcolumn(name = "FS", type_ = "string", json_path = ".spec.ceph.filesystem"),
     printcolumn(name = "NFS", type_ = "string", json_path = ".spec.ceph.nfs.clusterID"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.ceph.version"),
+    printcolumn(name = "Scheduling", type_ = "boolean", json_path = ".spec.schedulingEnabled"),
+    printcolumn(name = "Shares", type_ = "integer", json_path = ".status.shares"),
     printcolumn(name = "Free", type_ = "string", json_path = ".status.capacity.free"),
+    printcolumn(
+        name = "Promised",
+        type_ = "string",
+        json_path = ".status.capacity.provisioned",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Disabled",
+        type_ = "string",
+        json_path = ".spec.disabledReason",
+        priority = "1"
+    ),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -39,7 +53,10 @@ use crate::{Protocol, Size};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.ceph) != has(self.simulated)").message("set exactly one of ceph and simulated"),
-    validation = Rule::new("has(self.ceph) == has(oldSelf.ceph)").message("the driver is immutable; create another ShareBackend")
+    validation = Rule::new("has(self.ceph) == has(oldSelf.ceph)").message("the driver is immutable; create another ShareBackend"),
+    validation = Rule::new("!has(self.disabledReason) || !self.schedulingEnabled")
+        .message("disabledReason is for a backend that takes no new shares; set schedulingEnabled to false, or leave the reason out")
+        .field_path(".disabledReason")
 )]
 pub struct ShareBackendSpec {
     /// A CephFS file system.
@@ -52,6 +69,40 @@ pub struct ShareBackendSpec {
     #[serde(default = "default_max_concurrent_operations")]
     #[schemars(range(min = 1, max = 64))]
     pub max_concurrent_operations: i32,
+    /// Whether new shares may be placed on it. With false, those that are there go on being managed: they can be extended,
+    /// their access changed, and they can be deleted.
+    #[serde(default = "default_true")]
+    pub scheduling_enabled: bool,
+    /// Why no new shares are placed on it; told to those who ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub disabled_reason: Option<String>,
+    /// Whether Shoal leaves it alone altogether: nothing is asked and nothing changed there, and what is due waits.
+    #[serde(default)]
+    pub paused: bool,
+    /// How much of its room new shares leave free, in per cent.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100))]
+    pub reserved_percentage: i32,
+    /// How many times its room may be promised to shares. Left out: however often it is asked for, since a share takes only
+    /// the room of the data in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overcommit_ratio: Option<Ratio>,
+}
+
+impl Default for ShareBackendSpec {
+    fn default() -> Self {
+        Self {
+            ceph: None,
+            simulated: None,
+            max_concurrent_operations: default_max_concurrent_operations(),
+            scheduling_enabled: true,
+            disabled_reason: None,
+            paused: false,
+            reserved_percentage: 0,
+            overcommit_ratio: None,
+        }
+    }
 }
 
 fn default_max_concurrent_operations() -> i32 {
@@ -112,6 +163,10 @@ pub struct NfsBackend {
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
     #[x_kube(validation = immutable("clusterID", "ShareBackend"))]
     pub cluster_id: String,
+    /// How many exports it may have at most. Of all backends of one NFS cluster the least counts.
+    #[serde(default = "default_max_exports")]
+    #[schemars(range(min = 1, max = 65_535))]
+    pub max_exports: i32,
     /// Where clients reach it, as `host` or `host:port`, `[v6]:port` for IPv6; the first is preferred. Left out: as
     /// `ceph nfs cluster info` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -120,6 +175,11 @@ pub struct NfsBackend {
         format!("\"'\" + self.filter(e, !isIP(e) && !e.matches('{ENDPOINT}'))[0] + \"' is no endpoint; write a host, host:port or [IPv6 address]:port, the port from 1 to 65535\"")
     )))]
     pub endpoints: Vec<String>,
+}
+
+/// Ganesha reads all exports of its cluster when it starts.
+fn default_max_exports() -> i32 {
+    1000
 }
 
 /// A Secret, by name and namespace.
@@ -178,6 +238,9 @@ pub struct ShareBackendStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub protocols: Vec<Protocol>,
+    /// How many shares are on it, as of half a minute ago at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<i64>,
 }
 
 /// A backend's story in one word.
@@ -187,6 +250,8 @@ pub enum BackendPhase {
     Available,
     /// It can't be reached, or not used as it is.
     Unavailable,
+    /// It is being deleted, and waits for its shares to go.
+    Deleting,
 }
 
 /// A storage cluster and file system.
@@ -227,4 +292,7 @@ pub struct Capacity {
     /// Bytes free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free: Option<Size>,
+    /// Bytes promised to shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<Size>,
 }

@@ -55,6 +55,12 @@ pub struct ShareTypeSpec {
     /// Whether its shares may shrink.
     #[serde(default)]
     pub shrink: bool,
+    /// Whether snapshots may be made of its shares.
+    #[serde(default)]
+    pub snapshots: bool,
+    /// Whether shares may be made from those.
+    #[serde(default)]
+    pub create_from_snapshot: bool,
     /// Owner, group and mode of a new share's root directory, so that a Pod that is not root can write.
     #[serde(default)]
     pub root: RootDirectory,

@@ -69,12 +69,22 @@ fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
     let at_rest = match ready(share) {
         Some((true, _)) => !is(status, types::RECONCILING) && usize::try_from(counted) == Ok(its_rules),
         // A share whose data is gone says so, and waits for whoever brings it back.
-        Some((false, reason)) => is(status, types::STALLED) || reason == reasons::VOLUME_MISSING,
+        Some((false, reason)) => is(status, types::STALLED) || waits_for_others().contains(&reason),
         None => false,
     };
     at_rest
         && share.metadata.deletion_timestamp.is_none()
         && status.observed_generation == share.metadata.generation
+}
+
+/// For what a share may wait for ever: its data, room, or others to be with.
+fn waits_for_others() -> [&'static str; 4] {
+    [
+        reasons::VOLUME_MISSING,
+        reasons::NO_BACKEND_FITS,
+        reasons::NO_ROOM_TO_EXTEND,
+        reasons::WAITING_FOR_SHARE,
+    ]
 }
 
 fn rule_is_settled(rule: &ShareAccessRule, shares: &[Share]) -> bool {
@@ -182,7 +192,7 @@ impl Objects {
         if exported {
             expected.exports.insert(pseudo_path(&uid));
         }
-        let size = if is(&status, types::STALLED) {
+        let size = if is(&status, types::STALLED) || ready == Some((false, reasons::NO_ROOM_TO_EXTEND)) {
             status.size.context("no size in status")?
         } else {
             share.spec.size

@@ -93,6 +93,9 @@ impl World {
                 world.apply(&document).await?;
             }
         }
+        for document in shoal_crds::policy::verb_policies() {
+            world.apply(&document).await?;
+        }
         world.apply_yaml(ROLE).await?;
         world.until_objects_are_taken().await?;
         Ok(world)
@@ -110,6 +113,7 @@ impl World {
             share_type_name: None,
             protocol: shoal_crds::Protocol::NFS,
             size,
+            placement: None,
         };
         let share = shoal_crds::Share::new("trial", spec);
         let shares: Api<shoal_crds::Share> = self.api("default");
@@ -122,6 +126,18 @@ impl World {
             Err(error) => Err(error.into()),
         })
         .await
+    }
+
+    /// A client as this user, who has no rights but those given by name.
+    pub async fn client_as(&self, user: &str) -> Result<Client> {
+        let mut kubeconfig = Kubeconfig::read_from(self.lab.control_plane()?.kubeconfig())?;
+        for info in &mut kubeconfig.auth_infos {
+            if let Some(info) = &mut info.auth_info {
+                info.impersonate = Some(user.to_owned());
+            }
+        }
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
     }
 
     /// Whether the API server can put the finalizer on at birth (Kubernetes 1.36 and later).

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use shoal_e2e::{
     lab::{KubernetesRelease, LabOptions},
     suite::Suite,
-    world::World,
+    world::{PATIENCE, World, eventually},
 };
 
 const NAMESPACE: &str = "default";
@@ -33,8 +33,8 @@ macro_rules! on {
     };
 }
 
-on!(V1_37, on_1_37: sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
-on!(V1_34, on_1_34: sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
+on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
+on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
 
 async fn start(release: KubernetesRelease) -> Result<World> {
     let options = LabOptions {
@@ -499,6 +499,74 @@ async fn backends(world: &World) -> Result<()> {
         ];
         is_refused(world, kind, endpoints(json!([endpoint])), &words).await?;
     }
+    passes(
+        world,
+        kind,
+        json!({
+            "simulated": {}, "schedulingEnabled": false, "disabledReason": "worn out", "paused": true,
+            "reservedPercentage": 100, "overcommitRatio": "1.5",
+        }),
+    )
+    .await?;
+    for ratio in [json!(2), json!("2"), json!("0.5"), json!("20.25")] {
+        passes(world, kind, json!({"simulated": {}, "overcommitRatio": ratio})).await?;
+    }
+    for ratio in [
+        json!(0),
+        json!("0.00"),
+        json!("x"),
+        json!("-1"),
+        json!("1e3"),
+        json!("1.555"),
+    ] {
+        let text = ratio.as_str().map_or_else(|| ratio.to_string(), str::to_owned);
+        let words = [
+            "spec.overcommitRatio",
+            &format!("'{text}' is not a ratio"),
+            "write for example '1.5'",
+        ];
+        is_refused(
+            world,
+            kind,
+            json!({"simulated": {}, "overcommitRatio": ratio}),
+            &words,
+        )
+        .await?;
+    }
+    let simulated = |fields: Value| with(json!({"simulated": {}}), fields);
+    for (fields, words) in [
+        (
+            json!({"disabledReason": "why"}),
+            ["spec.disabledReason", "set schedulingEnabled to false"],
+        ),
+        (
+            json!({"schedulingEnabled": false, "disabledReason": ""}),
+            ["spec.disabledReason", "at least 1 chars"],
+        ),
+        (
+            json!({"reservedPercentage": 101}),
+            [
+                "spec.reservedPercentage: Invalid value",
+                "less than or equal to 100",
+            ],
+        ),
+        (
+            json!({"overcommitRatio": 1.5}),
+            ["spec.overcommitRatio", "integer,string"],
+        ),
+    ] {
+        is_refused(world, kind, simulated(fields), &words).await?;
+    }
+    is_refused(
+        world,
+        kind,
+        ceph(json!({"nfs": {"clusterID": "n", "maxExports": 0}})),
+        &[
+            "spec.ceph.nfs.maxExports: Invalid value",
+            "greater than or equal to 1",
+        ],
+    )
+    .await?;
     for neither_or_both in [json!({}), json!({"simulated": {}, "ceph": ceph_backend()})] {
         is_refused(
             world,
@@ -576,7 +644,8 @@ async fn share_types(world: &World) -> Result<()> {
         world,
         kind,
         json!({
-            "backendNames": ["b"], "protocols": ["NFS"], "size": {"min": "1Gi", "max": "100Ti"}, "shrink": true,
+            "backendNames": ["b"], "protocols": ["NFS"], "size": {"min": "1Gi", "max": "100Ti", "maxExtend": "200Ti"},
+            "shrink": true, "snapshots": true, "createFromSnapshot": true,
             "root": {"uid": 1000, "gid": 4_294_967_294_u32, "mode": "0770"}, "squash": "Root",
             "allowedNamespaces": {"matchLabels": {"a": "b"}},
         }),
@@ -619,6 +688,14 @@ async fn share_types(world: &World) -> Result<()> {
             json!({"size": {"min": "2Gi", "max": "1Gi"}}),
             ["spec.size", "min 2Gi is above max 1Gi; swap them"],
         ),
+        (
+            json!({"size": {"max": "2Gi", "maxExtend": "1Gi"}}),
+            ["spec.size", "maxExtend 1Gi is how far beyond max"],
+        ),
+        (
+            json!({"size": {"maxExtend": "1Gi"}}),
+            ["spec.size", "set max, to no more than that"],
+        ),
         (json!({"size": {"min": "0"}}), ["spec.size.min", "'0' is not"]),
         (
             json!({"root": {"uid": -1}}),
@@ -652,6 +729,143 @@ async fn share_types(world: &World) -> Result<()> {
         is_refused(world, kind, spec, &words).await?;
     }
     Ok(())
+}
+
+/// What takes a verb: who lacks it is told the field and the remedy, who has it passes.
+async fn verbs(world: &World) -> Result<()> {
+    let role = |name: &str, verbs: Value| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
+            "rules": [{"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": verbs}],
+        })
+    };
+    let binding = |role: &str, user: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("{role}-{user}")},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        })
+    };
+    let documents = [
+        role("writes", json!(["get", "create", "patch"])),
+        role("has-verbs", json!(["pin", "extend-beyond-max", "operate"])),
+        binding("writes", "user"),
+        binding("writes", "admin"),
+        binding("has-verbs", "admin"),
+    ];
+    for document in documents {
+        world.apply(&document).await?;
+    }
+    let (user, admin) = (world.client_as("user").await?, world.client_as("admin").await?);
+    let (user, admin) = (api(&user, "Share"), api(&admin, "Share"));
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let pinned = with(share(json!("1Gi")), json!({"placement": {"backendName": "b"}}));
+    let paused = |annotations: Value| Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+    // The authorizer hears of roles a moment later.
+    eventually("the roles to be known", PATIENCE, async || {
+        let tried = document("Share", "tried", pinned.clone())?;
+        let may_write = user
+            .create(&dry, &document("Share", "tried", share(json!("1Gi")))?)
+            .await
+            .is_ok();
+        Ok((may_write && admin.create(&dry, &tried).await.is_ok()).then_some(()))
+    })
+    .await?;
+
+    let plain = document("Share", "guarded", share(json!("1Gi")))?;
+    user.create(&PostParams::default(), &plain).await?;
+    let limits = json!({"status": {"capabilities": {"size": {"max": "10Gi", "maxExtend": "20Gi"}}}});
+    api(&world.client, "Share")
+        .patch_status("guarded", &PatchParams::default(), &Patch::Merge(limits))
+        .await?;
+    let cases: [(&str, Patch<Value>, &[&str]); 4] = [
+        (
+            "pins",
+            Patch::Merge(json!({"spec": {"placement": {"backendName": "b"}}})),
+            &[
+                "spec.placement.backendName: b pins",
+                "the verb pin",
+                "leave it out",
+            ],
+        ),
+        (
+            "grows beyond the type's largest size",
+            Patch::Merge(json!({"spec": {"size": "11Gi"}})),
+            &["spec.size: 11Gi is above 10Gi", "the verb extend-beyond-max"],
+        ),
+        (
+            "pauses",
+            paused(json!({"shoal.storage/paused": ""})),
+            &["metadata.annotations: shoal.storage/paused", "the verb operate"],
+        ),
+        (
+            "pauses, beside another annotation",
+            paused(json!({"shoal.storage/paused": "x", "team": "blue"})),
+            &["the verb operate"],
+        ),
+    ];
+    let params = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    for (what, patch, words) in &cases {
+        is_forbidden(user.patch("guarded", &params, patch).await, words)
+            .with_context(|| format!("a user {what}"))?;
+        admin
+            .patch("guarded", &params, patch)
+            .await
+            .with_context(|| format!("an admin {what}"))?;
+    }
+    let refused = user.create(&dry, &document("Share", "tried", pinned)?).await;
+    is_forbidden(refused, &["the verb pin"]).context("a user creates a pinned share")?;
+    let mut left_alone = document("Share", "left-alone", share(json!("1Gi")))?;
+    left_alone.metadata.annotations = Some([("shoal.storage/paused".to_owned(), String::new())].into());
+    is_forbidden(user.create(&dry, &left_alone).await, &["the verb operate"])
+        .context("a user creates a paused share")?;
+
+    // What an admin has set stays, whatever else a user changes; and taking the pause off is the admin's.
+    admin
+        .patch(
+            "guarded",
+            &PatchParams::default(),
+            &paused(json!({"shoal.storage/paused": ""})),
+        )
+        .await?;
+    let beyond = Patch::Merge(json!({"spec": {"size": "15Gi", "placement": {"backendName": "b"}}}));
+    admin.patch("guarded", &PatchParams::default(), &beyond).await?;
+    for allowed in [
+        json!({"size": "12Gi"}),
+        json!({"placement": {"sameBackendAs": ["x"]}}),
+        json!({"placement": null}),
+    ] {
+        user.patch("guarded", &params, &Patch::Merge(json!({"spec": allowed})))
+            .await
+            .with_context(|| format!("a user changes {allowed}"))?;
+    }
+    let taken_off = user
+        .patch("guarded", &params, &paused(json!({"shoal.storage/paused": null})))
+        .await;
+    is_forbidden(taken_off, &["the verb operate"]).context("a user takes the pause off")
+}
+
+fn is_forbidden(answer: kube::Result<DynamicObject>, words: &[&str]) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            for word in words {
+                ensure!(
+                    status.message.contains(word),
+                    "{word:?} is not in {}",
+                    status.message
+                );
+            }
+            Ok(())
+        }
+        other => bail!("not forbidden: {other:?}"),
+    }
 }
 
 /// Every field that can't change later, changed, set and taken away.
@@ -701,6 +915,11 @@ async fn immutable_fields(world: &World) -> Result<()> {
     let allowed = [
         ("Share", "typed", json!({"size": "2Gi"})),
         ("Share", "typed", json!({"size": "1Mi"})),
+        (
+            "Share",
+            "typed",
+            json!({"placement": {"differentBackendFrom": ["x"]}}),
+        ),
         (
             "ShareAccessRule",
             "ip",

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -173,6 +174,23 @@ pub async fn list_live<K: Object>(
             _ => return Ok(items),
         }
     }
+}
+
+/// Names, as `namespace/name`, of some objects in all namespaces, from the API server itself; of those that can't be
+/// parsed, too.
+pub async fn some_names<K: Object>(
+    client: &Client,
+    field_selector: &str,
+    most: usize,
+) -> Result<Vec<String>, Error> {
+    let params = ListParams::default()
+        .fields(field_selector)
+        .limit(u32::try_from(most).unwrap_or(u32::MAX));
+    let found = bounded(Api::<K>::all(client.clone()).list_metadata(&params)).await?;
+    let name = |object: &PartialObjectMeta<K>| {
+        format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+    };
+    Ok(found.items.iter().map(name).collect())
 }
 
 /// Reads a Secret by name. None: there is none.

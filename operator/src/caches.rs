@@ -28,7 +28,7 @@ use kube::{
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
-use shoal_domain::backoff;
+use shoal_domain::{backoff, ledger::Ledger};
 
 /// An object as the watch delivers it: one that can't be parsed does not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -76,6 +76,8 @@ pub struct Caches {
     pub rules: Store<Guarded<ShareAccessRule>>,
     /// Which of them name a share.
     pub rules_of: Index,
+    /// What shares have been promised.
+    pub ledger: Mutex<Ledger>,
     /// Backends due for a pass.
     pub backend_queue: Queue<ShareBackend>,
     /// Types due for a pass.
@@ -132,6 +134,7 @@ impl Caches {
                 shares,
                 rules,
                 rules_of: Index::default(),
+                ledger: Mutex::default(),
                 backend_queue,
                 type_queue,
                 share_queue,
@@ -161,6 +164,19 @@ impl Caches {
         let _ = self.types.wait_until_ready().await;
         let _ = self.shares.wait_until_ready().await;
         let _ = self.rules.wait_until_ready().await;
+    }
+}
+
+/// Keeps the ledger, event by event. A share that can't be parsed keeps what it had.
+pub fn note_share(ledger: &mut Ledger, event: &watcher::Event<Guarded<Share>>) {
+    match event {
+        watcher::Event::Init => ledger.begin_list(),
+        watcher::Event::InitApply(guard) | watcher::Event::Apply(guard) => match &guard.0 {
+            Ok(share) => ledger.note(share),
+            Err(_) => ledger.is_there(&ResourceExt::uid(guard).unwrap_or_default()),
+        },
+        watcher::Event::InitDone => ledger.end_list(),
+        watcher::Event::Delete(guard) => ledger.gone(&ResourceExt::uid(guard).unwrap_or_default()),
     }
 }
 

@@ -83,6 +83,12 @@ impl Context {
         (self.clock.0)()
     }
 
+    /// Whether something that was begun may still come: a backend's command that was not answered, or a choice that the API
+    /// server was told to store.
+    pub fn is_owed_an_answer(&self) -> bool {
+        self.backends.owe_an_answer() || self.caches.ledger.lock().is_owed()
+    }
+
     /// Whether the process has been asked to end.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()

@@ -64,6 +64,13 @@ pub trait Kind: Send + Sync + 'static {
     fn lane(_: &Context, _: &Self::Observed) -> Option<(String, String, usize)> {
         None
     }
+    /// Reserves what is about to be recorded, where others' decisions rest on it. False: what it was decided on has changed,
+    /// and is now observed as it is.
+    fn reserve(_: &Context, _: &mut Self::Observed, _: &Self::Status) -> Result<bool, Error> {
+        Ok(true)
+    }
+    /// Notes what came of it: whether it was stored. Where that is not known, it stays reserved until the watch tells.
+    fn settle(_: &Context, _: &mut Self::Observed, _stored: bool) {}
     /// The longest that a step which changes a backend may take: the lease has to outlive it.
     fn deadline(_: &Context, _: &Self::Observed) -> Duration {
         api::REQUEST_TIMEOUT
@@ -196,6 +203,7 @@ impl<'a, K: Kind> Pass<'a, K> {
             );
             match done {
                 Ok(Taken::GoOn) => failpoint::hit(&format!("after-{name}")),
+                Ok(Taken::Nothing) => {}
                 Ok(Taken::Gone) => return Ok(Next::Await),
                 Err(Error::Backend(failure)) => {
                     tracing::info!(step = name, reason = failure.reason, message = %failure.message, "the backend failed");
@@ -219,7 +227,18 @@ impl<'a, K: Kind> Pass<'a, K> {
                 self.live = true;
             }
             Step::Record => {
-                self.report(status).await?;
+                // A version alone does not fence what others decide on.
+                if !self.ctx.fence.covers(api::REQUEST_TIMEOUT) {
+                    return Err(Error::NotLeading);
+                }
+                if !K::reserve(self.ctx, &mut self.observed, status)? {
+                    return Ok(Taken::Nothing);
+                }
+                let stored = self.report(status).await;
+                if stored.as_ref().err().is_none_or(Error::is_refusal) {
+                    K::settle(self.ctx, &mut self.observed, stored.is_ok());
+                }
+                stored?;
                 self.live = true;
             }
             Step::RemoveFinalizer => {
@@ -293,6 +312,8 @@ impl<'a, K: Kind> Pass<'a, K> {
 
 enum Taken {
     GoOn,
+    /// What the step was decided on is not so any more: to be decided anew.
+    Nothing,
     Gone,
 }
 

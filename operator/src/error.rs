@@ -44,6 +44,17 @@ impl Error {
         }
     }
 
+    /// Whether a write that ended so is known not to have been stored.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Conflict | Self::Gone | Self::NotLeading => true,
+            Self::Api(error) => {
+                matches!(&**error, kube::Error::Api(status) if (400..500).contains(&status.code))
+            }
+            Self::ApiTimedOut(_) | Self::Backend(_) | Self::Bug(_) => false,
+        }
+    }
+
     /// The metric label.
     pub fn reason(&self) -> &'static str {
         match self {

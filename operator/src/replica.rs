@@ -8,7 +8,7 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
     watcher,
 };
-use shoal_crds::ShareAccessRule;
+use shoal_crds::{Share, ShareAccessRule};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -82,9 +82,9 @@ pub async fn live<E: Engine>(
         () = async { while controllers.join_next().await.is_some() {} } => {}
         () = tokio::time::sleep(longest) => bail!("passes did not end in {longest:?}"),
     }
-    if ctx.backends.owe_an_answer() {
+    if ctx.is_owed_an_answer() {
         tracing::warn!(
-            "a backend owes an answer: the Lease runs out by itself, so that a late effect meets no successor"
+            "an answer is owed: the Lease runs out by itself, so that a late effect meets no successor"
         );
         return Ok(());
     }
@@ -120,8 +120,16 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
     keep!(writers.namespaces, route::namespace);
     keep!(writers.backends, route::backend);
     keep!(writers.types, route::share_type);
-    keep!(writers.shares, route::share);
+    keep!(writers.shares, note_share, |ctx: &Context, share: &_, change| {
+        if change == Change::Object {
+            route::share(ctx, share);
+        }
+    });
     keep!(writers.rules, note_rule, route::rule);
+}
+
+fn note_share(caches: &Caches, event: &watcher::Event<Guarded<Share>>) {
+    caches::note_share(&mut caches.ledger.lock(), event);
 }
 
 fn note_rule(caches: &Caches, event: &watcher::Event<Guarded<ShareAccessRule>>) {

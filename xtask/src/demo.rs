@@ -190,29 +190,29 @@ impl Stage {
 
     fn install_api(&self) -> Result<()> {
         let generated = workspace::root().join("crds/generated");
-        let (mut crds, mut policies) = (Vec::new(), Vec::new());
+        let (mut crds, mut policies, mut mutating) = (Vec::new(), Vec::new(), Vec::new());
         for entry in
             fs::read_dir(&generated).with_context(|| format!("cannot read {}", generated.display()))?
         {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with("-policy.yaml") {
-                &mut policies
-            } else {
-                &mut crds
+            match name.as_str() {
+                "finalizer-policy.yaml" => &mut mutating,
+                name if name.ends_with("-policies.yaml") => &mut policies,
+                _ => &mut crds,
             }
             .push(format!("crds/generated/{name}"));
         }
         crds.sort();
-        policies.sort();
         self.show(&with_files(&["apply", "--server-side"], &crds))?;
         self.wait(&with_files(&["wait", "--for=condition=Established"], &crds))?;
+        self.show(&with_files(&["apply", "--server-side"], &policies))?;
         let served = [
             "api-resources",
             "--api-group=admissionregistration.k8s.io",
             "--output=name",
         ];
         if self.ask(&served)?.contains("mutatingadmissionpolicies") {
-            self.show(&with_files(&["apply", "--server-side"], &policies))?;
+            self.show(&with_files(&["apply", "--server-side"], &mutating))?;
         } else {
             say("This API server has no MutatingAdmissionPolicy; the operator does instead what it would.");
         }

@@ -109,6 +109,7 @@ impl Tenant {
                 share_type_name: Some(self.share_type.clone()),
                 protocol: self.protocol,
                 size,
+                placement: None,
             },
         )
     }

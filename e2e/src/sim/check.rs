@@ -24,6 +24,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     api_server::{ApiServer, Call},
+    placing,
     replica::{COMMAND_DEADLINE, LEASE},
 };
 use crate::{
@@ -52,6 +53,8 @@ pub struct Checker(Arc<Inner>);
 
 struct Inner {
     server: ApiServer,
+    /// How many GiB each backend may promise.
+    room: Option<u32>,
     began: Instant,
     /// Who took or renewed the Lease last, and when the server stored that.
     lease: Mutex<(String, Option<Instant>)>,
@@ -88,9 +91,10 @@ pub struct ByHand {
 
 impl Checker {
     /// Watches a server and a storage cluster.
-    pub fn new(server: &ApiServer, cluster: &Cluster, began: Instant) -> Self {
+    pub fn new(server: &ApiServer, cluster: &Cluster, room: Option<u32>, began: Instant) -> Self {
         let checker = Self(Arc::new(Inner {
             server: server.clone(),
+            room,
             began,
             lease: Mutex::default(),
             by_hand: Mutex::default(),
@@ -171,6 +175,18 @@ impl Checker {
         }
         if call.resource == "shares" || call.resource == "shareaccessrules" {
             self.0.changed.notify_one();
+        }
+        // What a process had in hand when it was stopped, and sent when it was woken, is none of its successor's.
+        if call.resource == "shares" && call.stored && call.caller == self.0.lease.lock().0 {
+            self.placed_well();
+        }
+    }
+
+    /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
+    fn placed_well(&self) {
+        let shares: Vec<Share> = self.all("shares");
+        if let Err(error) = placing::check(&shares, self.0.room) {
+            self.violated("shares are placed as was asked", error.to_string());
         }
     }
 
@@ -424,13 +440,23 @@ fn is_held<K: ResourceExt>(object: &K) -> bool {
 
 /// Something that has not come to rest, if there is anything.
 pub fn unsettled(server: &ApiServer) -> Option<String> {
+    let shares: Vec<Share> = parsed(server, "shares");
     for backend in parsed::<ShareBackend>(server, "sharebackends") {
         let status = backend.status.clone().unwrap_or_default();
-        if condition(&status.conditions, types::READY) != Some(("True", reasons::AVAILABLE)) {
+        let is_stuck = backend.metadata.deletion_timestamp.is_some()
+            && condition(&status.conditions, types::DELETION_BLOCKED).is_none();
+        let on_it = shares
+            .iter()
+            .filter(|share| placing::on(share) == Some(&backend.name_any()));
+        let is_counted = status.shares == i64::try_from(on_it.count()).ok();
+        if is_stuck
+            || !is_counted
+            || condition(&status.conditions, types::READY) != Some(("True", reasons::AVAILABLE))
+        {
             return Some(format!("ShareBackend {:?}: {status:#?}", backend.metadata));
         }
     }
-    holdings::unsettled(&parsed(server, "shares"), &parsed(server, "shareaccessrules"))
+    holdings::unsettled(&shares, &parsed(server, "shareaccessrules"))
 }
 
 /// Compares what the storage holds with what the objects say, once everything is at rest.

@@ -19,6 +19,8 @@ const RULES: usize = 5;
 /// Addresses and identities that rules name: few, so that they meet, and networks in networks, so that their order matters.
 const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.0/24", "10.0.0.0/16", "2001:db8::1"];
 const IDENTITIES: [&str; 4] = ["alice", "bob", "carol", "shoal"];
+/// The part of a run, for [`generator`], that is about where shares go.
+const PLACING: u64 = 100;
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
 
@@ -42,6 +44,8 @@ pub struct Setting {
     pub latency: i32,
     /// The most that a watch is behind in quiet times, in milliseconds.
     pub lag: u64,
+    /// How many GiB each backend has, all of which may be promised once; none: more than anybody asks for.
+    pub room: Option<u32>,
 }
 
 /// Something that happens, so long after the start.
@@ -97,6 +101,36 @@ pub enum Operation {
         /// Its size.
         gib: u32,
     },
+    /// Create a share that has a wish where to go.
+    CreateWishing {
+        /// Where.
+        share: Place,
+        /// How large.
+        gib: u32,
+        /// The wish.
+        wish: Wish,
+    },
+    /// Have a share left alone for so many seconds.
+    PauseShare {
+        /// Which.
+        share: Place,
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Have a backend left alone for so many seconds.
+    PauseBackend {
+        /// Of [`BACKENDS`].
+        backend: usize,
+        /// Seconds.
+        seconds: u64,
+    },
+    /// Let a backend take new shares, or not.
+    Scheduling {
+        /// Of [`BACKENDS`].
+        backend: usize,
+        /// Whether.
+        enabled: bool,
+    },
     /// Ask for another size.
     ResizeShare {
         /// Which.
@@ -151,13 +185,25 @@ pub enum Operation {
         /// How many.
         at_once: u32,
     },
-    /// Delete a ShareBackend, and declare the same storage again after so many seconds.
+    /// Delete a ShareBackend, and declare the same storage again after so many seconds. If shares are in the way then, the
+    /// first of [`BACKENDS`] loses its finalizer by hand, and the other one is waited for.
     DeleteBackend {
         /// Of [`BACKENDS`].
         backend: usize,
         /// Seconds.
         back_after: u64,
     },
+}
+
+/// Where a share wishes to go. Shares that are named are of the same namespace, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To this one of [`BACKENDS`].
+    Pinned(usize),
+    /// To where this share is.
+    With(usize),
+    /// To where this share is not.
+    ApartFrom(usize),
 }
 
 /// Whom a rule lets in.
@@ -321,10 +367,12 @@ impl Plan {
     /// The run of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
+        let mut of_placing = generator(seed, PLACING);
         let setting = Setting {
             born_held: rng.random_bool(0.5),
             latency: *[0, 5, 40, 300].choose(&mut rng).unwrap_or(&5),
             lag: *[0, 20, 500, 3000].choose(&mut rng).unwrap_or(&20),
+            room: *[None, None, Some(6)].choose(&mut of_placing).unwrap_or(&None),
         };
         let mut events = Vec::new();
         for _ in 0..rng.random_range(15..60) {
@@ -345,6 +393,9 @@ impl Plan {
             for _ in 0..rng.random_range(2..5) {
                 events.extend(overtaken(&mut rng));
             }
+        }
+        for _ in 0..of_placing.random_range(0..15) {
+            events.push(event(&mut of_placing, |rng| What::Do(placing(rng))));
         }
         events.sort_by_key(|event| event.at);
         Self {
@@ -458,6 +509,33 @@ fn operation(rng: &mut SmallRng) -> Operation {
         _ => Operation::DeleteBackend {
             backend: rng.random_range(0..BACKENDS.len()),
             back_after: rng.random_range(0..60),
+        },
+    }
+}
+
+fn placing(rng: &mut SmallRng) -> Operation {
+    let (share, backend) = (place(rng, SHARES), rng.random_range(0..BACKENDS.len()));
+    match rng.random_range(0..10) {
+        0..5 => Operation::CreateWishing {
+            share,
+            gib: rng.random_range(1..5),
+            wish: match rng.random_range(0..5) {
+                0 => Wish::Pinned(backend),
+                1 | 2 => Wish::With(rng.random_range(0..SHARES)),
+                _ => Wish::ApartFrom(rng.random_range(0..SHARES)),
+            },
+        },
+        5 => Operation::PauseShare {
+            share,
+            seconds: rng.random_range(1..60),
+        },
+        6 => Operation::PauseBackend {
+            backend,
+            seconds: rng.random_range(1..60),
+        },
+        _ => Operation::Scheduling {
+            backend,
+            enabled: rng.random(),
         },
     }
 }

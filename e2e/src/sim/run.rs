@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     api_server::{ApiServer, Options, Verb},
     check::{self, Checker, Violation},
+    placing,
     plan::{Fault, Hand, Place, Plan, What, generator},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
@@ -106,7 +107,7 @@ impl<'a> Run<'a> {
             born_held: plan.setting.born_held,
         });
         let cluster = Cluster::new(plan.seed);
-        let checker = Checker::new(&server, &cluster, began);
+        let checker = Checker::new(&server, &cluster, plan.setting.room, began);
         let user = User::new(&server, plan.setting);
         cluster.record();
         let replicas = (0..2)
@@ -498,7 +499,8 @@ impl<'a> Run<'a> {
             let altered = self.checker.by_hand().altered.clone();
             let compared = match check::unsettled(&self.server) {
                 Some(text) => Err(anyhow::anyhow!("{text}")),
-                None => check::at_rest(&self.server, &self.cluster, &altered),
+                None => check::at_rest(&self.server, &self.cluster, &altered)
+                    .and_then(|()| placing::at_rest(&self.server, self.plan.setting.room)),
             };
             match compared {
                 Ok(()) => break,
@@ -544,7 +546,7 @@ impl<'a> Run<'a> {
             ensure!(context.turns.is_idle(), "turns are left over");
             ensure!(context.looks.is_empty(), "looks are left over");
             // It lets its Lease run out. A backend that was deleted meanwhile never answers.
-            owed |= context.backends.owe_an_answer();
+            owed |= context.is_owed_an_answer();
         }
         let held = self.server.objects("leases").into_iter().any(|lease| {
             let holder: &Value = &lease["spec"]["holderIdentity"];

@@ -9,13 +9,13 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareType, names};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     api_server::ApiServer,
     check::parsed,
-    plan::{BACKENDS, NAMESPACES, Operation, Place, Setting, TYPES, To},
+    plan::{BACKENDS, NAMESPACES, Operation, Place, Setting, TYPES, To, Wish},
     replica::SYSTEM_NAMESPACE,
     wire::Calm,
 };
@@ -105,10 +105,14 @@ fn rules(client: &Client, namespace: &str) -> Api<ShareAccessRule> {
 
 async fn create_backend(client: &Client, setting: Setting, index: usize) -> Result<()> {
     let backends: Api<ShareBackend> = Api::all(client.clone());
-    let backend = json!({
+    let mut backend = json!({
         "metadata": {"name": BACKENDS[index]},
         "spec": {"simulated": {"latencyMilliseconds": setting.latency}},
     });
+    if let Some(gib) = setting.room {
+        backend["spec"]["simulated"]["capacity"] = format!("{gib}Gi").into();
+        backend["spec"]["overcommitRatio"] = 1.into();
+    }
     backends
         .create(&PostParams::default(), &serde_json::from_value(backend)?)
         .await?;
@@ -133,11 +137,24 @@ async fn create_share(
     protocol: Protocol,
     share_type: usize,
     gib: u32,
+    wish: Option<Wish>,
 ) -> Result<()> {
-    let share = json!({
+    let mut share = json!({
         "metadata": {"name": place.name("share-"), "namespace": place.namespace()},
         "spec": {"protocol": protocol, "size": format!("{gib}Gi"), "shareTypeName": TYPES[share_type]},
     });
+    match wish {
+        None => {}
+        Some(Wish::Pinned(backend)) => {
+            share["spec"]["placement"] = json!({"backendName": BACKENDS[backend]});
+        }
+        Some(Wish::With(other)) => {
+            share["spec"]["placement"] = json!({"sameBackendAs": [format!("share-{other}")]});
+        }
+        Some(Wish::ApartFrom(other)) => {
+            share["spec"]["placement"] = json!({"differentBackendFrom": [format!("share-{other}")]});
+        }
+    }
     shares(client, place.namespace())
         .create(&PostParams::default(), &serde_json::from_value(share)?)
         .await?;
@@ -153,7 +170,35 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
             protocol,
             share_type,
             gib,
-        } => create_share(client, share, protocol, share_type, gib).await?,
+        } => create_share(client, share, protocol, share_type, gib, None).await?,
+        Operation::CreateWishing { share, gib, wish } => {
+            create_share(client, share, Protocol::NFS, 0, gib, Some(wish)).await?;
+        }
+        Operation::PauseShare { share, seconds } => {
+            let api = shares(client, share.namespace());
+            let annotate =
+                |value: Value| Patch::Merge(json!({"metadata": {"annotations": {names::PAUSED: value}}}));
+            let name = share.name("share-");
+            api.patch(&name, &patch, &annotate("".into())).await?;
+            sleep(Duration::from_secs(seconds)).await;
+            // Another share may have the name by now, and one that is left alone for ever never comes to rest.
+            api.patch(&name, &patch, &annotate(Value::Null)).await?;
+        }
+        Operation::PauseBackend { backend, seconds } => {
+            let backends: Api<ShareBackend> = Api::all(client.clone());
+            for paused in [true, false] {
+                let spec = merge(json!({"paused": paused}));
+                backends.patch(BACKENDS[backend], &patch, &spec).await?;
+                if paused {
+                    sleep(Duration::from_secs(seconds)).await;
+                }
+            }
+        }
+        Operation::Scheduling { backend, enabled } => {
+            let backends: Api<ShareBackend> = Api::all(client.clone());
+            let spec = merge(json!({"schedulingEnabled": enabled}));
+            backends.patch(BACKENDS[backend], &patch, &spec).await?;
+        }
         Operation::ResizeShare { share, gib } => {
             shares(client, share.namespace())
                 .patch(
@@ -259,7 +304,16 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
                 .delete(BACKENDS[backend], &DeleteParams::default())
                 .await?;
             sleep(Duration::from_secs(back_after)).await;
-            create_backend(client, setting, backend).await?;
+            if backend == 0 {
+                let freed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+                drop(backends.patch(BACKENDS[backend], &patch, &freed).await);
+            }
+            for _ in 0..300 {
+                if create_backend(client, setting, backend).await.is_ok() {
+                    break;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
         }
     }
     Ok(())

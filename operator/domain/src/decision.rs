@@ -75,6 +75,7 @@ pub fn trouble(before: &[Condition], after: &[Condition]) -> Vec<Event> {
         (types::STALLED, "True"),
         (types::DELETION_BLOCKED, "True"),
         (types::READY, "False"),
+        (types::DEFAULT, "False"),
     ] {
         let find = |list: &[Condition]| list.iter().find(|c| c.type_ == type_ && c.status == bad).cloned();
         let Some(now) = find(after) else { continue };

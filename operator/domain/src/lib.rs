@@ -11,6 +11,7 @@ pub mod export_location;
 pub mod grant;
 pub mod identity;
 pub mod lease;
+pub mod ledger;
 pub mod owner;
 pub mod placement;
 pub mod share;

@@ -1,8 +1,11 @@
-//! Where a new share goes: named filters, then a weigher.
+//! Where a new share goes: named filters, then named weighers.
 
-use std::collections::BTreeMap;
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use shoal_crds::{Protocol, ShareType, condition::reasons};
+use shoal_crds::{Placement, Protocol, Ratio, ShareType, condition::reasons};
 
 use crate::{Class, Failure, Scope, identity::Description};
 
@@ -15,10 +18,62 @@ pub struct Candidate {
     pub labels: BTreeMap<String, String>,
     /// What it says of itself, if it is Ready; else why it is not.
     pub state: Result<Description, Failure>,
+    /// Whether new shares may come.
+    pub door: Door,
+    /// How much of its room new shares leave free, in per cent.
+    pub reserved_percentage: u8,
+    /// How many times its room may be promised; none: however often.
+    pub overcommit: Option<Ratio>,
+    /// How many exports its NFS cluster may have; none if that is not limited.
+    pub max_exports: Option<u64>,
+    /// What other shares have of it.
+    pub load: Load,
+}
+
+/// Whether a backend takes new shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Any.
+    Open,
+    /// Only those that are pinned to it; and why, if that was said.
+    Disabled(Option<String>),
+    /// None: it is being deleted.
+    Closed,
+}
+
+/// What shares have of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes that were promised to them: a few shares of the largest size are more than 64 bits hold.
+    pub promised_bytes: u128,
+    /// How many they are.
+    pub shares: u64,
+    /// How many exports there are on its NFS cluster.
+    pub exports: u64,
+}
+
+/// A share of the same namespace that the one to be placed names, or that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: String,
+    /// The ShareBackend it is on, once it was placed.
+    pub backend_name: Option<String>,
+    /// Where it asked to go.
+    pub placement: Placement,
+}
+
+/// Which backends a share has to be on, or not on, for the sake of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    /// It has to be on each of these, so there had better be one at most.
+    pub with: BTreeSet<String>,
+    /// It must not be on any of these.
+    pub apart_from: BTreeSet<String>,
 }
 
 /// What is to be placed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// The share's type.
     pub share_type: &'a ShareType,
@@ -26,13 +81,34 @@ pub struct Request<'a> {
     pub protocol: Protocol,
     /// The share's size in bytes.
     pub size_bytes: u64,
+    /// The one backend it is pinned to.
+    pub pin: Option<&'a str>,
+    /// Where others are.
+    pub company: Company,
 }
 
 /// A filter says why a backend is passed over.
 type Filter = fn(&Request<'_>, &Candidate) -> Option<String>;
 
 /// In the order in which they are asked; the first one that objects gives the reason.
-const FILTERS: [Filter; 4] = [selected_by_type, ready, serves_protocol, has_room];
+const FILTERS: [Filter; 10] = [
+    selected_by_type,
+    not_leaving,
+    enabled,
+    ready,
+    serves_protocol,
+    with_others,
+    apart_from_others,
+    has_room,
+    may_promise,
+    has_exports_left,
+];
+
+/// A weigher says which of two backends it prefers: the greater one.
+type Weigher = fn(&Candidate, &Candidate) -> Ordering;
+
+/// In the order in which they are asked; the first one that prefers one decides.
+const WEIGHERS: [Weigher; 3] = [most_room, fewest_shares, first_name];
 
 /// Whether a type selects a backend.
 pub fn selects(share_type: &ShareType, name: &str, labels: &BTreeMap<String, String>) -> bool {
@@ -43,9 +119,58 @@ pub fn selects(share_type: &ShareType, name: &str, labels: &BTreeMap<String, Str
     }
 }
 
+/// Where the share of this name has to be for the sake of those that were placed before: whichever of two names the other.
+pub fn company(name: &str, placement: &Placement, neighbours: &[Neighbour]) -> Result<Company, Failure> {
+    let named = |names: &[String], one: &str| names.iter().any(|n| n == one);
+    if let Some(missing) = placement
+        .same_backend_as
+        .iter()
+        .find(|wanted| *wanted != name && !neighbours.iter().any(|n| n.name == **wanted))
+    {
+        return Err(waits(
+            reasons::WAITING_FOR_SHARE,
+            format!(
+                "spec.placement.sameBackendAs: Share '{missing}' does not exist yet; create it, or take it out"
+            ),
+        ));
+    }
+    let mut company = Company::default();
+    for neighbour in neighbours {
+        let Some(backend) = &neighbour.backend_name else {
+            continue;
+        };
+        if named(&placement.same_backend_as, &neighbour.name)
+            || named(&neighbour.placement.same_backend_as, name)
+        {
+            company.with.insert(backend.clone());
+        }
+        if named(&placement.different_backend_from, &neighbour.name)
+            || named(&neighbour.placement.different_backend_from, name)
+        {
+            company.apart_from.insert(backend.clone());
+        }
+    }
+    Ok(company)
+}
+
 fn selected_by_type(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
     (!selects(request.share_type, &candidate.name, &candidate.labels))
         .then(|| "not selected by the type".into())
+}
+
+fn not_leaving(_: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    (candidate.door == Door::Closed).then(|| "being deleted".into())
+}
+
+/// An admin who pins a share to a backend means it, as in Manila.
+fn enabled(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    match &candidate.door {
+        Door::Disabled(why) if request.pin.is_none() => Some(match why {
+            Some(why) => format!("takes no new shares ({why})"),
+            None => "takes no new shares".into(),
+        }),
+        _ => None,
+    }
 }
 
 fn ready(_: &Request<'_>, candidate: &Candidate) -> Option<String> {
@@ -64,43 +189,151 @@ fn serves_protocol(request: &Request<'_>, candidate: &Candidate) -> Option<Strin
     (!served).then(|| format!("does not serve {}", request.protocol.as_str()))
 }
 
+fn with_others(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    let other = request
+        .company
+        .with
+        .iter()
+        .find(|name| **name != candidate.name)?;
+    Some(format!("a share that it has to be with is on {other}"))
+}
+
+fn apart_from_others(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    request
+        .company
+        .apart_from
+        .contains(&candidate.name)
+        .then(|| "a share that it has to be apart from is on it".into())
+}
+
+// Messages are without numbers, which move all the time: each new message would be a write.
+
 fn has_room(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
-    let free = candidate.state.as_ref().ok()?.free_bytes?;
-    // Without the number, which moves all the time: each new message would be a write.
+    let free = free_for_new(candidate)?;
     (free < request.size_bytes).then(|| "has no room for it".into())
 }
 
-/// Chooses the backend with the most room among those that no filter objects to; the name decides between equals.
+fn may_promise(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    (!promises_hold(candidate, request.size_bytes)).then(|| "has promised its room to other shares".into())
+}
+
+fn has_exports_left(request: &Request<'_>, candidate: &Candidate) -> Option<String> {
+    let most = candidate
+        .max_exports
+        .filter(|_| request.protocol == Protocol::NFS)?;
+    (candidate.load.exports >= most)
+        .then(|| format!("its NFS cluster has {most} exports, the most it may have"))
+}
+
+/// What is free beside the reserve; none if it is not known.
+fn free_for_new(candidate: &Candidate) -> Option<u64> {
+    let description = candidate.state.as_ref().ok()?;
+    let reserve = description.total_bytes.map_or(0, |total| {
+        let reserve = u128::from(total) * u128::from(candidate.reserved_percentage) / 100;
+        u64::try_from(reserve).unwrap_or(total)
+    });
+    Some(description.free_bytes?.saturating_sub(reserve))
+}
+
+/// Whether what is promised stays within the ratio when one more share gets so many bytes.
+fn promises_hold(candidate: &Candidate, bytes: u64) -> bool {
+    let total = candidate.state.as_ref().ok().and_then(|d| d.total_bytes);
+    match (candidate.overcommit, total) {
+        (Some(ratio), Some(total)) => {
+            candidate.load.promised_bytes + u128::from(bytes) <= u128::from(ratio.of(total))
+        }
+        _ => true,
+    }
+}
+
+/// Whether a share on this backend may grow from so many bytes to so many. The reserve is there for that.
+pub fn may_extend(candidate: &Candidate, from: u64, to: u64) -> Result<(), Failure> {
+    let free = candidate.state.as_ref().ok().and_then(|d| d.free_bytes);
+    let why = if free.is_some_and(|free| free < to.saturating_sub(from)) {
+        "has no room for it"
+    } else if !promises_hold(candidate, to) {
+        "has promised its room to other shares"
+    } else {
+        return Ok(());
+    };
+    Err(waits(
+        reasons::NO_ROOM_TO_EXTEND,
+        format!(
+            "spec.size: ShareBackend '{}' {why}; the share keeps its size until there is room. Ask for less, or make room",
+            candidate.name
+        ),
+    ))
+}
+
+/// Chooses, among those that no filter objects to, the backend that the weighers prefer.
 pub fn choose<'a>(request: &Request<'_>, candidates: &'a [Candidate]) -> Result<&'a Candidate, Failure> {
     let mut passed_over = Vec::new();
     let mut best: Option<&Candidate> = None;
-    for candidate in candidates {
+    let asked = candidates
+        .iter()
+        .filter(|candidate| request.pin.is_none_or(|pin| candidate.name == pin));
+    for candidate in asked {
         match FILTERS.iter().find_map(|filter| filter(request, candidate)) {
             Some(why) => passed_over.push(format!("{}: {why}", candidate.name)),
-            None if best.is_none_or(|best| weight(candidate) > weight(best)) => best = Some(candidate),
+            None if best.is_none_or(|best| prefer(candidate, best) == Ordering::Greater) => {
+                best = Some(candidate);
+            }
             None => {}
         }
     }
-    best.ok_or_else(|| Failure {
-        class: Class::Waiting,
-        scope: Scope::Object,
-        reason: reasons::NO_BACKEND_FITS,
-        message: if passed_over.is_empty() {
-            "there is no ShareBackend".into()
-        } else {
-            passed_over.sort();
-            passed_over.join("; ")
-        },
+    best.ok_or_else(|| {
+        passed_over.sort();
+        waits(
+            reasons::NO_BACKEND_FITS,
+            match request.pin {
+                Some(pin) if passed_over.is_empty() => {
+                    format!(
+                        "spec.placement.backendName: ShareBackend '{pin}' does not exist; create it, or name another"
+                    )
+                }
+                _ if passed_over.is_empty() => "there is no ShareBackend".into(),
+                _ => passed_over.join("; "),
+            },
+        )
     })
 }
 
-/// More is better.
-fn weight(candidate: &Candidate) -> (u64, std::cmp::Reverse<&str>) {
-    let free = candidate
-        .state
-        .as_ref()
-        .ok()
-        .and_then(|d| d.free_bytes)
-        .unwrap_or(u64::MAX);
-    (free, std::cmp::Reverse(&candidate.name))
+fn prefer(one: &Candidate, other: &Candidate) -> Ordering {
+    WEIGHERS
+        .iter()
+        .map(|weigher| weigher(one, other))
+        .find(|ordering| ordering.is_ne())
+        .unwrap_or(Ordering::Equal)
+}
+
+/// Room counts that is neither taken nor promised: what is promised will be asked for.
+fn most_room(one: &Candidate, other: &Candidate) -> Ordering {
+    let room = |candidate: &Candidate| {
+        let description = candidate.state.as_ref().ok();
+        let free = description.and_then(|d| d.free_bytes).unwrap_or(u64::MAX);
+        let unpromised = description
+            .and_then(|d| d.total_bytes)
+            .map_or(u128::MAX, |total| {
+                u128::from(total).saturating_sub(candidate.load.promised_bytes)
+            });
+        unpromised.min(free.into())
+    };
+    room(one).cmp(&room(other))
+}
+
+fn fewest_shares(one: &Candidate, other: &Candidate) -> Ordering {
+    other.load.shares.cmp(&one.load.shares)
+}
+
+fn first_name(one: &Candidate, other: &Candidate) -> Ordering {
+    other.name.cmp(&one.name)
+}
+
+fn waits(reason: &'static str, message: String) -> Failure {
+    Failure {
+        class: Class::Waiting,
+        scope: Scope::Object,
+        reason,
+        message,
+    }
 }

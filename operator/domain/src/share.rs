@@ -8,9 +8,9 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    Capabilities, Share, SharePhase, ShareStatus, ShareType, Size,
+    Capabilities, Charge, Share, SharePhase, ShareStatus, ShareType, Size,
     condition::{reasons, types},
-    names::FINALIZER,
+    names::{FINALIZER, PAUSED},
 };
 
 use crate::{
@@ -19,8 +19,9 @@ use crate::{
     export_location,
     grant::{Access, Client, Grant, Key},
     identity::{Description, Identity},
+    ledger,
     owner::{Owner, Tag},
-    placement::{self, Candidate},
+    placement::{self, Candidate, Neighbour},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
     share_type,
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
@@ -39,8 +40,12 @@ pub struct Observed {
     pub namespace_labels: BTreeMap<String, String>,
     /// The type it asks for.
     pub share_type: Result<ShareType, Failure>,
-    /// Where it could go; empty once it is somewhere.
+    /// Where it could go; once it is somewhere, that alone if it asks for more, and else nothing.
     pub candidates: Vec<Candidate>,
+    /// Shares that it names, or that name it, to be with or apart from.
+    pub neighbours: Vec<Neighbour>,
+    /// As of which reservation of others those two are.
+    pub ledger_revision: u64,
     /// The backend that holds it: what it says of itself, or why it can't be used. None: there is no such ShareBackend.
     pub backend: Option<Result<Description, Failure>>,
     /// The rules that name it.
@@ -146,12 +151,13 @@ const PLACE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Decides about a share.
 pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
-    Pass {
-        o,
-        now,
-        before: o.share.status.clone().unwrap_or_default(),
+    let mut before = o.share.status.clone().unwrap_or_default();
+    if !o.is_paused() {
+        before
+            .conditions
+            .retain(|c| c.type_ != types::PAUSED && c.reason != reasons::PAUSED);
     }
-    .decide()
+    Pass { o, now, before }.decide()
 }
 
 /// What the backend has to know of the share.
@@ -183,6 +189,14 @@ impl Observed {
         self.share.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    fn is_paused(&self) -> bool {
+        self.share
+            .metadata
+            .annotations
+            .as_ref()
+            .is_some_and(|annotations| annotations.contains_key(PAUSED))
+    }
+
     fn is_held(&self) -> bool {
         self.share
             .metadata
@@ -201,6 +215,9 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn decide(&self) -> ShareDecision {
+        if self.o.is_paused() {
+            return self.pause();
+        }
         if self.o.share.metadata.deletion_timestamp.is_some() {
             return self.delete();
         }
@@ -251,6 +268,24 @@ impl Pass<'_> {
         }
     }
 
+    /// Nothing is asked and nothing changed, until the annotation goes; that wakes the share.
+    fn pause(&self) -> ShareDecision {
+        let message =
+            format!("it carries the annotation {PAUSED}; Shoal leaves it alone until that is taken off");
+        let mut conditions = self
+            .keeping()
+            .set(types::PAUSED, true, reasons::PAUSED, message.clone());
+        if self.o.share.metadata.deletion_timestamp.is_some() && self.o.is_held() {
+            conditions = conditions.set(types::DELETION_BLOCKED, true, reasons::PAUSED, message);
+        }
+        let status = ShareStatus {
+            conditions: conditions.build(),
+            ..self.before.clone()
+        };
+        let why = failure(Class::Waiting, reasons::PAUSED, "the share is paused".into());
+        self.done_telling_rules(status, Next::Await, &why)
+    }
+
     // ---- finding a place
 
     fn schedule(&self) -> ShareDecision {
@@ -262,10 +297,14 @@ impl Pass<'_> {
                 share.spec.protocol,
                 share.spec.size,
             )?;
+            let wishes = share.spec.placement.clone().unwrap_or_default();
+            let name = share.metadata.name.as_deref().unwrap_or_default();
             let request = placement::Request {
                 share_type: &share_type,
                 protocol: share.spec.protocol,
                 size_bytes: share.spec.size.bytes(),
+                pin: wishes.backend_name.as_deref(),
+                company: placement::company(name, &wishes, &self.o.neighbours)?,
             };
             let candidate = placement::choose(&request, &self.o.candidates)?;
             let description = candidate.state.clone()?;
@@ -291,6 +330,9 @@ impl Pass<'_> {
                     fsid: Some(description.identity.fsid),
                     fs_name: Some(description.identity.fs_name),
                     fs_id: Some(description.identity.fs_id),
+                    quota: Some(Charge {
+                        charged: share.spec.size,
+                    }),
                     capabilities: Some(share_type::capabilities(&share_type)),
                     ..ShareStatus::default()
                 };
@@ -455,7 +497,10 @@ impl Pass<'_> {
             return Ok(in_force);
         }
         let asked = self.o.share.spec.size;
-        share_type::within(self.capabilities().size, asked).map(|()| asked)
+        let charged = self.before.quota.map_or(asked, |quota| quota.charged);
+        share_type::may_become(self.capabilities().size, charged, asked)?;
+        // One that was enlarged meanwhile is made as large as it was placed, and grows as any other.
+        Ok(asked.min(charged))
     }
 
     fn create(&self) -> ShareDecision {
@@ -478,6 +523,14 @@ impl Pass<'_> {
             return decision;
         }
         let (size, refusal) = self.wanted_size(volume);
+        // Room is shared out by what is stored, so that comes before the growing.
+        if size.bytes() > self.charged() {
+            let status = ShareStatus {
+                quota: Some(Charge { charged: size }),
+                ..self.before.clone()
+            };
+            return Decision::step(status, Step::Record);
+        }
         if volume.size_bytes != Some(size.bytes()) {
             return self.progress(
                 reasons::RESIZING,
@@ -538,6 +591,9 @@ impl Pass<'_> {
                 SharePhase::Available,
                 conditions.ready("can be mounted by the clients its access rules let in"),
             ),
+            Some(failure) if failure.class == Class::Waiting => {
+                (SharePhase::Extending, conditions.failed(failure))
+            }
             Some(failure) => (SharePhase::Error, conditions.failed(failure)),
         };
         let status = ShareStatus {
@@ -546,6 +602,7 @@ impl Pass<'_> {
             conditions: conditions.build(),
             handle: Some(volume.handle.clone()),
             size: Some(size),
+            quota: Some(Charge { charged: size }),
             export_revision: export_location::revision(&locations),
             export_locations: locations,
             access: Some(summary),
@@ -661,16 +718,26 @@ impl Pass<'_> {
         let in_force = self
             .before
             .size
+            .or(self.before.quota.map(|quota| quota.charged))
             .or_else(|| volume.size_bytes.and_then(Size::from_bytes))
             .unwrap_or(asked);
         if asked == in_force {
             return (asked, None);
         }
-        if let Err(refusal) = share_type::within(self.capabilities().size, asked) {
+        if let Err(refusal) = share_type::may_become(self.capabilities().size, in_force, asked) {
             return (in_force, Some(refusal));
         }
         if asked > in_force {
-            return (asked, None);
+            let room = match self.o.candidates.first() {
+                Some(own) if asked.bytes() > self.charged() => {
+                    placement::may_extend(own, self.charged(), asked.bytes())
+                }
+                _ => Ok(()),
+            };
+            return match room {
+                Ok(()) => (asked, None),
+                Err(refusal) => (in_force, Some(refusal)),
+            };
         }
         let refuse = |reason, message| (in_force, Some(failure(Class::Stalled, reason, message)));
         if !self.capabilities().shrink {
@@ -889,6 +956,10 @@ impl Pass<'_> {
             )),
             Tag::Unreadable => Whose::Anothers("somebody whose tag can't be read".into()),
         }
+    }
+
+    fn charged(&self) -> u64 {
+        ledger::charged(&self.o.share.spec, &self.before)
     }
 
     fn is_annotated(&self, locations: &[shoal_crds::ExportLocation]) -> bool {

@@ -1,17 +1,19 @@
 //! Decisions about backends.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use shoal_crds::{
     BackendPhase, Capacity, CephStatus, NfsStatus, ShareBackend, ShareBackendStatus, Size,
     condition::{reasons, types},
+    names::FINALIZER,
 };
 
 use crate::{
     Class, Decision, Failure, Next, Scope, Step,
     condition::Conditions,
     identity::{Description, Identity},
+    placement::{Candidate, Door, Load},
 };
 
 /// How often a backend that answers is asked again.
@@ -28,6 +30,12 @@ pub struct Observed {
     pub description: Option<Result<Description, Failure>>,
     /// What shares were last told of it in this pass.
     pub admitted: Option<Result<Description, Failure>>,
+    /// What shares have of it.
+    pub load: Load,
+    /// If it is being deleted: some of the shares on it, as `namespace/name`.
+    pub in_the_way: Vec<String>,
+    /// Whether the API server itself says that there are none.
+    pub is_empty: bool,
 }
 
 /// What only backends do.
@@ -37,6 +45,8 @@ pub enum Effect {
     Describe,
     /// Let shares use it, or tell them why not.
     Admit(Box<Result<Description, Failure>>),
+    /// Ask the API server itself whether no share is on it, and let none come from now on.
+    ConfirmEmpty,
 }
 
 impl Effect {
@@ -45,6 +55,7 @@ impl Effect {
         match self {
             Self::Describe => "Describe",
             Self::Admit(_) => "Admit",
+            Self::ConfirmEmpty => "ConfirmEmpty",
         }
     }
 }
@@ -52,13 +63,25 @@ impl Effect {
 /// Describes the backend, records what it is at first contact, and admits shares to it only while it answers as recorded.
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatus, Effect> {
     let before = observed.backend.status.clone().unwrap_or_default();
-    let Some(answer) = &observed.description else {
-        return Decision::step(before, Step::Do(Effect::Describe));
+    let metadata = &observed.backend.metadata;
+    let is_held = metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
+    match (is_held, metadata.deletion_timestamp.is_some()) {
+        (false, false) => return Decision::step(before, Step::AddFinalizer),
+        (false, true) => return Decision::done(before, Next::Await),
+        (true, true) if observed.is_empty => return Decision::step(before, Step::RemoveFinalizer),
+        (true, true) if observed.in_the_way.is_empty() => {
+            return Decision::step(before, Step::Do(Effect::ConfirmEmpty));
+        }
+        // Until its shares are gone they are looked after as ever.
+        (true, _) => {}
+    }
+    let answer = match (&observed.description, observed.backend.spec.paused) {
+        (_, true) => Err(paused()),
+        (Some(answer), _) => answer.clone(),
+        (None, _) => return Decision::step(before, Step::Do(Effect::Describe)),
     };
-    let verdict = answer
-        .clone()
-        .and_then(|description| same_as_recorded(before.ceph.as_ref(), description));
-    let status = status(&observed.backend, &before, &verdict, now);
+    let verdict = answer.and_then(|description| same_as_recorded(before.ceph.as_ref(), description));
+    let status = status(observed, &before, &verdict, now);
     // The record comes before the first share: a share's choice rests on it.
     if verdict.is_ok() && before.ceph.is_none() {
         return Decision::step(status, Step::Record);
@@ -67,6 +90,15 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
         return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
     }
     Decision::done(status, Next::After(if verdict.is_ok() { POLL } else { RETRY }))
+}
+
+fn paused() -> Failure {
+    Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::BACKEND_PAUSED,
+        message: "spec.paused is true: nothing is asked and nothing changed there until it is false".into(),
+    }
 }
 
 /// Another cluster or file system than the one recorded holds none of our shares: no effects at all there.
@@ -88,13 +120,27 @@ fn same_as_recorded(recorded: Option<&CephStatus>, description: Description) -> 
 }
 
 fn status(
-    backend: &ShareBackend,
+    observed: &Observed,
     before: &ShareBackendStatus,
     verdict: &Result<Description, Failure>,
     now: Timestamp,
 ) -> ShareBackendStatus {
+    let backend = &observed.backend;
     let generation = backend.metadata.generation.unwrap_or_default();
     let conditions = Conditions::new(&before.conditions, generation, now);
+    let is_leaving = backend.metadata.deletion_timestamp.is_some();
+    let conditions = if is_leaving {
+        conditions.set(
+            types::DELETION_BLOCKED,
+            true,
+            reasons::HAS_SHARES,
+            in_the_way(observed),
+        )
+    } else {
+        conditions
+    };
+    let phase = |phase| Some(if is_leaving { BackendPhase::Deleting } else { phase });
+    let shares = i64::try_from(observed.load.shares).ok();
     match verdict {
         Ok(description) => {
             let conditions = conditions.ready("it answers");
@@ -110,7 +156,7 @@ fn status(
             };
             ShareBackendStatus {
                 observed_generation: Some(generation),
-                phase: Some(BackendPhase::Available),
+                phase: phase(BackendPhase::Available),
                 conditions: conditions.build(),
                 ceph: Some(CephStatus {
                     fsid: description.identity.fsid.clone(),
@@ -122,34 +168,53 @@ fn status(
                 nfs: (!description.nfs_endpoints.is_empty()).then(|| NfsStatus {
                     endpoints: description.nfs_endpoints.clone(),
                 }),
-                capacity: Some(capacity(before.capacity, description)),
+                capacity: Some(capacity(before.capacity, description, observed.load)),
                 protocols: description.protocols.clone(),
+                shares,
             }
         }
         Err(failure) => ShareBackendStatus {
             observed_generation: Some(generation),
-            phase: Some(BackendPhase::Unavailable),
+            phase: phase(BackendPhase::Unavailable),
             conditions: conditions.failed(failure).build(),
+            shares,
             ..before.clone()
         },
     }
 }
 
+fn in_the_way(observed: &Observed) -> String {
+    let some = observed.in_the_way.join(", ");
+    let more = if observed.load.shares > observed.in_the_way.len() as u64 {
+        ", …"
+    } else {
+        ""
+    };
+    format!(
+        "{} shares are on it: {some}{more}. It goes when they are gone; until then they are looked after, and no others come",
+        observed.load.shares
+    )
+}
+
 /// Room moves all the time; it is written only when it moved by a hundredth of the whole.
-fn capacity(before: Option<Capacity>, description: &Description) -> Capacity {
+fn capacity(before: Option<Capacity>, description: &Description, load: Load) -> Capacity {
+    let promised = load.promised_bytes.min(Size::MAX.bytes().into());
     let now = Capacity {
         total: description.total_bytes.and_then(Size::from_bytes),
         free: description.free_bytes.and_then(Size::from_bytes),
+        provisioned: u64::try_from(promised).ok().and_then(Size::from_bytes),
     };
     match (before, now) {
         (
             Some(Capacity {
                 total: Some(old_total),
                 free: Some(old_free),
+                ..
             }),
             Capacity {
                 total: Some(total),
                 free: Some(free),
+                ..
             },
         ) if old_total.bytes().abs_diff(total.bytes()) < total.bytes() / 100
             && old_free.bytes().abs_diff(free.bytes()) < total.bytes() / 100 =>
@@ -157,10 +222,61 @@ fn capacity(before: Option<Capacity>, description: &Description) -> Capacity {
             Capacity {
                 total: Some(old_total),
                 free: Some(old_free),
+                ..now
             }
         }
         _ => now,
     }
+}
+
+/// A backend as placement sees it, of all of which shares have this.
+pub fn candidate(
+    backend: &ShareBackend,
+    state: Result<Description, Failure>,
+    all: &[ShareBackend],
+    loads: &BTreeMap<String, Load>,
+) -> Candidate {
+    let name = backend.metadata.name.clone().unwrap_or_default();
+    let spec = &backend.spec;
+    let load_of = |backend: &ShareBackend| {
+        let name = backend.metadata.name.as_deref().unwrap_or_default();
+        loads.get(name).copied().unwrap_or_default()
+    };
+    let on_one_nfs_cluster: Vec<_> = all
+        .iter()
+        .filter(|other| nfs_cluster(backend).is_some() && nfs_cluster(other) == nfs_cluster(backend))
+        .collect();
+    let most = |other: &&ShareBackend| {
+        let nfs = other.spec.ceph.as_ref()?.nfs.as_ref()?;
+        u64::try_from(nfs.max_exports).ok()
+    };
+    Candidate {
+        labels: backend.metadata.labels.clone().unwrap_or_default(),
+        state,
+        door: match (&backend.metadata.deletion_timestamp, spec.scheduling_enabled) {
+            (Some(_), _) => Door::Closed,
+            (None, true) => Door::Open,
+            (None, false) => Door::Disabled(spec.disabled_reason.clone()),
+        },
+        reserved_percentage: u8::try_from(spec.reserved_percentage).unwrap_or_default(),
+        overcommit: spec.overcommit_ratio,
+        max_exports: on_one_nfs_cluster.iter().filter_map(most).min(),
+        load: Load {
+            exports: on_one_nfs_cluster
+                .iter()
+                .map(|other| load_of(other).exports)
+                .sum(),
+            ..load_of(backend)
+        },
+        name,
+    }
+}
+
+/// Which NFS cluster a backend exports on: of its storage cluster, once that is known, and by its id.
+fn nfs_cluster(backend: &ShareBackend) -> Option<(&str, &str)> {
+    let nfs = backend.spec.ceph.as_ref()?.nfs.as_ref()?;
+    let ceph = backend.status.as_ref()?.ceph.as_ref()?;
+    Some((&ceph.fsid, &nfs.cluster_id))
 }
 
 /// What was recorded of a backend at first contact.

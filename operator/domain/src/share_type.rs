@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use shoal_crds::{
-    Capabilities, Protocol, ShareType, ShareTypePhase, ShareTypeStatus, Size, SizeLimits, condition::reasons,
+    Capabilities, Protocol, ShareType, ShareTypePhase, ShareTypeStatus, Size, SizeLimits,
+    condition::{reasons, types},
     names::DEFAULT_SHARE_TYPE,
 };
 
@@ -21,6 +22,8 @@ pub struct Observed {
     pub share_type: ShareType,
     /// Every backend.
     pub candidates: Vec<Candidate>,
+    /// Another type, if it is what shares without a type get.
+    pub newer_default: Option<String>,
 }
 
 /// A type takes no steps of its own.
@@ -40,6 +43,24 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, 
     names.sort();
     names.truncate(256);
     let conditions = Conditions::new(&before.conditions, generation, now);
+    let conditions = match &observed.newer_default {
+        _ if !is_default(&observed.share_type) => conditions,
+        None => conditions.set(
+            types::DEFAULT,
+            true,
+            reasons::AVAILABLE,
+            "shares without spec.shareTypeName are of it",
+        ),
+        Some(newer) => conditions.set(
+            types::DEFAULT,
+            false,
+            reasons::NEWER_DEFAULT,
+            format!(
+                "ShareType '{newer}' is newer and marked as the default, too, so it is taken; take {DEFAULT_SHARE_TYPE} off \
+                 one of them"
+            ),
+        ),
+    };
     let (phase, conditions) = if names.is_empty() {
         let failure = failure(
             reasons::NO_BACKEND_FITS,
@@ -69,12 +90,7 @@ pub fn resolve(name: Option<&str>, types: &[ShareType]) -> Result<ShareType, Fai
         Some(name) => types.iter().find(|t| name_of(t) == name).cloned().ok_or_else(|| {
             failure(reasons::SHARE_TYPE_NOT_FOUND, format!("spec.shareTypeName: ShareType '{name}' does not exist"), Class::Waiting)
         }),
-        None => types
-            .iter()
-            .filter(|t| is_default(t))
-            .max_by_key(|t| (t.metadata.creation_timestamp.as_ref().map(|t| t.0), std::cmp::Reverse(name_of(t))))
-            .cloned()
-            .ok_or_else(|| {
+        None => default_of(types).cloned().ok_or_else(|| {
                 failure(
                     reasons::NO_DEFAULT_SHARE_TYPE,
                     format!("spec.shareTypeName is not set and no ShareType is annotated {DEFAULT_SHARE_TYPE}: \"true\""),
@@ -84,7 +100,17 @@ pub fn resolve(name: Option<&str>, types: &[ShareType]) -> Result<ShareType, Fai
     }
 }
 
-fn is_default(share_type: &ShareType) -> bool {
+/// What shares get that name no type: of those marked as default the newest, as with Kubernetes' StorageClasses.
+pub fn default_of(types: &[ShareType]) -> Option<&ShareType> {
+    let age = |t: &ShareType| t.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    types
+        .iter()
+        .filter(|t| is_default(t))
+        .max_by_key(|t| (age(t), std::cmp::Reverse(t.metadata.name.clone())))
+}
+
+/// Whether it is marked as what shares get that name no type.
+pub fn is_default(share_type: &ShareType) -> bool {
     share_type
         .metadata
         .annotations
@@ -144,10 +170,19 @@ pub fn within(limits: SizeLimits, size: Size) -> Result<(), Failure> {
     }
 }
 
+/// Whether a share may become as large as this. Growing beyond `max`, up to `maxExtend`, took a verb at admission; one that
+/// is larger than `max` already may shrink.
+pub fn may_become(limits: SizeLimits, now: Size, asked: Size) -> Result<(), Failure> {
+    let max = limits.max_extend.or(limits.max).map(|max| max.max(now));
+    within(SizeLimits { max, ..limits }, asked)
+}
+
 /// What a share copies from its type when it is made: later edits of the type don't change it (a Manila rule).
 pub fn capabilities(share_type: &ShareType) -> Capabilities {
     Capabilities {
         shrink: share_type.spec.shrink,
+        snapshots: share_type.spec.snapshots,
+        create_from_snapshot: share_type.spec.create_from_snapshot,
         size: share_type.spec.size,
         root: share_type.spec.root.clone(),
         squash: share_type.spec.squash,

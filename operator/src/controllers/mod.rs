@@ -5,9 +5,15 @@ pub mod share_access_rule;
 pub mod share_backend;
 pub mod share_type;
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
+use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_domain::{
+    placement::{Candidate, Load},
+    share_backend as backend_decisions, share_type as type_decisions,
+};
 
 use crate::{
     caches::{Caches, Change, Guarded, parsed, sorted},
@@ -18,7 +24,7 @@ use crate::{
 pub mod route {
     use super::{
         Change, Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
-        ShareAccessRule, ShareBackend, ShareType, parsed, wake_unplaced,
+        ShareAccessRule, ShareBackend, ShareType, parsed, room_was_made, type_decisions, wake_unplaced,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
@@ -30,6 +36,7 @@ pub mod route {
             ctx.looks.take_up(&uid, caches.shares.len(), ctx.now());
         } else {
             ctx.looks.forget(&uid);
+            room_was_made(caches, share);
         }
         caches.share_queue.push_ref(key);
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
@@ -52,10 +59,13 @@ pub mod route {
         }
     }
 
-    /// A type concerns itself, and shares that have no place yet.
+    /// A type concerns itself, shares that have no place yet, and the types that are marked as default beside it.
     pub fn share_type(ctx: &Context, share_type: &Guarded<ShareType>) {
         let caches = &ctx.caches;
         caches.type_queue.push_ref(ObjectRef::from_obj(share_type));
+        for default in parsed(&caches.types, type_decisions::is_default) {
+            caches.type_queue.push_cluster_scoped(&default.name_any());
+        }
         wake_unplaced(caches);
     }
 
@@ -72,6 +82,23 @@ pub mod route {
     /// A namespace's labels say which types its shares may use.
     pub fn namespace(ctx: &Context, _: &PartialObjectMeta<Namespace>) {
         wake_unplaced(&ctx.caches);
+    }
+}
+
+/// How many shares are told at once that room was made; the others look for it by themselves, half a minute later at most.
+const TOLD_OF_ROOM: usize = 100;
+
+/// A share is gone: another may have its room, and its backend, if it is being deleted, may be empty.
+fn room_was_made(caches: &Caches, gone: &Guarded<Share>) {
+    for (namespace, name) in caches.ledger.lock().waiting(TOLD_OF_ROOM) {
+        caches.share_queue.push(&namespace, &name);
+    }
+    let status = gone.0.as_ref().ok().and_then(|share| share.status.as_ref());
+    if let Some(name) = status.and_then(|status| status.backend_name.as_deref())
+        && let Some(backend) = caches.backends.get(&ObjectRef::new(name))
+        && backend.meta().deletion_timestamp.is_some()
+    {
+        caches.backend_queue.push_cluster_scoped(name);
     }
 }
 
@@ -99,17 +126,20 @@ fn wake_shares(caches: &Caches, wanted: impl Fn(&Share) -> bool) {
     }
 }
 
-/// Every backend as placement sees it.
-fn candidates(ctx: &Context) -> Vec<shoal_domain::placement::Candidate> {
-    parsed(&ctx.caches.backends, |_| true)
-        .into_iter()
+/// The backends that are wanted, as placement sees them, with what shares have of each.
+fn candidates(
+    ctx: &Context,
+    loads: &BTreeMap<String, Load>,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<Candidate> {
+    let backends = parsed(&ctx.caches.backends, |_| true);
+    backends
+        .iter()
+        .filter(|backend| wanted(&backend.name_any()))
         .map(|backend| {
             let (name, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
-            shoal_domain::placement::Candidate {
-                state: ctx.backends.find(&name, &uid).and_then(|entry| entry.state),
-                labels: backend.labels().clone(),
-                name,
-            }
+            let state = ctx.backends.find(&name, &uid).and_then(|entry| entry.state);
+            backend_decisions::candidate(backend, state, &backends, loads)
         })
         .collect()
 }

@@ -23,6 +23,7 @@ use shoal_crds::{
 use shoal_domain::{
     Class, Decision, Failure, Scope, decision,
     grant::{Applied, Client},
+    ledger::{self, Claim},
     share::{self, Effect, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
     share_type,
@@ -84,16 +85,14 @@ impl Kind for Shares {
             .rules_of
             .rules(&ctx.caches.rules, &name, &share.name_any());
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
-        Ok(Observed {
+        let mut observed = Observed {
             cluster: ctx.cluster.clone(),
             tenant: namespace.metadata.uid.clone().unwrap_or_default(),
             namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
             share_type: share_type::resolve(asked, &types),
-            candidates: if status.backend_name.is_none() {
-                super::candidates(ctx)
-            } else {
-                Vec::new()
-            },
+            candidates: Vec::new(),
+            neighbours: Vec::new(),
+            ledger_revision: 0,
             backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
             rules: rules.into_iter().map(RuleView::unread).collect(),
             rules_confirmed: false,
@@ -104,7 +103,9 @@ impl Kind for Shares {
             refused: std::collections::HashMap::new(),
             failure: None,
             share,
-        })
+        };
+        read_page(ctx, &mut observed);
+        Ok(observed)
     }
 
     fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareStatus, Effect> {
@@ -154,6 +155,33 @@ impl Kind for Shares {
         &status.conditions
     }
 
+    fn reserve(ctx: &Context, o: &mut Observed, status: &ShareStatus) -> Result<bool, Error> {
+        // Not read yet of a share that was enlarged a moment ago.
+        if !o.candidates.is_empty() {
+            let claim = Claim::of(&o.share.spec, status)
+                .ok_or_else(|| Error::Bug("a choice is recorded that is none".into()))?;
+            let mut ledger = ctx.caches.ledger.lock();
+            if ledger.reserve(&o.share, o.ledger_revision, claim) {
+                return Ok(true);
+            }
+        }
+        read_page(ctx, o);
+        // The share, or its backend, went meanwhile.
+        if o.candidates.is_empty() {
+            return Err(Error::Conflict);
+        }
+        Ok(false)
+    }
+
+    fn settle(ctx: &Context, o: &mut Observed, stored: bool) {
+        let mut ledger = ctx.caches.ledger.lock();
+        if stored {
+            ledger.note(&o.share);
+        } else {
+            ledger.release(o.uid());
+        }
+    }
+
     fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
         let status = o.share.status.as_ref()?;
         let fsid = status.fsid.clone()?;
@@ -183,6 +211,24 @@ impl Kind for Shares {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// Where the share could go, or its own backend if it asks for more than it has there, and what others have.
+fn read_page(ctx: &Context, o: &mut Observed) {
+    let status = o.share.status.clone().unwrap_or_default();
+    let asked = o.share.spec.size.bytes();
+    let wanted = |name: &str| match &status.backend_name {
+        None => true,
+        Some(own) => own == name && ledger::charged(&o.share.spec, &status) < asked,
+    };
+    if status.backend_name.is_some() && ledger::charged(&o.share.spec, &status) >= asked {
+        o.candidates.clear();
+        return;
+    }
+    let page = ctx.caches.ledger.lock().page(&o.share);
+    o.candidates = super::candidates(ctx, &page.loads, wanted);
+    o.neighbours = page.neighbours;
+    o.ledger_revision = page.revision;
 }
 
 /// The share's namespace. A new one may not have reached the cache yet.

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt;
-use shoal_crds::{ShareBackend, ShareBackendStatus};
+use kube::{Resource, ResourceExt};
+use shoal_crds::{Share, ShareBackend, ShareBackendStatus};
 use shoal_domain::{
     Decision, Failure,
     identity::Description,
@@ -12,10 +12,14 @@ use shoal_domain::{
 };
 
 use crate::{
+    api,
     context::Context,
     driver::{self, Kind},
     error::Error,
 };
+
+/// How many of the shares that are in the way of its deletion a backend names.
+const NAMED: usize = 10;
 
 /// Keeps in touch with backends, and lets shares use those that answer as recorded.
 pub struct ShareBackends;
@@ -42,8 +46,18 @@ impl Kind for ShareBackends {
     const NAME: &'static str = "ShareBackend";
     const MANAGER: &'static str = "shoal/sharebackend";
 
-    async fn load(_: &Context, backend: ShareBackend) -> Result<Observed, Error> {
+    async fn load(ctx: &Context, backend: ShareBackend) -> Result<Observed, Error> {
+        let name = backend.name_any();
+        let is_leaving = backend.meta().deletion_timestamp.is_some();
+        let ledger = ctx.caches.ledger.lock();
         Ok(Observed {
+            load: ledger.load(&name),
+            in_the_way: if is_leaving {
+                ledger.on_backend(&name, NAMED)
+            } else {
+                Vec::new()
+            },
+            is_empty: false,
             backend,
             description: None,
             admitted: None,
@@ -63,6 +77,20 @@ impl Kind for ShareBackends {
                     super::wake_shares_on(&ctx.caches, &name);
                 }
                 o.admitted = Some(*verdict);
+            }
+            share_backend::Effect::ConfirmEmpty => {
+                let name = o.backend.name_any();
+                {
+                    // Passes that read before that it takes shares have to read again, and then see that it is leaving.
+                    let mut ledger = ctx.caches.ledger.lock();
+                    ledger.turn_page();
+                    o.in_the_way = ledger.on_backend(&name, NAMED);
+                }
+                if o.in_the_way.is_empty() {
+                    let on_it = format!("status.backendName={name}");
+                    o.in_the_way = api::some_names::<Share>(&ctx.client, &on_it, NAMED).await?;
+                }
+                o.is_empty = o.in_the_way.is_empty();
             }
         }
         Ok(())

@@ -1,8 +1,11 @@
 //! The controller of ShareTypes.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 use shoal_crds::{ShareType, ShareTypeStatus};
 use shoal_domain::{
     Decision, Failure,
@@ -10,6 +13,7 @@ use shoal_domain::{
 };
 
 use crate::{
+    caches::parsed,
     context::Context,
     driver::{Effect, Kind},
     error::Error,
@@ -40,9 +44,14 @@ impl Kind for ShareTypes {
     const MANAGER: &'static str = "shoal/sharetype";
 
     async fn load(ctx: &Context, share_type: ShareType) -> Result<Observed, Error> {
+        let types = parsed(&ctx.caches.types, |_| true);
+        let newer_default = share_type::default_of(&types)
+            .map(ResourceExt::name_any)
+            .filter(|name| *name != share_type.name_any());
         Ok(Observed {
             share_type,
-            candidates: super::candidates(ctx),
+            candidates: super::candidates(ctx, &BTreeMap::new(), |_| true),
+            newer_default,
         })
     }
 

@@ -8,17 +8,22 @@ use shoal_crds::{
 };
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
+    decision::trouble,
     identity::Description,
-    share_backend::{Effect, Observed, decide, is_ready, recorded},
+    placement::{Door, Load},
+    share_backend::{Effect, Observed, candidate, decide, is_ready, recorded},
 };
 
 use crate::fixtures::*;
 
 fn backend() -> Observed {
     Observed {
-        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()),
+        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()).held(),
         description: None,
         admitted: None,
+        load: Load::default(),
+        in_the_way: Vec::new(),
+        is_empty: false,
     }
 }
 
@@ -46,6 +51,104 @@ fn admits(o: &Observed) -> Result<Description, Failure> {
         Some(Step::Do(Effect::Admit(verdict))) => *verdict,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn it_is_held_before_anything_else() {
+    let mut o = backend();
+    o.backend = o.backend.not_held();
+    assert_eq!(decide(&o, now()).step, Some(Step::AddFinalizer));
+    o.backend = o.backend.leaving();
+    let decision = decide(&o, now());
+    assert_eq!((decision.step, decision.next), (None, Next::Await));
+}
+
+#[test]
+fn one_that_is_deleted_goes_when_the_api_server_says_that_no_share_is_on_it() {
+    let mut o = known();
+    o.backend = o.backend.leaving();
+    assert_eq!(decide(&o, now()).step, Some(Step::Do(Effect::ConfirmEmpty)));
+    o.is_empty = true;
+    assert_eq!(decide(&o, now()).step, Some(Step::RemoveFinalizer));
+}
+
+#[test]
+fn one_that_is_deleted_with_shares_on_it_names_them_and_looks_after_them() {
+    let mut o = known();
+    o.backend = o.backend.leaving();
+    o.load.shares = 12;
+    o.in_the_way = vec!["team/a".into(), "team/b".into()];
+    let decision = decide(&o, now());
+    assert_eq!(decision.step, None);
+    assert_eq!(decision.next, Next::After(Duration::from_secs(30)));
+    let conditions = &decision.status.conditions;
+    assert!(is_ready(&decision.status));
+    assert_eq!(
+        told(conditions, types::DELETION_BLOCKED),
+        ("True".into(), reasons::HAS_SHARES.into())
+    );
+    assert_eq!(decision.status.phase, Some(BackendPhase::Deleting));
+    let events = trouble(&[], conditions);
+    assert!(
+        events.iter().any(|event| event
+            .message
+            .starts_with("12 shares are on it: team/a, team/b, ….")),
+        "{events:?}"
+    );
+    // Those of which only the API server knows.
+    o.load.shares = 0;
+    assert_eq!(decide(&o, now()).step, None);
+}
+
+#[test]
+fn a_paused_one_is_not_asked_and_its_shares_are_told() {
+    let mut o = backend();
+    o.backend.spec.paused = true;
+    assert_eq!(admits(&o).unwrap_err().reason, reasons::BACKEND_PAUSED);
+    o.admitted = Some(admits(&o));
+    let decision = decide(&o, now());
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::BACKEND_PAUSED
+    );
+}
+
+#[test]
+fn as_placement_sees_it() {
+    let mut a = known().backend;
+    a.spec.ceph = Some(serde_json::from_value(serde_json::json!({
+        "connectionSecretRef": {"namespace": "n", "name": "s"}, "filesystem": "a", "nfs": {"clusterID": "nfs"},
+    })).unwrap());
+    let mut b = a.clone();
+    b.metadata.name = Some("ceph-b".into());
+    b.spec.ceph.as_mut().unwrap().nfs.as_mut().unwrap().max_exports = 50;
+    let load = |exports| Load {
+        promised_bytes: GI.into(),
+        shares: 4,
+        exports,
+    };
+    let loads = [("ceph-a".to_owned(), load(3)), ("ceph-b".to_owned(), load(4))].into();
+    let seen = |backend: &ShareBackend| {
+        candidate(
+            backend,
+            Ok(backend_description()),
+            &[a.clone(), b.clone()],
+            &loads,
+        )
+    };
+    let one = seen(&a);
+    assert_eq!((one.door, one.load.shares), (Door::Open, 4));
+    assert_eq!(
+        (one.max_exports, one.load.exports),
+        (Some(50), 7),
+        "they share an NFS cluster, and the least limit counts"
+    );
+    let mut disabled = a.clone();
+    disabled.spec.scheduling_enabled = false;
+    disabled.spec.disabled_reason = Some("worn out".into());
+    assert_eq!(seen(&disabled).door, Door::Disabled(Some("worn out".into())));
+    assert_eq!(seen(&disabled.leaving()).door, Door::Closed);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use shoal_domain::{
     identity::Description,
     lease,
     owner::{Owner, Tag},
+    placement::Load,
     share,
     share_access_rule::{self as rules, Credentials, RuleView, Terms},
     share_backend, share_type,
@@ -230,10 +231,13 @@ proptest! {
         description in description(),
     ) {
         let candidates = vec![candidate("ceph-a", Ok(description.clone()))];
-        let decision = share_type::decide(&share_type::Observed { share_type, candidates }, now());
+        let decision = share_type::decide(&share_type::Observed { share_type, candidates, newer_default: None }, now());
         check_messages(&decision.status.conditions)?;
         let description = Some(Ok(description));
-        let decision = share_backend::decide(&share_backend::Observed { backend, description, admitted: None }, now());
+        let observed = share_backend::Observed {
+            backend, description, admitted: None, load: Load::default(), in_the_way: Vec::new(), is_empty: false,
+        };
+        let decision = share_backend::decide(&observed, now());
         check_messages(&decision.status.conditions)?;
     }
 

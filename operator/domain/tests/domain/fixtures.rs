@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Protocol, SecretKeyReference, Share, ShareAccessRule,
+    AccessLevel, AccessPhase, AccessType, Charge, Protocol, SecretKeyReference, Share, ShareAccessRule,
     ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, ShareSpec, ShareStatus, ShareType,
     ShareTypeSpec, Size, Squash, condition::types, names::FINALIZER,
 };
@@ -15,7 +15,7 @@ use shoal_domain::{
     grant::{Client, Grant},
     identity::{Description, Identity},
     owner::{Owner, Tag},
-    placement::Candidate,
+    placement::{Candidate, Door, Load},
     share_access_rule::RuleView,
     volume::{Export, Sight, Volume},
 };
@@ -39,6 +39,7 @@ pub fn share(name: &str) -> Share {
             share_type_name: Some("standard".into()),
             protocol: Protocol::NFS,
             size: size("1Gi"),
+            placement: None,
         },
         status: None,
     }
@@ -115,6 +116,9 @@ impl ShareExt for Share {
             fsid: Some(identity.fsid),
             fs_name: Some(identity.fs_name),
             fs_id: Some(identity.fs_id),
+            quota: Some(Charge {
+                charged: self.spec.size,
+            }),
             capabilities: Some(shoal_domain::share_type::capabilities(&share_type())),
             ..ShareStatus::default()
         });
@@ -247,6 +251,11 @@ pub fn candidate(name: &str, state: Result<Description, Failure>) -> Candidate {
         name: name.into(),
         labels: BTreeMap::new(),
         state,
+        door: Door::Open,
+        reserved_percentage: 0,
+        overcommit: None,
+        max_exports: None,
+        load: Load::default(),
     }
 }
 

@@ -10,6 +10,7 @@ mod convergence;
 mod decision;
 mod export_location;
 mod fixtures;
+mod ledger;
 mod noise;
 mod placement;
 mod rule;

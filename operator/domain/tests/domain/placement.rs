@@ -1,10 +1,10 @@
 //! Where a share goes, and what is said of each backend that is passed over.
 
-use shoal_crds::{LabelSelector, Protocol, ShareType, condition::reasons};
+use shoal_crds::{LabelSelector, Placement, Protocol, ShareType, condition::reasons};
 use shoal_domain::{
     Class, Failure, Scope,
     identity::Description,
-    placement::{Candidate, Request, choose, selects},
+    placement::{Candidate, Company, Door, Neighbour, Request, choose, company, may_extend, selects},
 };
 
 use crate::fixtures::*;
@@ -19,13 +19,222 @@ fn with_free(name: &str, free_bytes: Option<u64>) -> Candidate {
     )
 }
 
-fn place<'a>(share_type: &ShareType, candidates: &'a [Candidate]) -> Result<&'a str, Failure> {
-    let request = Request {
+fn request(share_type: &ShareType) -> Request<'_> {
+    Request {
         share_type,
         protocol: Protocol::NFS,
         size_bytes: GI,
+        pin: None,
+        company: Company::default(),
+    }
+}
+
+fn place<'a>(share_type: &ShareType, candidates: &'a [Candidate]) -> Result<&'a str, Failure> {
+    choose(&request(share_type), candidates).map(|c| c.name.as_str())
+}
+
+/// Of 10Gi, so much of it free.
+fn of_ten(name: &str, free: u64) -> Candidate {
+    let mut candidate = with_free(name, Some(free * GI));
+    candidate.state.as_mut().unwrap().total_bytes = Some(10 * GI);
+    candidate
+}
+
+fn passed_over(candidate: Candidate) -> String {
+    place(&share_type(), &[candidate]).unwrap_err().message
+}
+
+#[test]
+fn one_that_takes_no_new_shares_says_why_and_takes_one_that_is_pinned_to_it() {
+    let mut disabled = of_ten("a", 10);
+    disabled.door = Door::Disabled(Some("worn out".into()));
+    assert_eq!(passed_over(disabled.clone()), "a: takes no new shares (worn out)");
+    let share_type = share_type();
+    let pinned = Request {
+        pin: Some("a"),
+        ..request(&share_type)
     };
-    choose(&request, candidates).map(|c| c.name.as_str())
+    let backends = [disabled, of_ten("b", 10)];
+    assert_eq!(choose(&pinned, &backends).unwrap().name, "a");
+    assert_eq!(place(&share_type, &backends).unwrap(), "b");
+    let mut leaving = backends;
+    leaving[0].door = Door::Closed;
+    let failure = choose(&pinned, &leaving).unwrap_err();
+    assert_eq!(
+        failure.message, "a: being deleted",
+        "and of others nothing is said"
+    );
+}
+
+#[test]
+fn a_pin_to_what_does_not_exist_names_the_field() {
+    let share_type = share_type();
+    let pinned = Request {
+        pin: Some("x"),
+        ..request(&share_type)
+    };
+    let failure = choose(&pinned, &[of_ten("a", 10)]).unwrap_err();
+    assert_eq!(failure.reason, reasons::NO_BACKEND_FITS);
+    assert!(
+        failure
+            .message
+            .starts_with("spec.placement.backendName: ShareBackend 'x' does not exist"),
+        "{failure:?}"
+    );
+}
+
+#[test]
+fn the_reserve_is_kept_from_new_shares_and_is_there_for_growing() {
+    let mut candidate = of_ten("a", 3);
+    candidate.reserved_percentage = 20;
+    assert!(place(&share_type(), std::slice::from_ref(&candidate)).is_ok());
+    candidate.reserved_percentage = 21;
+    assert_eq!(passed_over(candidate.clone()), "a: has no room for it");
+    assert!(may_extend(&candidate, GI, 4 * GI).is_ok());
+    let failure = may_extend(&candidate, GI, 4 * GI + 1).unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.class),
+        (reasons::NO_ROOM_TO_EXTEND, Class::Waiting)
+    );
+}
+
+#[test]
+fn promises_stay_within_the_ratio_to_the_byte() {
+    let mut candidate = of_ten("a", 10);
+    candidate.overcommit = Some("1.5".parse().unwrap());
+    candidate.load.promised_bytes = u128::from(14 * GI);
+    assert!(place(&share_type(), std::slice::from_ref(&candidate)).is_ok());
+    assert!(may_extend(&candidate, 0, GI).is_ok() && may_extend(&candidate, 0, GI + 1).is_err());
+    candidate.load.promised_bytes += 1;
+    assert_eq!(
+        passed_over(candidate.clone()),
+        "a: has promised its room to other shares"
+    );
+    candidate.overcommit = None;
+    assert!(place(&share_type(), &[candidate]).is_ok(), "no ratio, no limit");
+}
+
+#[test]
+fn exports_of_the_nfs_cluster_are_counted_for_nfs_shares() {
+    let mut candidate = of_ten("a", 10);
+    candidate.max_exports = Some(7);
+    candidate.load.exports = 7;
+    assert_eq!(
+        passed_over(candidate.clone()),
+        "a: its NFS cluster has 7 exports, the most it may have"
+    );
+    candidate.state.as_mut().unwrap().protocols = vec![Protocol::CephFS];
+    let share_type = share_type();
+    let native = Request {
+        protocol: Protocol::CephFS,
+        ..request(&share_type)
+    };
+    assert!(choose(&native, &[candidate]).is_ok());
+}
+
+#[test]
+fn what_was_promised_counts_as_taken_and_then_the_fewest_shares_decide() {
+    let (mut a, mut b) = (of_ten("a", 9), of_ten("b", 8));
+    a.load.promised_bytes = u128::from(5 * GI);
+    assert_eq!(place(&share_type(), &[a.clone(), b.clone()]).unwrap(), "b");
+    b.load.promised_bytes = u128::from(5 * GI);
+    a.load.shares = 2;
+    b.load.shares = 1;
+    assert_eq!(place(&share_type(), &[a, b]).unwrap(), "b");
+}
+
+fn wishes(same: &[&str], different: &[&str]) -> Placement {
+    let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    Placement {
+        backend_name: None,
+        same_backend_as: names(same),
+        different_backend_from: names(different),
+    }
+}
+
+fn neighbour(name: &str, backend: Option<&str>, placement: Placement) -> Neighbour {
+    Neighbour {
+        name: name.into(),
+        backend_name: backend.map(Into::into),
+        placement,
+    }
+}
+
+#[test]
+fn others_count_once_they_are_placed_whichever_names_the_other() {
+    let none = Placement::default();
+    let found = |placement: &Placement, neighbours: &[Neighbour]| {
+        let company = company("me", placement, neighbours).unwrap();
+        let names = |names: std::collections::BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
+        (names(company.with), names(company.apart_from))
+    };
+    let nothing = (vec![], vec![]);
+    let at = |name: &str| vec![name.to_owned()];
+    assert_eq!(
+        found(&wishes(&["x"], &[]), &[neighbour("x", Some("a"), none.clone())]),
+        (at("a"), vec![])
+    );
+    assert_eq!(
+        found(&none, &[neighbour("x", Some("a"), wishes(&["me"], &[]))]),
+        (at("a"), vec![])
+    );
+    assert_eq!(
+        found(&wishes(&[], &["x"]), &[neighbour("x", Some("a"), none.clone())]),
+        (vec![], at("a"))
+    );
+    assert_eq!(
+        found(&none, &[neighbour("x", Some("a"), wishes(&[], &["me"]))]),
+        (vec![], at("a"))
+    );
+    assert_eq!(
+        found(
+            &wishes(&["x"], &["x"]),
+            &[neighbour("x", None, wishes(&["me"], &["me"]))]
+        ),
+        nothing,
+        "two that name each other don't wait for each other"
+    );
+    assert_eq!(found(&wishes(&[], &["gone"]), &[]), nothing);
+    assert_eq!(
+        found(&wishes(&["me"], &[]), &[]),
+        nothing,
+        "with itself it is anyway"
+    );
+    let failure = company("me", &wishes(&["x", "y"], &[]), &[neighbour("x", None, none)]).unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.class),
+        (reasons::WAITING_FOR_SHARE, Class::Waiting)
+    );
+    assert!(failure.message.contains("'y'"), "{failure:?}");
+}
+
+#[test]
+fn company_decides_where_it_goes() {
+    let share_type = share_type();
+    let backends = [of_ten("a", 9), of_ten("b", 8)];
+    let place = |with: &[&str], apart_from: &[&str]| {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let request = Request {
+            company: Company {
+                with: names(with),
+                apart_from: names(apart_from),
+            },
+            ..request(&share_type)
+        };
+        choose(&request, &backends)
+            .map(|c| c.name.clone())
+            .map_err(|failure| failure.message)
+    };
+    assert_eq!(place(&["b"], &[]).unwrap(), "b");
+    assert_eq!(place(&[], &["a"]).unwrap(), "b");
+    assert_eq!(
+        place(&["a", "b"], &[]).unwrap_err(),
+        "a: a share that it has to be with is on b; b: a share that it has to be with is on a"
+    );
+    assert_eq!(
+        place(&[], &["a", "b"]).unwrap_err(),
+        "a: a share that it has to be apart from is on it; b: a share that it has to be apart from is on it"
+    );
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Every rule of [`shoal_domain::share::decide`].
 
 use shoal_crds::{
-    AccessLevel, Share, SharePhase, ShareStatus, Size,
+    AccessLevel, Placement, Share, SharePhase, ShareStatus, Size,
     condition::{reasons, types},
+    names::PAUSED,
 };
 use shoal_domain::{
     Class, Decision, Failure, Next, Scope, Step,
@@ -692,11 +693,119 @@ fn drift_of_the_quota_is_repaired() {
 #[test]
 fn it_grows() {
     let mut world = resized("2Gi");
+    let charged = |status: &ShareStatus| status.quota.map(|quota| quota.charged);
+    let decision = decided(&looked(&world));
+    assert_eq!(decision.step, Some(Step::Record), "it is charged before it grows");
+    assert_eq!(charged(&decision.status), Some(size("2Gi")));
+    assert_eq!(charged(&world.status()), Some(size("1Gi")));
+    world.share.as_mut().unwrap().status = Some(decision.status);
     let decision = decided(&looked(&world));
     assert_eq!(decision.step, Some(Step::Do(Effect::Resize(2 * GI))));
     assert_eq!(decision.status.phase, Some(SharePhase::Extending));
     world.run_to_rest();
     assert_eq!(world.status().size, Some(size("2Gi")));
+}
+
+#[test]
+fn it_waits_for_room_to_grow_and_stays_as_it_is() {
+    let world = resized("2Gi");
+    let mut o = looked(&world);
+    let mut full = candidate("ceph-a", Ok(backend_description()));
+    full.state.as_mut().unwrap().free_bytes = Some(GI - 1);
+    o.candidates = vec![full];
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::NO_ROOM_TO_EXTEND
+    );
+    assert_eq!(
+        (decision.status.size, decision.status.quota.map(|q| q.charged)),
+        (Some(size("1Gi")), Some(size("1Gi")))
+    );
+    assert!(!says(&decision.status.conditions, types::STALLED));
+    o.candidates[0].state.as_mut().unwrap().free_bytes = Some(GI);
+    assert_eq!(decided(&o).step, Some(Step::Record));
+}
+
+#[test]
+fn what_it_is_charged_falls_after_it_has_shrunk() {
+    let mut world = World::new(share("a").sized("2Gi"), []);
+    world.share_type.as_mut().unwrap().spec.shrink = true;
+    world.run_to_rest();
+    world.edit_share(|s| s.sized("1Gi"));
+    let decision = decided(&looked(&world));
+    assert_eq!(decision.step, Some(Step::Do(Effect::Resize(GI))));
+    assert_eq!(decision.status.quota.map(|q| q.charged), Some(size("2Gi")));
+    world.run_to_rest();
+    assert_eq!(world.status().quota.map(|q| q.charged), Some(size("1Gi")));
+}
+
+// ---- left alone
+
+#[test]
+fn a_paused_share_is_left_alone_and_goes_on_where_it_was() {
+    let paused = |mut o: Observed| {
+        o.share.metadata.annotations = Some([(PAUSED.to_owned(), String::new())].into());
+        o
+    };
+    let mut world = resized("2Gi");
+    for mut o in [looked(&world), fresh(share("a")), paused(ready())] {
+        o = paused(o);
+        o.rules.clear();
+        let decision = decided(&o);
+        assert_eq!((decision.step, decision.next), (None, Next::Await));
+        assert!(says(&decision.status.conditions, types::PAUSED));
+        assert!(!says(&decision.status.conditions, types::DELETION_BLOCKED));
+        o.share.status = Some(decision.status.clone());
+        assert_eq!(decided(&o).status, decision.status, "no news");
+    }
+    let mut going = paused(looked(&world));
+    going.share = going.share.leaving();
+    let decision = decided(&going);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        told(&decision.status.conditions, types::DELETION_BLOCKED),
+        ("True".into(), reasons::PAUSED.into())
+    );
+    world.share.as_mut().unwrap().status = Some(decision.status);
+    let decision = decided(&looked(&world));
+    assert_eq!(decision.step, Some(Step::Record));
+    assert!(
+        decision
+            .status
+            .conditions
+            .iter()
+            .all(|c| c.reason != reasons::PAUSED)
+    );
+    world.run_to_rest();
+    assert_eq!(world.status().size, Some(size("2Gi")));
+}
+
+#[test]
+fn a_share_goes_where_it_is_pinned_and_waits_for_those_it_has_to_be_with() {
+    let mut o = fresh(share("a"));
+    o.share = o.share.held();
+    o.candidates = ["ceph-a", "ceph-b"]
+        .map(|name| candidate(name, Ok(backend_description())))
+        .into();
+    o.share.spec.placement = Some(Placement {
+        backend_name: Some("ceph-b".into()),
+        ..Placement::default()
+    });
+    let decision = decided(&o);
+    assert_eq!(decision.step, Some(Step::Record));
+    assert_eq!(decision.status.backend_name.as_deref(), Some("ceph-b"));
+    o.share.spec.placement = Some(Placement {
+        same_backend_as: vec!["b".into()],
+        ..Placement::default()
+    });
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        told(&decision.status.conditions, types::SCHEDULED),
+        ("False".into(), reasons::WAITING_FOR_SHARE.into())
+    );
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use shoal_crds::{
-    LabelSelector, Protocol, ShareType, ShareTypePhase, SizeLimits, condition::reasons,
+    LabelSelector, Protocol, ShareType, ShareTypePhase, SizeLimits,
+    condition::{reasons, types},
     names::DEFAULT_SHARE_TYPE,
 };
 use shoal_domain::{
     Class,
-    share_type::{Observed, admit, capabilities, decide, resolve, within},
+    decision::trouble,
+    share_type::{Observed, admit, capabilities, decide, may_become, resolve, within},
 };
 
 use crate::fixtures::*;
@@ -91,6 +93,7 @@ fn limits_include_their_ends_and_say_which_was_crossed() {
     let limits = SizeLimits {
         min: Some(size("1Gi")),
         max: Some(size("2Gi")),
+        max_extend: None,
     };
     let says = |text| within(limits, size(text)).map_err(|f| f.message);
     assert_eq!(says("1Gi"), Ok(()));
@@ -114,6 +117,55 @@ fn a_share_copies_what_it_needs() {
 }
 
 #[test]
+fn growing_beyond_the_largest_size_has_a_limit_of_its_own() {
+    let limits = |max_extend: Option<&str>| SizeLimits {
+        min: Some(size("2Gi")),
+        max: Some(size("10Gi")),
+        max_extend: max_extend.map(size),
+    };
+    let may =
+        |max_extend, now: &str, asked: &str| may_become(limits(max_extend), size(now), size(asked)).is_ok();
+    assert!(may(None, "5Gi", "10Gi") && !may(None, "5Gi", "11Gi"));
+    assert!(may(Some("20Gi"), "5Gi", "20Gi") && !may(Some("20Gi"), "5Gi", "21Gi"));
+    assert!(
+        may(None, "15Gi", "12Gi"),
+        "one that is larger already may shrink step by step"
+    );
+    assert!(!may(Some("20Gi"), "5Gi", "1Gi"));
+    assert!(
+        within(limits(Some("20Gi")), size("11Gi")).is_err(),
+        "not when it is made"
+    );
+}
+
+#[test]
+fn of_two_defaults_the_older_says_that_it_is_not_taken() {
+    let mut observed = Observed {
+        share_type: default("old"),
+        candidates: Vec::new(),
+        newer_default: Some("new".into()),
+    };
+    let conditions = decide(&observed, now()).status.conditions;
+    assert_eq!(
+        told(&conditions, types::DEFAULT),
+        ("False".into(), reasons::NEWER_DEFAULT.into())
+    );
+    let warnings: Vec<_> = trouble(&[], &conditions)
+        .into_iter()
+        .map(|event| event.reason)
+        .collect();
+    assert!(
+        warnings.contains(&reasons::NEWER_DEFAULT.to_owned()),
+        "{warnings:?}"
+    );
+    observed.newer_default = None;
+    assert!(says(&decide(&observed, now()).status.conditions, types::DEFAULT));
+    observed.share_type = named("plain");
+    let conditions = decide(&observed, now()).status.conditions;
+    assert_eq!(told(&conditions, types::DEFAULT), Default::default());
+}
+
+#[test]
 fn a_type_says_which_backends_it_selects() {
     let mut observed = Observed {
         share_type: named("standard"),
@@ -121,6 +173,7 @@ fn a_type_says_which_backends_it_selects() {
             candidate("b", Ok(backend_description())),
             candidate("a", Ok(backend_description())),
         ],
+        newer_default: None,
     };
     let decision = decide(&observed, now());
     assert_eq!(decision.status.backend_names, ["a", "b"]);

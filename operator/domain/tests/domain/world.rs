@@ -216,6 +216,8 @@ impl World {
             namespace_labels: BTreeMap::new(),
             share_type: self.share_type.clone(),
             candidates,
+            neighbours: Vec::new(),
+            ledger_revision: 0,
             backend: self.backend.clone().filter(|_| chosen),
             rules: self
                 .cached_rules
@@ -785,7 +787,13 @@ impl World {
         match step {
             Step::AddFinalizer => assert!(!stored.is_leaving() && !stored.is_held()),
             Step::Record => {
-                assert!(stored.is_held() && chosen.is_none() && recorded(status).is_some());
+                assert!(stored.is_held() && recorded(status).is_some());
+                let charged = |status: &ShareStatus| status.quota.map(|quota| quota.charged);
+                assert!(
+                    chosen.is_none() || charged(status) > charged(&self.status()),
+                    "recorded without news"
+                );
+                assert_eq!(charged(status), Some(observed.share.spec.size));
             }
             Step::RemoveFinalizer => {
                 assert!(stored.is_leaving());
@@ -820,6 +828,10 @@ impl World {
         }
     }
 
+    fn charged(&self) -> u64 {
+        self.status().quota.map_or(0, |quota| quota.charged.bytes())
+    }
+
     fn secret_names(&self, rules: &[String]) -> Vec<String> {
         self.rules
             .iter()
@@ -830,8 +842,15 @@ impl World {
 
     fn check_effect(&self, observed: &Observed, effect: &Effect) {
         match effect {
-            Effect::Create(new) => assert_eq!(new.was_there, self.was_provisioned(), "made again, empty"),
+            Effect::Create(new) => {
+                assert_eq!(new.was_there, self.was_provisioned(), "made again, empty");
+                assert!(
+                    new.size_bytes <= self.charged(),
+                    "made larger than it was charged"
+                );
+            }
             Effect::Resize(bytes) => {
+                assert!(*bytes <= self.charged(), "grown before it was charged");
                 let shrinks = self.status().size.is_some_and(|s| s.bytes() > *bytes);
                 let may_shrink = self.status().capabilities.unwrap().shrink;
                 assert!(!shrinks || may_shrink, "shrunk against its type");

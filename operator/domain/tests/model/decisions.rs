@@ -225,6 +225,8 @@ fn observed(known: &Known) -> Observed {
             .then(|| fixtures::candidate("ceph-a", Ok(fixtures::backend_description())))
             .into_iter()
             .collect(),
+        neighbours: Vec::new(),
+        ledger_revision: 0,
         backend: chosen.then(|| Ok(fixtures::backend_description())),
         rules: Vec::new(),
         rules_confirmed: false,

@@ -1,0 +1,364 @@
+//! Who has been promised what: what is stored in the statuses of shares, and what is being stored there just now.
+//!
+//! Placing and extending rest on sums over other shares. The watch shows what this leader has stored a moment later, so two
+//! passes at once could each take the last room. Hence a pass reserves what it is about to store, in one go with the check
+//! that nobody has reserved anything since it looked at the sums. Nothing here is kept anywhere: a new leader fills its
+//! caches when it leads already, and so with everything that its predecessor stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube::ResourceExt;
+use shoal_crds::{Placement, Protocol, Share, ShareSpec, ShareStatus};
+
+use crate::placement::{Load, Neighbour};
+
+/// What a share has of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The ShareBackend.
+    pub backend_name: String,
+    /// How many bytes of it.
+    pub bytes: u64,
+    /// Whether it takes an export of the NFS cluster.
+    pub is_exported: bool,
+}
+
+impl Claim {
+    /// What a share has by its status; none while it is not placed.
+    pub fn of(spec: &ShareSpec, status: &ShareStatus) -> Option<Self> {
+        Some(Self {
+            backend_name: status.backend_name.clone()?,
+            bytes: charged(spec, status),
+            is_exported: spec.protocol == Protocol::NFS,
+        })
+    }
+
+    /// What is certain to be enough for both: one of them is stored, and which is not known.
+    fn or(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.max(other.bytes),
+            ..other
+        }
+    }
+}
+
+/// Bytes that a placed share is charged. One that was placed before charges were stored counts as large as it is.
+pub fn charged(spec: &ShareSpec, status: &ShareStatus) -> u64 {
+    status
+        .quota
+        .map(|quota| quota.charged)
+        .or(status.size)
+        .unwrap_or(spec.size)
+        .bytes()
+}
+
+/// All shares, as far as placing others rests on them.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    entries: BTreeMap<String, Entry>,
+    /// Sums over `entries`, by ShareBackend.
+    loads: BTreeMap<String, Load>,
+    /// Uids in `entries`, by namespace and name.
+    names: BTreeMap<String, BTreeMap<String, String>>,
+    /// Uids of those that name others, by namespace.
+    choosy: BTreeMap<String, BTreeSet<String>>,
+    /// Namespaces and names of those that ask for more than they have.
+    waiting: BTreeSet<(String, String)>,
+    /// How many reservations there have been.
+    revision: u64,
+    /// While all is listed anew: the uids that were in the list so far.
+    listed: Option<BTreeSet<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    namespace: String,
+    name: String,
+    /// The newest version that was seen.
+    version: Option<u64>,
+    stored: Option<Claim>,
+    /// What is being stored, and the version it was decided on.
+    reserved: Option<(Option<u64>, Claim)>,
+    placement: Option<Box<Placement>>,
+    /// Whether it asks for more than it has.
+    is_waiting: bool,
+}
+
+impl Entry {
+    fn claim(&self) -> Option<Claim> {
+        match (self.stored.clone(), self.reserved.clone()) {
+            (Some(stored), Some((_, reserved))) => Some(stored.or(reserved)),
+            (stored, reserved) => stored.or(reserved.map(|(_, claim)| claim)),
+        }
+    }
+}
+
+/// What one share's placing rests on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Page {
+    /// As of which reservation.
+    pub revision: u64,
+    /// What other shares have of each ShareBackend.
+    pub loads: BTreeMap<String, Load>,
+    /// The shares of its namespace that it names, or that name it.
+    pub neighbours: Vec<Neighbour>,
+}
+
+impl Ledger {
+    /// Notes a version of a share.
+    pub fn note(&mut self, share: &Share) {
+        let uid = share.uid().unwrap_or_default();
+        let version = share
+            .metadata
+            .resource_version
+            .as_ref()
+            .and_then(|v| v.parse().ok());
+        let earlier = self.entries.get(&uid);
+        if earlier.is_some_and(|earlier| earlier.version > version && version.is_some()) {
+            return;
+        }
+        let reserved = earlier
+            .and_then(|earlier| earlier.reserved.clone())
+            .filter(|(decided_on, _)| *decided_on == version);
+        let status = share.status.clone().unwrap_or_default();
+        // What a share had is free for others once its deletion was accepted, whoever else still holds the object.
+        let is_gone = share.metadata.deletion_timestamp.is_some()
+            && !share
+                .finalizers()
+                .iter()
+                .any(|f| f == shoal_crds::names::FINALIZER);
+        let stored = Claim::of(&share.spec, &status).filter(|_| !is_gone);
+        let is_waiting = share.metadata.deletion_timestamp.is_none()
+            && stored
+                .as_ref()
+                .is_none_or(|claim| claim.bytes < share.spec.size.bytes());
+        let entry = Entry {
+            namespace: share.namespace().unwrap_or_default(),
+            name: share.name_any(),
+            version,
+            stored,
+            reserved,
+            placement: share.spec.placement.clone().map(Box::new),
+            is_waiting,
+        };
+        self.is_there(&uid);
+        self.replace(uid, Some(entry));
+    }
+
+    /// Notes that a share is there, of which nothing else can be told: it keeps what it had.
+    pub fn is_there(&mut self, uid: &str) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(uid.to_owned());
+        }
+    }
+
+    /// Notes that a share is gone.
+    pub fn gone(&mut self, uid: &str) {
+        self.replace(uid.to_owned(), None);
+    }
+
+    /// All shares are about to be listed anew.
+    pub fn begin_list(&mut self) {
+        self.listed = Some(BTreeSet::new());
+    }
+
+    /// All shares have been listed: what was not among them is gone.
+    pub fn end_list(&mut self) {
+        let listed = self.listed.take().unwrap_or_default();
+        let gone: Vec<_> = self
+            .entries
+            .keys()
+            .filter(|uid| !listed.contains(*uid))
+            .cloned()
+            .collect();
+        for uid in gone {
+            self.gone(&uid);
+        }
+    }
+
+    /// What placing or extending this share rests on.
+    pub fn page(&self, share: &Share) -> Page {
+        let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
+        let own = self.entries.get(&share.uid().unwrap_or_default());
+        let mut loads = self.loads.clone();
+        if let Some(claim) = own.and_then(Entry::claim) {
+            subtract(&mut loads, &claim);
+        }
+        let names = self.names.get(&namespace);
+        let mentioned = share.spec.placement.iter().flat_map(mentioned);
+        let mentioned = mentioned.filter_map(|other| names?.get(other));
+        let naming = self.choosy.get(&namespace).into_iter().flatten();
+        let naming = naming.filter(|uid| self.entries.get(*uid).is_some_and(|entry| entry.mentions(&name)));
+        let uids: BTreeSet<_> = mentioned.chain(naming).collect();
+        let neighbours = uids
+            .into_iter()
+            .filter_map(|uid| self.entries.get(uid))
+            .filter(|entry| entry.name != name)
+            .map(|entry| Neighbour {
+                name: entry.name.clone(),
+                backend_name: entry.claim().map(|claim| claim.backend_name),
+                placement: entry.placement.as_deref().cloned().unwrap_or_default(),
+            })
+            .collect();
+        Page {
+            revision: self.revision,
+            loads,
+            neighbours,
+        }
+    }
+
+    /// Reserves what is about to be stored for a share, unless somebody has reserved something since its page was read: then
+    /// nothing is reserved, and the page has to be read again.
+    #[must_use]
+    pub fn reserve(&mut self, share: &Share, page_revision: u64, claim: Claim) -> bool {
+        let uid = share.uid().unwrap_or_default();
+        let Some(entry) = self.entries.get(&uid).filter(|_| self.revision == page_revision) else {
+            return false;
+        };
+        let decided_on = share
+            .metadata
+            .resource_version
+            .as_ref()
+            .and_then(|v| v.parse().ok());
+        let entry = Entry {
+            reserved: Some((decided_on, claim)),
+            ..entry.clone()
+        };
+        self.replace(uid, Some(entry));
+        self.turn_page();
+        true
+    }
+
+    /// Gives up what was reserved for a share: it was refused, and so has not been stored.
+    pub fn release(&mut self, uid: &str) {
+        if let Some(entry) = self.entries.get(uid) {
+            let entry = Entry {
+                reserved: None,
+                ..entry.clone()
+            };
+            self.replace(uid.to_owned(), Some(entry));
+        }
+    }
+
+    /// Whether something may still come to be stored that was reserved: a successor would not know of it.
+    pub fn is_owed(&self) -> bool {
+        self.entries.values().any(|entry| entry.reserved.is_some())
+    }
+
+    /// What shares have of a ShareBackend.
+    pub fn load(&self, backend_name: &str) -> Load {
+        self.loads.get(backend_name).copied().unwrap_or_default()
+    }
+
+    /// What shares have of each ShareBackend.
+    pub fn loads(&self) -> &BTreeMap<String, Load> {
+        &self.loads
+    }
+
+    /// Shares on a ShareBackend, as `namespace/name`: so many at most.
+    pub fn on_backend(&self, backend_name: &str, most: usize) -> Vec<String> {
+        if !self.loads.contains_key(backend_name) {
+            return Vec::new();
+        }
+        let mut names: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| {
+                entry
+                    .claim()
+                    .is_some_and(|claim| claim.backend_name == backend_name)
+            })
+            .map(|entry| format!("{}/{}", entry.namespace, entry.name))
+            .collect();
+        names.sort();
+        names.truncate(most);
+        names
+    }
+
+    /// From now on every page that was read before has to be read again.
+    pub fn turn_page(&mut self) {
+        self.revision += 1;
+    }
+
+    /// Shares that wait for room, by namespace and name: so many at most.
+    pub fn waiting(&self, most: usize) -> Vec<(String, String)> {
+        self.waiting.iter().take(most).cloned().collect()
+    }
+
+    /// The one way in which anything changes here.
+    fn replace(&mut self, uid: String, entry: Option<Entry>) {
+        let before = self.entries.remove(&uid);
+        if let Some(before) = &before {
+            if let Some(claim) = before.claim() {
+                subtract(&mut self.loads, &claim);
+            }
+            let names = self.names.entry(before.namespace.clone()).or_default();
+            // Another share may have the name by now.
+            if names.get(&before.name) == Some(&uid) {
+                names.remove(&before.name);
+                self.waiting
+                    .remove(&(before.namespace.clone(), before.name.clone()));
+            }
+            if names.is_empty() {
+                self.names.remove(&before.namespace);
+            }
+            if let Some(choosy) = self.choosy.get_mut(&before.namespace) {
+                choosy.remove(&uid);
+                if choosy.is_empty() {
+                    self.choosy.remove(&before.namespace);
+                }
+            }
+        }
+        if let Some(entry) = entry {
+            if let Some(claim) = entry.claim() {
+                add(&mut self.loads, &claim);
+            }
+            self.names
+                .entry(entry.namespace.clone())
+                .or_default()
+                .insert(entry.name.clone(), uid.clone());
+            if entry.is_waiting {
+                self.waiting.insert((entry.namespace.clone(), entry.name.clone()));
+            }
+            if entry.placement.is_some() {
+                let choosy = self.choosy.entry(entry.namespace.clone()).or_default();
+                choosy.insert(uid.clone());
+            }
+            self.entries.insert(uid, entry);
+        }
+    }
+}
+
+impl Entry {
+    fn mentions(&self, name: &str) -> bool {
+        self.placement
+            .iter()
+            .flat_map(|p| mentioned(p))
+            .any(|named| named == name)
+    }
+}
+
+fn mentioned(placement: &Placement) -> impl Iterator<Item = &String> {
+    placement
+        .same_backend_as
+        .iter()
+        .chain(&placement.different_backend_from)
+}
+
+fn add(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
+    let load = loads.entry(claim.backend_name.clone()).or_default();
+    load.promised_bytes += u128::from(claim.bytes);
+    load.shares += 1;
+    load.exports += u64::from(claim.is_exported);
+}
+
+fn subtract(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
+    if let Some(load) = loads.get_mut(&claim.backend_name) {
+        load.promised_bytes -= u128::from(claim.bytes);
+        load.shares -= 1;
+        load.exports -= u64::from(claim.is_exported);
+        if load.shares == 0 {
+            loads.remove(&claim.backend_name);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The books: what was stored and what was reserved, and that nothing is counted twice or forgotten.
+
+use proptest::prelude::*;
+use shoal_crds::{Charge, Placement, Share, Size};
+use shoal_domain::ledger::{Claim, Ledger, charged};
+
+use crate::fixtures::*;
+
+/// A share of so many Gi on a backend, in a version.
+fn placed(name: &str, version: u64, backend: &str, gib: u64) -> Share {
+    let mut share = unplaced(name, version).placed();
+    let status = share.status.as_mut().unwrap();
+    status.backend_name = Some(backend.into());
+    status.quota = Size::from_bytes(gib * GI).map(|charged| Charge { charged });
+    share
+}
+
+fn unplaced(name: &str, version: u64) -> Share {
+    let mut share = share(name).held();
+    share.metadata.resource_version = Some(version.to_string());
+    share
+}
+
+fn claim(backend: &str, gib: u64) -> Claim {
+    Claim {
+        backend_name: backend.into(),
+        bytes: gib * GI,
+        is_exported: true,
+    }
+}
+
+fn promised(ledger: &Ledger, backend: &str) -> u128 {
+    ledger.load(backend).promised_bytes / u128::from(GI)
+}
+
+/// Reserves as of the newest page.
+fn reserve(ledger: &mut Ledger, share: &Share, claim: Claim) {
+    let revision = ledger.page(share).revision;
+    assert!(ledger.reserve(share, revision, claim));
+}
+
+#[test]
+fn a_share_counts_for_what_is_stored_and_not_for_what_it_asks() {
+    let mut large = placed("a", 1, "one", 2);
+    large.spec.size = size("9Gi");
+    let mut ledger = Ledger::default();
+    ledger.note(&large);
+    assert_eq!((promised(&ledger, "one"), ledger.load("one").shares), (2, 1));
+    ledger.gone("uid-a");
+    assert_eq!(ledger.loads().len(), 0);
+    let status = large.status.as_mut().unwrap();
+    status.quota = None;
+    assert_eq!(
+        charged(&large.spec, large.status.as_ref().unwrap()),
+        9 * GI,
+        "none was stored"
+    );
+    large.status.as_mut().unwrap().size = Some(size("3Gi"));
+    assert_eq!(charged(&large.spec, large.status.as_ref().unwrap()), 3 * GI);
+}
+
+#[test]
+fn of_two_that_read_the_same_page_one_reserves() {
+    let mut ledger = Ledger::default();
+    let (a, b) = (unplaced("a", 1), unplaced("b", 2));
+    ledger.note(&a);
+    ledger.note(&b);
+    let (page_a, page_b) = (ledger.page(&a), ledger.page(&b));
+    assert!(ledger.reserve(&a, page_a.revision, claim("one", 1)));
+    assert!(
+        !ledger.reserve(&b, page_b.revision, claim("one", 1)),
+        "it must look again"
+    );
+    assert_eq!(ledger.page(&b).loads["one"].shares, 1);
+    assert!(ledger.page(&a).loads.is_empty(), "its own is not in its own way");
+}
+
+#[test]
+fn what_was_reserved_counts_until_the_watch_has_brought_what_came_of_it() {
+    let mut ledger = Ledger::default();
+    ledger.note(&unplaced("a", 5));
+    reserve(&mut ledger, &unplaced("a", 5), claim("one", 2));
+    ledger.note(&unplaced("a", 4));
+    ledger.note(&unplaced("a", 5));
+    assert_eq!(
+        promised(&ledger, "one"),
+        2,
+        "repeated and older versions say nothing"
+    );
+    assert!(ledger.is_owed());
+    ledger.note(&placed("a", 6, "one", 2));
+    assert_eq!((promised(&ledger, "one"), ledger.load("one").shares), (2, 1));
+    assert!(!ledger.is_owed());
+    // Another's write came between, so ours was refused: it carried the version before.
+    ledger.note(&unplaced("b", 7));
+    reserve(&mut ledger, &unplaced("b", 7), claim("one", 3));
+    ledger.note(&unplaced("b", 8));
+    assert_eq!(promised(&ledger, "one"), 2);
+}
+
+#[test]
+fn one_that_grows_counts_for_the_larger_of_both_until_it_is_known_which_is_stored() {
+    let mut ledger = Ledger::default();
+    let share = placed("a", 1, "one", 2);
+    ledger.note(&share);
+    reserve(&mut ledger, &share, claim("one", 5));
+    assert_eq!((promised(&ledger, "one"), ledger.load("one").shares), (5, 1));
+    ledger.release("uid-a");
+    assert_eq!(promised(&ledger, "one"), 2);
+}
+
+#[test]
+fn it_is_free_when_its_finalizer_has_gone_whoever_else_holds_it() {
+    let mut ledger = Ledger::default();
+    ledger.note(&placed("a", 1, "one", 2).leaving());
+    assert_eq!(promised(&ledger, "one"), 2, "it is still there");
+    let mut held_by_another = placed("a", 2, "one", 2).leaving().not_held();
+    held_by_another.metadata.finalizers = Some(vec!["another/finalizer".into()]);
+    ledger.note(&held_by_another);
+    assert_eq!(promised(&ledger, "one"), 0);
+    assert_eq!(ledger.waiting(9), []);
+}
+
+#[test]
+fn a_list_ends_what_is_not_in_it_and_keeps_what_can_not_be_read() {
+    let mut ledger = Ledger::default();
+    for name in ["a", "b", "c"] {
+        ledger.note(&placed(name, 1, "one", 1));
+    }
+    ledger.begin_list();
+    ledger.note(&placed("a", 1, "one", 1));
+    ledger.is_there("uid-b");
+    assert_eq!(promised(&ledger, "one"), 3, "not before the list has ended");
+    ledger.end_list();
+    assert_eq!(ledger.on_backend("one", 9), ["team/a", "team/b"]);
+    assert_eq!(ledger.on_backend("one", 1), ["team/a"]);
+    assert_eq!(ledger.on_backend("two", 9), [""; 0]);
+}
+
+#[test]
+fn a_name_used_again_is_the_new_share() {
+    let mut ledger = Ledger::default();
+    let mut wishing = unplaced("b", 1);
+    wishing.spec.placement = Some(Placement {
+        same_backend_as: vec!["a".into()],
+        ..Placement::default()
+    });
+    let neighbours = |ledger: &Ledger| {
+        let page = ledger.page(&wishing);
+        page.neighbours
+            .into_iter()
+            .map(|n| n.backend_name)
+            .collect::<Vec<_>>()
+    };
+    ledger.note(&placed("a", 1, "one", 1));
+    assert_eq!(neighbours(&ledger), [Some("one".into())]);
+    let mut anew = unplaced("a", 2);
+    anew.metadata.uid = Some("uid-anew".into());
+    ledger.note(&anew);
+    assert_eq!(ledger.waiting(9), [("team".to_owned(), "a".to_owned())]);
+    ledger.gone("uid-a");
+    assert_eq!(neighbours(&ledger), [None]);
+    assert_eq!(
+        ledger.waiting(9).len(),
+        1,
+        "the older one's end is not the newer one's"
+    );
+    ledger.note(&wishing);
+    let named: Vec<_> = ledger
+        .page(&anew)
+        .neighbours
+        .into_iter()
+        .map(|n| n.name)
+        .collect();
+    assert_eq!(named, ["b"], "it is told of those that name it, too");
+}
+
+#[test]
+fn those_that_wait_are_those_that_have_less_than_they_ask() {
+    let mut ledger = Ledger::default();
+    ledger.note(&unplaced("a", 1));
+    ledger.note(&placed("b", 1, "one", 1));
+    let mut grows = placed("c", 1, "one", 1);
+    grows.spec.size = size("2Gi");
+    ledger.note(&grows);
+    ledger.note(&unplaced("d", 1).leaving());
+    let names: Vec<_> = ledger.waiting(9).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, ["a", "c"]);
+    ledger.note(&placed("a", 2, "one", 1));
+    assert_eq!(ledger.waiting(9).len(), 1);
+}
+
+proptest! {
+    /// Whatever happens in whatever order, the sums are those over what is there.
+    #[test]
+    fn sums_never_drift(events in proptest::collection::vec((0_u8..6, 0_usize..4, 0_u64..20, 0_usize..2, 1_u64..4), 1..60)) {
+        let (names, backends) = (["a", "b", "c", "d"], ["one", "two"]);
+        let mut ledger = Ledger::default();
+        for (what, name, version, backend, gib) in events {
+            let (name, backend) = (names[name], backends[backend]);
+            match what {
+                0 => ledger.note(&unplaced(name, version)),
+                1 | 2 => ledger.note(&placed(name, version, backend, gib)),
+                3 => ledger.gone(&format!("uid-{name}")),
+                4 => ledger.release(&format!("uid-{name}")),
+                _ => {
+                    let share = unplaced(name, version);
+                    let revision = ledger.page(&share).revision;
+                    let _ = ledger.reserve(&share, revision, claim(backend, gib));
+                }
+            }
+            // Of each share, what others see is what all see without it.
+            for name in names {
+                let page = ledger.page(&unplaced(name, 0));
+                let mut without = ledger.clone();
+                without.gone(&format!("uid-{name}"));
+                prop_assert_eq!(&page.loads, without.loads());
+            }
+        }
+        for name in names {
+            ledger.gone(&format!("uid-{name}"));
+        }
+        prop_assert!(ledger.loads().is_empty());
+        prop_assert_eq!(ledger.waiting(9), vec![]);
+    }
+}
