@@ -183,6 +183,8 @@ impl<'a> Run<'a> {
             Ok(check::unsettled(&run.server))
         })
         .await?;
+        // Backends tell how much room there is twice a minute, and shares that wait for it look as often.
+        self.pass_time(Duration::from_secs(70)).await?;
         self.compare_at_rest().await?;
         self.quiet().await?;
 
