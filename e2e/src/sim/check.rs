@@ -14,7 +14,7 @@ use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as
 use shoal_crds::{
     Share, ShareAccessRule, ShareBackend,
     condition::{reasons, types},
-    names::FINALIZER,
+    names::{FINALIZER, PAUSED},
 };
 use shoal_domain::{
     grant::{Access, Client},
@@ -23,7 +23,7 @@ use shoal_domain::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    api_server::{ApiServer, Call},
+    api_server::{ApiServer, Call, Verb},
     placing,
     replica::{COMMAND_DEADLINE, LEASE},
 };
@@ -180,6 +180,38 @@ impl Checker {
         if call.resource == "shares" && call.stored && call.caller == self.0.lease.lock().0 {
             self.placed_well();
         }
+        if call.resource == "sharebackends" && call.verb == Verb::Patch && call.caller.starts_with("replica")
+        {
+            self.let_go_empty(&call.name);
+        }
+    }
+
+    /// A ShareBackend is let go when no share is on it.
+    fn let_go_empty(&self, name: &str) {
+        let backends: Vec<ShareBackend> = self.all("sharebackends");
+        if backends.iter().any(|backend| backend.name_any() == name) {
+            return;
+        }
+        let shares: Vec<Share> = self.all("shares");
+        if let Some(share) = shares.iter().find(|share| placing::on(share) == Some(name)) {
+            self.violated(
+                "a ShareBackend is let go when no share is on it",
+                format!("{name}: {share:#?}"),
+            );
+        }
+    }
+
+    /// A share that says that it is paused is left alone.
+    fn not_paused(&self, entry: &Entry) {
+        let Some(share) = self.share(&entry.uid) else {
+            return;
+        };
+        let status = share.status.clone().unwrap_or_default();
+        if share.annotations().contains_key(PAUSED)
+            && condition(&status.conditions, types::PAUSED) == Some(("True", reasons::PAUSED))
+        {
+            self.violated("a paused share is left alone", format!("{entry:?}: {share:#?}"));
+        }
     }
 
     /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
@@ -201,6 +233,7 @@ impl Checker {
                 self.0.under_way.lock().insert(call());
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
+                self.not_paused(entry);
                 let ambush = self.0.ambush.lock().take();
                 if let Some(ambush) = ambush {
                     ambush(&entry.by);
