@@ -180,17 +180,17 @@ pub(super) async fn metadata_of_changes(client: &Client, namespace: &str) -> Res
 
 /// The last event of an object shows it as it last was, at a version of its own.
 pub(super) async fn deletion_events(client: &Client, namespace: &str) -> Result<()> {
-    let api = shoal(client, "ShareBackend", namespace);
+    let api = shoal(client, "ShareType", namespace);
     let name = format!("{namespace}-a");
     let selector = format!("metadata.name={name}");
     let since = now(&api).await?;
-    let rest = json!({"spec": {"simulated": {}}});
+    let rest = json!({"spec": {}});
     let mut events = watch(&api, &WatchParams::default().fields(&selector), &since).await?;
-    let first = made(client, "ShareBackend", "", &name, &rest).await?;
+    let first = made(client, "ShareType", "", &name, &rest).await?;
     api.delete(&name, &DeleteParams::default()).await?;
     let mut held = rest.clone();
     held["metadata"] = json!({"finalizers": ["example.org/held"]});
-    made(client, "ShareBackend", "", &name, &held).await?;
+    made(client, "ShareType", "", &name, &held).await?;
     api.delete(&name, &DeleteParams::default()).await?;
     let last = api.get(&name).await?;
     merged(&api, &name, &json!({"metadata": {"finalizers": null}})).await?;

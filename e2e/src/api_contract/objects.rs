@@ -107,7 +107,10 @@ pub(super) async fn defaults_and_pruning(client: &Client, namespace: &str) -> Re
     equal("what is beside", rule.data.get("top"), None)?;
     let name = format!("{namespace}-a");
     let made = made_type(client, &name, &json!({"spec": {"root": {"uid": 5}}})).await?;
-    let spec = json!({"root": {"uid": 5, "gid": 0, "mode": "0755"}, "shrink": false, "squash": "None"});
+    let spec = json!({
+        "root": {"uid": 5, "gid": 0, "mode": "0755"}, "shrink": false, "squash": "None", "snapshots": false,
+        "createFromSnapshot": false,
+    });
     equal("spec of a type", &made.data["spec"], &spec)?;
     let without = merged(
         &types(client),

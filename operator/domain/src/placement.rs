@@ -269,12 +269,17 @@ pub fn may_extend(candidate: &Candidate, from: u64, to: u64) -> Result<(), Failu
 pub fn choose<'a>(request: &Request<'_>, candidates: &'a [Candidate]) -> Result<&'a Candidate, Failure> {
     let mut passed_over = Vec::new();
     let mut best: Option<&Candidate> = None;
+    let mut not_asked = None;
     let asked = candidates
         .iter()
         .filter(|candidate| request.pin.is_none_or(|pin| candidate.name == pin));
     for candidate in asked {
         match FILTERS.iter().find_map(|filter| filter(request, candidate)) {
-            Some(why) => passed_over.push(format!("{}: {why}", candidate.name)),
+            Some(why) => {
+                passed_over.push(format!("{}: {why}", candidate.name));
+                let failure = candidate.state.as_ref().err();
+                not_asked = not_asked.or(failure.filter(|f| f.reason == reasons::BACKEND_NOT_ASKED));
+            }
             None if best.is_none_or(|best| prefer(candidate, best) == Ordering::Greater) => {
                 best = Some(candidate);
             }
@@ -282,6 +287,10 @@ pub fn choose<'a>(request: &Request<'_>, candidates: &'a [Candidate]) -> Result<
         }
     }
     best.ok_or_else(|| {
+        // One that has not been asked yet may fit: that it doesn't is not said before it is known.
+        if let Some(unasked) = not_asked {
+            return unasked.clone();
+        }
         passed_over.sort();
         waits(
             reasons::NO_BACKEND_FITS,

@@ -338,6 +338,7 @@ impl Pass<'_> {
                 };
                 Decision::step(status, Step::Record)
             }
+            Err(failure) if is_not_asked(&failure) => self.until_asked(),
             Err(failure) => {
                 let status = ShareStatus {
                     observed_generation: Some(self.generation()),

@@ -248,6 +248,20 @@ fn the_backend_with_the_most_room_is_chosen_and_the_name_decides_between_equals(
 }
 
 #[test]
+fn that_none_fits_is_said_when_all_have_been_asked() {
+    let not_asked = Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::BACKEND_NOT_ASKED,
+        message: "it has not been asked yet".into(),
+    };
+    let unknown = candidate("b", Err(not_asked.clone()));
+    let full = [of_ten("a", 0), unknown.clone()];
+    assert_eq!(place(&share_type(), &full), Err(not_asked));
+    assert_eq!(place(&share_type(), &[of_ten("a", 10), unknown]).unwrap(), "a");
+}
+
+#[test]
 fn room_that_is_not_told_is_taken_for_enough() {
     assert_eq!(place(&share_type(), &[with_free("a", None)]).unwrap(), "a");
 }
