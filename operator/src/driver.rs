@@ -180,7 +180,9 @@ impl<'a, K: Kind> Pass<'a, K> {
                 return Ok(decision.next);
             };
             let (kind, name) = (K::NAME, step_name(&step));
-            if self.worked_since.elapsed() > REPORT_AFTER && !matches!(step, Step::RemoveFinalizer) {
+            // What is to be recorded is not said before it is reserved.
+            let may_be_said = !matches!(step, Step::Record | Step::RemoveFinalizer);
+            if may_be_said && self.worked_since.elapsed() > REPORT_AFTER {
                 self.report(&decision.status).await?;
                 self.worked_since = Instant::now();
             }

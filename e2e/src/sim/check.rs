@@ -61,6 +61,9 @@ struct Inner {
     by_hand: Mutex<ByHand>,
     /// Calls that write and have not been answered: by whom, and the share's uid.
     under_way: Mutex<BTreeSet<(String, String)>>,
+    /// Shares, by uid, whose place or size was stored by a process that had been stopped with the write in hand, when another
+    /// led already: it knew none of them.
+    late: Mutex<BTreeSet<String>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
     owed: Mutex<BTreeSet<String>>,
     /// In which minute each call was made last, and how often.
@@ -99,6 +102,7 @@ impl Checker {
             lease: Mutex::default(),
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
+            late: Mutex::default(),
             owed: Mutex::default(),
             pace: Mutex::default(),
             found: Mutex::default(),
@@ -176,8 +180,15 @@ impl Checker {
         if call.resource == "shares" || call.resource == "shareaccessrules" {
             self.0.changed.notify_one();
         }
-        // What a process had in hand when it was stopped, and sent when it was woken, is none of its successor's.
-        if call.resource == "shares" && call.stored && call.caller == self.0.lease.lock().0 {
+        if call.resource == "shares" && call.stored {
+            let leads = call.caller == self.0.lease.lock().0;
+            if !leads && call.caller.starts_with("replica") {
+                let shares: Vec<Share> = self.all("shares");
+                let written = shares.iter().find(|share| {
+                    share.name_any() == call.name && share.namespace().as_deref() == Some(&call.namespace)
+                });
+                self.0.late.lock().extend(written.and_then(ResourceExt::uid));
+            }
             self.placed_well();
         }
         if call.resource == "sharebackends" && call.verb == Verb::Patch && call.caller.starts_with("replica")
@@ -216,7 +227,8 @@ impl Checker {
 
     /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
     fn placed_well(&self) {
-        let shares: Vec<Share> = self.all("shares");
+        let mut shares: Vec<Share> = self.all("shares");
+        shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
         if let Err(error) = placing::check(&shares, self.0.room) {
             self.violated("shares are placed as was asked", error.to_string());
         }

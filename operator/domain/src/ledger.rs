@@ -119,7 +119,8 @@ impl Ledger {
         }
         let reserved = earlier
             .and_then(|earlier| earlier.reserved.clone())
-            .filter(|(decided_on, _)| *decided_on == version);
+            // The watch may be behind what the share's pass has written.
+            .filter(|(decided_on, _)| *decided_on >= version);
         let status = share.status.clone().unwrap_or_default();
         // What a share had is free for others once its deletion was accepted, whoever else still holds the object.
         let is_gone = share.metadata.deletion_timestamp.is_some()

@@ -99,6 +99,20 @@ fn what_was_reserved_counts_until_the_watch_has_brought_what_came_of_it() {
 }
 
 #[test]
+fn what_was_reserved_outlives_news_of_versions_before_it() {
+    let mut ledger = Ledger::default();
+    ledger.note(&unplaced("a", 4));
+    // The finalizer's version was answered, and the watch has not brought it yet.
+    reserve(&mut ledger, &unplaced("a", 6), claim("one", 2));
+    for version in [5, 6] {
+        ledger.note(&unplaced("a", version));
+        assert_eq!(promised(&ledger, "one"), 2, "version {version}");
+    }
+    ledger.note(&unplaced("a", 7));
+    assert_eq!(promised(&ledger, "one"), 0);
+}
+
+#[test]
 fn one_that_grows_counts_for_the_larger_of_both_until_it_is_known_which_is_stored() {
     let mut ledger = Ledger::default();
     let share = placed("a", 1, "one", 2);
