@@ -9,6 +9,10 @@ use shoal_operator::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// Beside thousands of objects that come and go glibc's allocator keeps more memory, and takes more time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Self-service shared file systems for Kubernetes
 #[derive(Parser)]
 #[command(version, about)]
