@@ -13,6 +13,8 @@ pub mod types {
     pub const STALLED: &str = "Stalled";
     /// A backend was chosen for the share.
     pub const SCHEDULED: &str = "Scheduled";
+    /// The share's size is charged to its namespace's ShareQuotas. Left out where there never was one.
+    pub const QUOTA_RESERVED: &str = "QuotaReserved";
     /// The subvolume exists with the size asked for.
     pub const PROVISIONED: &str = "Provisioned";
     /// The share can be reached at its export locations.
@@ -62,6 +64,10 @@ pub mod reasons {
     pub const WAITING_FOR_SHARE: &str = "WaitingForShare";
     /// The share's backend has no room for what more it asks for.
     pub const NO_ROOM_TO_EXTEND: &str = "NoRoomToExtend";
+    /// A ShareQuota of the namespace does not let the share have what it asks for.
+    pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
+    /// It is charged.
+    pub const QUOTA_RESERVED: &str = "QuotaReserved";
     /// A newer ShareType is marked as the default, too, and is taken.
     pub const NEWER_DEFAULT: &str = "NewerDefault";
     /// The type does not let shares shrink.

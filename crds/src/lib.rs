@@ -15,6 +15,7 @@ mod quantity;
 mod share;
 mod share_access_rule;
 mod share_backend;
+mod share_quota;
 mod share_type;
 mod validation;
 
@@ -31,6 +32,10 @@ pub use share_access_rule::{
 pub use share_backend::{
     BackendPhase, Capacity, CephBackend, CephStatus, NfsBackend, NfsStatus, SecretReference, ShareBackend,
     ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
+};
+pub use share_quota::{
+    QuotaLimits, QuotaPhase, QuotaUse, ShareQuota, ShareQuotaSpec, ShareQuotaStatus, ShareTypeQuota,
+    ShareTypeUse,
 };
 pub use share_type::{LabelSelector, ShareType, ShareTypePhase, ShareTypeSpec, ShareTypeStatus};
 

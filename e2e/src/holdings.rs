@@ -77,12 +77,13 @@ fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
         && status.observed_generation == share.metadata.generation
 }
 
-/// For what a share may wait for ever: its data, room, or others to be with.
-fn waits_for_others() -> [&'static str; 4] {
+/// For what a share may wait for ever: its data, room, a quota, or others to be with.
+fn waits_for_others() -> [&'static str; 5] {
     [
         reasons::VOLUME_MISSING,
         reasons::NO_BACKEND_FITS,
         reasons::NO_ROOM_TO_EXTEND,
+        reasons::QUOTA_EXCEEDED,
         reasons::WAITING_FOR_SHARE,
     ]
 }
@@ -192,7 +193,11 @@ impl Objects {
         if exported {
             expected.exports.insert(pseudo_path(&uid));
         }
-        let size = if is(&status, types::STALLED) || ready == Some((false, reasons::NO_ROOM_TO_EXTEND)) {
+        let size = if is(&status, types::STALLED)
+            || matches!(
+                ready,
+                Some((false, reasons::NO_ROOM_TO_EXTEND | reasons::QUOTA_EXCEEDED))
+            ) {
             status.size.context("no size in status")?
         } else {
             share.spec.size

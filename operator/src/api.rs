@@ -11,7 +11,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use shoal_crds::{
-    Share, ShareAccessRule, ShareBackend, ShareType,
+    Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType,
     names::{FINALIZER, field_managers},
 };
 
@@ -42,6 +42,12 @@ impl Object for ShareBackend {
 impl Object for ShareType {
     fn api(client: &Client, _: Option<&str>) -> Api<Self> {
         Api::all(client.clone())
+    }
+}
+
+impl Object for ShareQuota {
+    fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
+        Api::namespaced(client.clone(), namespace.unwrap_or_default())
     }
 }
 

@@ -27,7 +27,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType};
 use shoal_domain::{backoff, ledger::Ledger};
 
 /// An object as the watch delivers it: one that can't be parsed does not stop the others.
@@ -70,6 +70,8 @@ pub struct Caches {
     pub backends: Store<Guarded<ShareBackend>>,
     /// Share types.
     pub types: Store<Guarded<ShareType>>,
+    /// Quotas.
+    pub quotas: Store<Guarded<ShareQuota>>,
     /// Shares.
     pub shares: Store<Guarded<Share>>,
     /// Access rules.
@@ -82,6 +84,8 @@ pub struct Caches {
     pub backend_queue: Queue<ShareBackend>,
     /// Types due for a pass.
     pub type_queue: Queue<ShareType>,
+    /// Quotas due for a pass.
+    pub quota_queue: Queue<ShareQuota>,
     /// Shares due for a pass.
     pub share_queue: Queue<Share>,
     /// Rules due for a pass.
@@ -94,6 +98,8 @@ pub struct Due {
     pub backends: UnboundedReceiver<ObjectRef<Guarded<ShareBackend>>>,
     /// Types due for a pass.
     pub types: UnboundedReceiver<ObjectRef<Guarded<ShareType>>>,
+    /// Quotas due for a pass.
+    pub quotas: UnboundedReceiver<ObjectRef<Guarded<ShareQuota>>>,
     /// Shares due for a pass.
     pub shares: UnboundedReceiver<ObjectRef<Guarded<Share>>>,
     /// Rules due for a pass.
@@ -108,6 +114,8 @@ pub struct Writers {
     pub backends: reflector::store::Writer<Guarded<ShareBackend>>,
     /// Share types.
     pub types: reflector::store::Writer<Guarded<ShareType>>,
+    /// Quotas.
+    pub quotas: reflector::store::Writer<Guarded<ShareQuota>>,
     /// Shares.
     pub shares: reflector::store::Writer<Guarded<Share>>,
     /// Access rules.
@@ -120,10 +128,12 @@ impl Caches {
         let (namespaces, namespaces_w) = reflector::store();
         let (backends, backends_w) = reflector::store();
         let (types, types_w) = reflector::store();
+        let (quotas, quotas_w) = reflector::store();
         let (shares, shares_w) = reflector::store();
         let (rules, rules_w) = reflector::store();
         let (backend_queue, backends_due) = Queue::new();
         let (type_queue, types_due) = Queue::new();
+        let (quota_queue, quotas_due) = Queue::new();
         let (share_queue, shares_due) = Queue::new();
         let (rule_queue, rules_due) = Queue::new();
         (
@@ -131,12 +141,14 @@ impl Caches {
                 namespaces,
                 backends,
                 types,
+                quotas,
                 shares,
                 rules,
                 rules_of: Index::default(),
                 ledger: Mutex::default(),
                 backend_queue,
                 type_queue,
+                quota_queue,
                 share_queue,
                 rule_queue,
             },
@@ -144,12 +156,14 @@ impl Caches {
                 namespaces: namespaces_w,
                 backends: backends_w,
                 types: types_w,
+                quotas: quotas_w,
                 shares: shares_w,
                 rules: rules_w,
             },
             Due {
                 backends: backends_due,
                 types: types_due,
+                quotas: quotas_due,
                 shares: shares_due,
                 rules: rules_due,
             },
@@ -162,22 +176,24 @@ impl Caches {
         let _ = self.namespaces.wait_until_ready().await;
         let _ = self.backends.wait_until_ready().await;
         let _ = self.types.wait_until_ready().await;
+        let _ = self.quotas.wait_until_ready().await;
         let _ = self.shares.wait_until_ready().await;
         let _ = self.rules.wait_until_ready().await;
     }
 }
 
-/// Keeps the ledger, event by event. A share that can't be parsed keeps what it had.
-pub fn note_share(ledger: &mut Ledger, event: &watcher::Event<Guarded<Share>>) {
+/// Keeps the ledger, event by event. A share that can't be parsed keeps what it had. True if others may now have what one had.
+pub fn note_share(ledger: &mut Ledger, event: &watcher::Event<Guarded<Share>>) -> bool {
     match event {
         watcher::Event::Init => ledger.begin_list(),
         watcher::Event::InitApply(guard) | watcher::Event::Apply(guard) => match &guard.0 {
-            Ok(share) => ledger.note(share),
+            Ok(share) => return ledger.note(share),
             Err(_) => ledger.is_there(&ResourceExt::uid(guard).unwrap_or_default()),
         },
         watcher::Event::InitDone => ledger.end_list(),
         watcher::Event::Delete(guard) => ledger.gone(&ResourceExt::uid(guard).unwrap_or_default()),
     }
+    false
 }
 
 /// The objects of a guarded cache that could be parsed, and that are wanted; by namespace and name.

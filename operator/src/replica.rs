@@ -15,8 +15,8 @@ use crate::{
     caches::{self, Caches, Change, Due, Guarded, Writers},
     context::Context,
     controllers::{
-        route, share::Shares, share_access_rule::ShareAccessRules, share_backend::ShareBackends,
-        share_type::ShareTypes,
+        room_was_made, route, share::Shares, share_access_rule::ShareAccessRules,
+        share_backend::ShareBackends, share_quota::ShareQuotas, share_type::ShareTypes,
     },
     driver::Kind,
     leader::Elector,
@@ -120,6 +120,7 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
     keep!(writers.namespaces, route::namespace);
     keep!(writers.backends, route::backend);
     keep!(writers.types, route::share_type);
+    keep!(writers.quotas, route::share_quota);
     keep!(writers.shares, note_share, |ctx: &Context, share: &_, change| {
         if change == Change::Object {
             route::share(ctx, share);
@@ -129,7 +130,12 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
 }
 
 fn note_share(caches: &Caches, event: &watcher::Event<Guarded<Share>>) {
-    caches::note_share(&mut caches.ledger.lock(), event);
+    let made_room = caches::note_share(&mut caches.ledger.lock(), event);
+    if let watcher::Event::Apply(share) | watcher::Event::InitApply(share) = event
+        && made_room
+    {
+        room_was_made(caches, share);
+    }
 }
 
 fn note_rule(caches: &Caches, event: &watcher::Event<Guarded<ShareAccessRule>>) {
@@ -145,6 +151,7 @@ fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<C
     }
     start!(ShareBackends, ctx.caches.backends, due.backends);
     start!(ShareTypes, ctx.caches.types, due.types);
+    start!(ShareQuotas, ctx.caches.quotas, due.quotas);
     start!(Shares, ctx.caches.shares, due.shares);
     start!(ShareAccessRules, ctx.caches.rules, due.rules);
 }

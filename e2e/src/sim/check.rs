@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
-    Share, ShareAccessRule, ShareBackend,
+    Share, ShareAccessRule, ShareBackend, ShareQuota,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
@@ -64,6 +64,9 @@ struct Inner {
     /// Shares, by uid, whose place or size was stored by a process that had been stopped with the write in hand, when another
     /// led already: it knew none of them.
     late: Mutex<BTreeSet<String>>,
+    limits: Mutex<placing::Limits>,
+    /// What the shares of each namespace were charged after the last write.
+    charged: Mutex<BTreeMap<String, u64>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
     owed: Mutex<BTreeSet<String>>,
     /// In which minute each call was made last, and how often.
@@ -103,6 +106,8 @@ impl Checker {
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
             late: Mutex::default(),
+            limits: Mutex::default(),
+            charged: Mutex::default(),
             owed: Mutex::default(),
             pace: Mutex::default(),
             found: Mutex::default(),
@@ -190,6 +195,10 @@ impl Checker {
                 self.0.late.lock().extend(written.and_then(ResourceExt::uid));
             }
             self.placed_well();
+            self.within_quota(&call.namespace);
+        }
+        if call.resource == "sharequotas" && call.stored {
+            self.0.limits.lock().note(&self.all::<ShareQuota>("sharequotas"));
         }
         if call.resource == "sharebackends" && call.verb == Verb::Patch && call.caller.starts_with("replica")
         {
@@ -231,6 +240,19 @@ impl Checker {
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
         if let Err(error) = placing::check(&shares, self.0.room) {
             self.violated("shares are placed as was asked", error.to_string());
+        }
+    }
+
+    /// A namespace's shares are charged more only as far as its quota goes.
+    fn within_quota(&self, namespace: &str) {
+        let mut shares: Vec<Share> = self.all("shares");
+        shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
+        let now = placing::charged_in(namespace, &shares);
+        let before = self.0.charged.lock().insert(namespace.to_owned(), now);
+        if now > before.unwrap_or_default()
+            && let Err(error) = self.0.limits.lock().check(namespace, &shares)
+        {
+            self.violated("quotas hold", error.to_string());
         }
     }
 

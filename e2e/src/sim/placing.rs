@@ -1,14 +1,16 @@
-//! Where shares must be, and must not.
+//! Where shares must be, and must not, and what they may take.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use shoal_crds::{
-    Placement, Share, ShareBackend,
+    Placement, QuotaLimits, Share, ShareBackend, ShareQuota,
     condition::{reasons, types},
     names::FINALIZER,
 };
+
+use tokio::time::Instant;
 
 use super::{api_server::ApiServer, check::parsed};
 use crate::world::condition;
@@ -50,6 +52,114 @@ pub fn check(shares: &[Share], room: Option<u32>) -> Result<()> {
                 other.name_any()
             );
         }
+    }
+    Ok(())
+}
+
+/// Limits that were in force, by namespace, and since when.
+#[derive(Debug, Default)]
+pub struct Limits(BTreeMap<String, Vec<(Instant, QuotaLimits)>>);
+
+impl Limits {
+    /// How long after a limit was lowered the old one may still be gone by: watches are behind.
+    const LAG: Duration = Duration::from_secs(120);
+
+    /// Notes what is in force now.
+    pub fn note(&mut self, quotas: &[ShareQuota]) {
+        for quota in quotas {
+            let history = self.0.entry(quota.namespace().unwrap_or_default()).or_default();
+            if history.last().map(|(_, limits)| limits) != Some(&quota.spec.hard) {
+                history.push((Instant::now(), quota.spec.hard));
+            }
+        }
+    }
+
+    /// The shares of a namespace take no more than some limit that it has, or had until lately.
+    pub fn check(&self, namespace: &str, shares: &[Share]) -> Result<()> {
+        let Some(history) = self.0.get(namespace) else {
+            return Ok(());
+        };
+        let used = used(namespace, shares);
+        // Each was in force until the next one came.
+        let ends = history.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
+        let recent = history
+            .iter()
+            .zip(ends)
+            .filter(|(_, end)| end.is_none_or(|end| end.elapsed() < Self::LAG))
+            .map(|((_, limits), _)| limits);
+        let began = history.first().map(|(at, _)| at.elapsed());
+        ensure!(
+            began < Some(Self::LAG) || recent.clone().any(|limits| fits(*limits, used)),
+            "{namespace} has {used:?}, and {:?} was allowed: {:#?}",
+            recent.collect::<Vec<_>>(),
+            shares
+                .iter()
+                .map(|s| (&s.metadata, &s.status))
+                .collect::<Vec<_>>()
+        );
+        Ok(())
+    }
+}
+
+/// How many shares a namespace has that are charged, and what.
+fn used(namespace: &str, shares: &[Share]) -> (u64, u64) {
+    let of_it = shares
+        .iter()
+        .filter(|share| share.namespace().as_deref() == Some(namespace) && on(share).is_some());
+    of_it.fold((0, 0), |(count, bytes), share| {
+        (count + 1, bytes + charged(share))
+    })
+}
+
+/// How many bytes the shares of a namespace are charged.
+pub fn charged_in(namespace: &str, shares: &[Share]) -> u64 {
+    used(namespace, shares).1
+}
+
+fn fits(limits: QuotaLimits, (count, bytes): (u64, u64)) -> bool {
+    let shares = limits.shares.and_then(|most| u64::try_from(most).ok());
+    shares.is_none_or(|most| count <= most) && limits.capacity.is_none_or(|most| bytes <= most.bytes())
+}
+
+/// At rest, whoever waits for its namespace's quota would not fit, and quotas tell what is used.
+pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
+    let shares: Vec<Share> = parsed(server, "shares");
+    let quotas: Vec<ShareQuota> = parsed(server, "sharequotas");
+    for share in &shares {
+        let status = share.status.clone().unwrap_or_default();
+        let why = condition(&status.conditions, types::READY).map(|(_, reason)| reason);
+        let namespace = share.namespace().unwrap_or_default();
+        if why == Some(reasons::QUOTA_EXCEEDED) {
+            let (count, bytes) = used(&namespace, &shares);
+            let is_new = u64::from(on(share).is_none());
+            let with_it = (count + is_new, bytes - charged(share) + share.spec.size.bytes());
+            let of_it = quotas
+                .iter()
+                .filter(|quota| quota.namespace().as_deref() == Some(&namespace));
+            ensure!(
+                !of_it.clone().all(|quota| fits(quota.spec.hard, with_it)),
+                "{} waits, and {:?} has room beside {count} shares of {bytes}",
+                share.name_any(),
+                of_it.collect::<Vec<_>>()
+            );
+        }
+    }
+    for quota in &quotas {
+        let (count, bytes) = used(&quota.namespace().unwrap_or_default(), &shares);
+        let told = quota
+            .status
+            .as_ref()
+            .and_then(|status| status.used)
+            .unwrap_or_default();
+        let told = (
+            u64::try_from(told.shares)?,
+            told.capacity.map_or(0, |size| size.bytes()),
+        );
+        ensure!(
+            told == (count, bytes),
+            "{quota:?} tells of {told:?}, and it is {:?}",
+            (count, bytes)
+        );
     }
     Ok(())
 }

@@ -21,6 +21,8 @@ const ADDRESSES: [&str; 4] = ["10.0.0.1", "10.0.0.0/24", "10.0.0.0/16", "2001:db
 const IDENTITIES: [&str; 4] = ["alice", "bob", "carol", "shoal"];
 /// The part of a run, for [`generator`], that is about where shares go.
 const PLACING: u64 = 100;
+/// The part that is about quotas.
+const QUOTAS: u64 = 101;
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
 
@@ -130,6 +132,15 @@ pub enum Operation {
         backend: usize,
         /// Whether.
         enabled: bool,
+    },
+    /// Say how much a namespace's shares may take.
+    SetQuota {
+        /// Of [`NAMESPACES`].
+        namespace: usize,
+        /// How many shares.
+        shares: Option<u32>,
+        /// How many GiB.
+        gib: Option<u32>,
     },
     /// Ask for another size.
     ResizeShare {
@@ -397,6 +408,7 @@ impl Plan {
         for _ in 0..of_placing.random_range(0..15) {
             events.push(event(&mut of_placing, |rng| What::Do(placing(rng))));
         }
+        events.extend(quotas(&mut generator(seed, QUOTAS)));
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -538,6 +550,29 @@ fn placing(rng: &mut SmallRng) -> Operation {
             enabled: rng.random(),
         },
     }
+}
+
+/// In every second run one namespace has a quota from the start, and in every fourth it changes.
+fn quotas(rng: &mut SmallRng) -> Vec<Event> {
+    let namespace = rng.random_range(0..NAMESPACES.len());
+    let draw = |rng: &mut SmallRng| {
+        What::Do(Operation::SetQuota {
+            namespace,
+            shares: rng.random_bool(0.6).then(|| rng.random_range(0..4)),
+            gib: rng.random_bool(0.6).then(|| rng.random_range(1..10)),
+        })
+    };
+    if rng.random() {
+        return Vec::new();
+    }
+    let first = Event {
+        at: Duration::ZERO,
+        what: draw(rng),
+    };
+    let more = if rng.random() { 0 } else { rng.random_range(1..5) };
+    std::iter::once(first)
+        .chain((0..more).map(|_| event(rng, draw)).collect::<Vec<_>>())
+        .collect()
 }
 
 fn fault(rng: &mut SmallRng) -> Fault {

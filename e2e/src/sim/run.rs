@@ -502,7 +502,8 @@ impl<'a> Run<'a> {
             let compared = match check::unsettled(&self.server) {
                 Some(text) => Err(anyhow::anyhow!("{text}")),
                 None => check::at_rest(&self.server, &self.cluster, &altered)
-                    .and_then(|()| placing::at_rest(&self.server, self.plan.setting.room)),
+                    .and_then(|()| placing::at_rest(&self.server, self.plan.setting.room))
+                    .and_then(|()| placing::quotas_at_rest(&self.server)),
             };
             match compared {
                 Ok(()) => break,

@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareType, names};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType, names};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
@@ -198,6 +198,21 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
             let backends: Api<ShareBackend> = Api::all(client.clone());
             let spec = merge(json!({"schedulingEnabled": enabled}));
             backends.patch(BACKENDS[backend], &patch, &spec).await?;
+        }
+        Operation::SetQuota {
+            namespace,
+            shares,
+            gib,
+        } => {
+            let quotas: Api<ShareQuota> = Api::namespaced(client.clone(), NAMESPACES[namespace]);
+            let quota = json!({
+                "apiVersion": "shoal.storage/v1alpha1",
+                "kind": "ShareQuota",
+                "metadata": {"name": "quota"},
+                "spec": {"hard": {"shares": shares, "capacity": gib.map(|gib| format!("{gib}Gi"))}},
+            });
+            let apply = PatchParams::apply("admin").force();
+            quotas.patch("quota", &apply, &Patch::Apply(quota)).await?;
         }
         Operation::ResizeShare { share, gib } => {
             shares(client, share.namespace())

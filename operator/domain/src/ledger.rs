@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::ResourceExt;
 use shoal_crds::{Placement, Protocol, Share, ShareSpec, ShareStatus};
 
-use crate::placement::{Load, Neighbour};
+use crate::{
+    placement::{Load, Neighbour},
+    share_quota::{Amount, Usage},
+};
 
 /// What a share has of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Claim {
     pub bytes: u64,
     /// Whether it takes an export of the NFS cluster.
     pub is_exported: bool,
+    /// The share's type, once it is known.
+    pub share_type_name: Option<String>,
 }
 
 impl Claim {
@@ -30,6 +35,7 @@ impl Claim {
             backend_name: status.backend_name.clone()?,
             bytes: charged(spec, status),
             is_exported: spec.protocol == Protocol::NFS,
+            share_type_name: status.share_type_name.clone(),
         })
     }
 
@@ -58,6 +64,8 @@ pub struct Ledger {
     entries: BTreeMap<String, Entry>,
     /// Sums over `entries`, by ShareBackend.
     loads: BTreeMap<String, Load>,
+    /// Sums over `entries`, by namespace.
+    usages: BTreeMap<String, Usage>,
     /// Uids in `entries`, by namespace and name.
     names: BTreeMap<String, BTreeMap<String, String>>,
     /// Uids of those that name others, by namespace.
@@ -100,13 +108,15 @@ pub struct Page {
     pub revision: u64,
     /// What other shares have of each ShareBackend.
     pub loads: BTreeMap<String, Load>,
+    /// What other shares of its namespace are charged.
+    pub usage: Usage,
     /// The shares of its namespace that it names, or that name it.
     pub neighbours: Vec<Neighbour>,
 }
 
 impl Ledger {
-    /// Notes a version of a share.
-    pub fn note(&mut self, share: &Share) {
+    /// Notes a version of a share. True if others may now have what it had.
+    pub fn note(&mut self, share: &Share) -> bool {
         let uid = share.uid().unwrap_or_default();
         let version = share
             .metadata
@@ -115,8 +125,9 @@ impl Ledger {
             .and_then(|v| v.parse().ok());
         let earlier = self.entries.get(&uid);
         if earlier.is_some_and(|earlier| earlier.version > version && version.is_some()) {
-            return;
+            return false;
         }
+        let had = earlier.and_then(Entry::claim).map_or(0, |claim| claim.bytes);
         let reserved = earlier
             .and_then(|earlier| earlier.reserved.clone())
             // The watch may be behind what the share's pass has written.
@@ -142,8 +153,10 @@ impl Ledger {
             placement: share.spec.placement.clone().map(Box::new),
             is_waiting,
         };
+        let has = entry.claim().map_or(0, |claim| claim.bytes);
         self.is_there(&uid);
         self.replace(uid, Some(entry));
+        has < had
     }
 
     /// Notes that a share is there, of which nothing else can be told: it keeps what it had.
@@ -182,8 +195,10 @@ impl Ledger {
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
         let own = self.entries.get(&share.uid().unwrap_or_default());
         let mut loads = self.loads.clone();
+        let mut usage = self.usage(&namespace);
         if let Some(claim) = own.and_then(Entry::claim) {
-            subtract(&mut loads, &claim);
+            unload(&mut loads, &claim);
+            uncharge(&mut usage, &claim);
         }
         let names = self.names.get(&namespace);
         let mentioned = share.spec.placement.iter().flat_map(mentioned);
@@ -204,6 +219,7 @@ impl Ledger {
         Page {
             revision: self.revision,
             loads,
+            usage,
             neighbours,
         }
     }
@@ -251,6 +267,11 @@ impl Ledger {
         self.loads.get(backend_name).copied().unwrap_or_default()
     }
 
+    /// What the shares of a namespace are charged.
+    pub fn usage(&self, namespace: &str) -> Usage {
+        self.usages.get(namespace).cloned().unwrap_or_default()
+    }
+
     /// What shares have of each ShareBackend.
     pub fn loads(&self) -> &BTreeMap<String, Load> {
         &self.loads
@@ -286,12 +307,28 @@ impl Ledger {
         self.waiting.iter().take(most).cloned().collect()
     }
 
+    /// Those of one namespace, by name.
+    pub fn waiting_in(&self, namespace: &str, most: usize) -> Vec<String> {
+        self.waiting
+            .range((namespace.to_owned(), String::new())..)
+            .take_while(|(of, _)| of == namespace)
+            .take(most)
+            .map(|(_, name)| name.clone())
+            .collect()
+    }
+
     /// The one way in which anything changes here.
     fn replace(&mut self, uid: String, entry: Option<Entry>) {
         let before = self.entries.remove(&uid);
         if let Some(before) = &before {
             if let Some(claim) = before.claim() {
-                subtract(&mut self.loads, &claim);
+                unload(&mut self.loads, &claim);
+                if let Some(usage) = self.usages.get_mut(&before.namespace) {
+                    uncharge(usage, &claim);
+                    if usage.total.shares == 0 {
+                        self.usages.remove(&before.namespace);
+                    }
+                }
             }
             let names = self.names.entry(before.namespace.clone()).or_default();
             // Another share may have the name by now.
@@ -312,7 +349,8 @@ impl Ledger {
         }
         if let Some(entry) = entry {
             if let Some(claim) = entry.claim() {
-                add(&mut self.loads, &claim);
+                load(&mut self.loads, &claim);
+                charge(self.usages.entry(entry.namespace.clone()).or_default(), &claim);
             }
             self.names
                 .entry(entry.namespace.clone())
@@ -346,20 +384,47 @@ fn mentioned(placement: &Placement) -> impl Iterator<Item = &String> {
         .chain(&placement.different_backend_from)
 }
 
-fn add(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
+fn load(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
     let load = loads.entry(claim.backend_name.clone()).or_default();
     load.promised_bytes += u128::from(claim.bytes);
     load.shares += 1;
     load.exports += u64::from(claim.is_exported);
 }
 
-fn subtract(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
+fn unload(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
     if let Some(load) = loads.get_mut(&claim.backend_name) {
         load.promised_bytes -= u128::from(claim.bytes);
         load.shares -= 1;
         load.exports -= u64::from(claim.is_exported);
         if load.shares == 0 {
             loads.remove(&claim.backend_name);
+        }
+    }
+}
+
+fn charge(usage: &mut Usage, claim: &Claim) {
+    let add = |amount: &mut Amount| {
+        amount.shares += 1;
+        amount.bytes += u128::from(claim.bytes);
+    };
+    add(&mut usage.total);
+    if let Some(name) = &claim.share_type_name {
+        add(usage.by_type.entry(name.clone()).or_default());
+    }
+}
+
+fn uncharge(usage: &mut Usage, claim: &Claim) {
+    let subtract = |amount: &mut Amount| {
+        amount.shares -= 1;
+        amount.bytes -= u128::from(claim.bytes);
+    };
+    subtract(&mut usage.total);
+    if let Some(name) = &claim.share_type_name
+        && let Some(amount) = usage.by_type.get_mut(name)
+    {
+        subtract(amount);
+        if amount.shares == 0 {
+            usage.by_type.remove(name);
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    Capabilities, Charge, Share, SharePhase, ShareStatus, ShareType, Size,
+    Capabilities, Charge, Share, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
@@ -23,6 +23,7 @@ use crate::{
     owner::{Owner, Tag},
     placement::{self, Candidate, Neighbour},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
+    share_quota::{self, Asked, Usage},
     share_type,
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
@@ -44,7 +45,11 @@ pub struct Observed {
     pub candidates: Vec<Candidate>,
     /// Shares that it names, or that name it, to be with or apart from.
     pub neighbours: Vec<Neighbour>,
-    /// As of which reservation of others those two are.
+    /// The quotas of its namespace, if it asks for more than it is charged.
+    pub quotas: Vec<ShareQuota>,
+    /// What other shares of the namespace are charged.
+    pub usage: Usage,
+    /// As of which reservation of others the candidates, neighbours and usage are.
     pub ledger_revision: u64,
     /// The backend that holds it: what it says of itself, or why it can't be used. None: there is no such ShareBackend.
     pub backend: Option<Result<Description, Failure>>,
@@ -297,6 +302,12 @@ impl Pass<'_> {
                 share.spec.protocol,
                 share.spec.size,
             )?;
+            let asked = Asked {
+                share_type_name: share_type.metadata.name.as_deref().unwrap_or_default(),
+                bytes: share.spec.size.bytes(),
+                grows: false,
+            };
+            share_quota::admit(&self.o.quotas, &self.o.usage, &asked)?;
             let wishes = share.spec.placement.clone().unwrap_or_default();
             let name = share.metadata.name.as_deref().unwrap_or_default();
             let request = placement::Request {
@@ -312,19 +323,19 @@ impl Pass<'_> {
         });
         match chosen {
             Ok((share_type, backend_name, description)) => {
+                let conditions = self
+                    .conditions()
+                    .reconciling(reasons::CREATING, "being created")
+                    .set(
+                        types::SCHEDULED,
+                        true,
+                        reasons::SCHEDULED,
+                        format!("placed on {backend_name}"),
+                    );
                 let status = ShareStatus {
                     observed_generation: Some(self.generation()),
                     phase: Some(SharePhase::Creating),
-                    conditions: self
-                        .conditions()
-                        .reconciling(reasons::CREATING, "being created")
-                        .set(
-                            types::SCHEDULED,
-                            true,
-                            reasons::SCHEDULED,
-                            format!("placed on {backend_name}"),
-                        )
-                        .build(),
+                    conditions: self.with_quota(conditions, None).build(),
                     share_type_name: share_type.metadata.name.clone(),
                     backend_name: Some(backend_name),
                     fsid: Some(description.identity.fsid),
@@ -340,19 +351,46 @@ impl Pass<'_> {
             }
             Err(failure) if is_not_asked(&failure) => self.until_asked(),
             Err(failure) => {
+                let conditions = self.conditions().failed(&failure).set(
+                    types::SCHEDULED,
+                    false,
+                    failure.reason,
+                    failure.message.clone(),
+                );
                 let status = ShareStatus {
                     observed_generation: Some(self.generation()),
                     phase: Some(SharePhase::Pending),
-                    conditions: self
-                        .conditions()
-                        .failed(&failure)
-                        .set(types::SCHEDULED, false, failure.reason, failure.message.clone())
-                        .build(),
+                    conditions: self.with_quota(conditions, Some(&failure)).build(),
                     ..ShareStatus::default()
                 };
                 // Room can appear without an event.
                 self.done_telling_rules(status, Next::After(PLACE_AGAIN), &failure)
             }
+        }
+    }
+
+    /// Says whether the share is charged what it asks for, where there is, or was, a quota.
+    fn with_quota<'a>(&self, conditions: Conditions<'a>, refusal: Option<&Failure>) -> Conditions<'a> {
+        let was_told = || {
+            let mut told = self.before.conditions.iter();
+            told.any(|condition| condition.type_ == types::QUOTA_RESERVED)
+        };
+        match refusal {
+            Some(failure) if failure.reason == reasons::QUOTA_EXCEEDED => conditions.set(
+                types::QUOTA_RESERVED,
+                false,
+                failure.reason,
+                failure.message.clone(),
+            ),
+            // What else is in the way of one that has no place yet says nothing of the quota.
+            Some(_) if self.before.backend_name.is_none() => conditions,
+            _ if !self.o.quotas.is_empty() || was_told() => conditions.set(
+                types::QUOTA_RESERVED,
+                true,
+                reasons::QUOTA_RESERVED,
+                "its size is charged",
+            ),
+            _ => conditions,
         }
     }
 
@@ -587,6 +625,7 @@ impl Pass<'_> {
                     summary.applied, summary.total
                 ),
             );
+        let conditions = self.with_quota(conditions, refusal.as_ref());
         let (phase, conditions) = match &refusal {
             None => (
                 SharePhase::Available,
@@ -731,7 +770,13 @@ impl Pass<'_> {
         if asked > in_force {
             let room = match self.o.candidates.first() {
                 Some(own) if asked.bytes() > self.charged() => {
-                    placement::may_extend(own, self.charged(), asked.bytes())
+                    let asked = Asked {
+                        share_type_name: self.before.share_type_name.as_deref().unwrap_or_default(),
+                        bytes: asked.bytes(),
+                        grows: true,
+                    };
+                    share_quota::admit(&self.o.quotas, &self.o.usage, &asked)
+                        .and_then(|()| placement::may_extend(own, self.charged(), asked.bytes))
                 }
                 _ => Ok(()),
             };

@@ -3,13 +3,14 @@
 pub mod share;
 pub mod share_access_rule;
 pub mod share_backend;
+pub mod share_quota;
 pub mod share_type;
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareType};
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType};
 use shoal_domain::{
     placement::{Candidate, Load},
     share_backend as backend_decisions, share_type as type_decisions,
@@ -24,7 +25,8 @@ use crate::{
 pub mod route {
     use super::{
         Change, Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
-        ShareAccessRule, ShareBackend, ShareType, parsed, room_was_made, type_decisions, wake_unplaced,
+        ShareAccessRule, ShareBackend, ShareQuota, ShareType, parsed, room_was_made, type_decisions,
+        wake_unplaced, wake_waiting_in,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
@@ -79,6 +81,13 @@ pub mod route {
         super::wake_shares_on(caches, &backend.name_any());
     }
 
+    /// A quota concerns itself, and the shares of its namespace that ask for more than they have.
+    pub fn share_quota(ctx: &Context, quota: &Guarded<ShareQuota>) {
+        let caches = &ctx.caches;
+        caches.quota_queue.push_ref(ObjectRef::from_obj(quota));
+        wake_waiting_in(caches, &quota.namespace().unwrap_or_default());
+    }
+
     /// A namespace's labels say which types its shares may use.
     pub fn namespace(ctx: &Context, _: &PartialObjectMeta<Namespace>) {
         wake_unplaced(&ctx.caches);
@@ -88,8 +97,10 @@ pub mod route {
 /// How many shares are told at once that room was made; the others look for it by themselves, half a minute later at most.
 const TOLD_OF_ROOM: usize = 100;
 
-/// A share is gone: another may have its room, and its backend, if it is being deleted, may be empty.
-fn room_was_made(caches: &Caches, gone: &Guarded<Share>) {
+/// A share is gone, or became smaller: another may have its room, and its backend, if it is being deleted, may be empty.
+pub(crate) fn room_was_made(caches: &Caches, gone: &Guarded<Share>) {
+    // Its quota is free for its own namespace alone.
+    wake_waiting_in(caches, &gone.namespace().unwrap_or_default());
     for (namespace, name) in caches.ledger.lock().waiting(TOLD_OF_ROOM) {
         caches.share_queue.push(&namespace, &name);
     }
@@ -99,6 +110,13 @@ fn room_was_made(caches: &Caches, gone: &Guarded<Share>) {
         && backend.meta().deletion_timestamp.is_some()
     {
         caches.backend_queue.push_cluster_scoped(name);
+    }
+}
+
+/// Asks for a pass over shares of a namespace that ask for more than they have.
+fn wake_waiting_in(caches: &Caches, namespace: &str) {
+    for name in caches.ledger.lock().waiting_in(namespace, TOLD_OF_ROOM) {
+        caches.share_queue.push(namespace, &name);
     }
 }
 

@@ -26,6 +26,7 @@ use shoal_domain::{
     ledger::{self, Claim},
     share::{self, Effect, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
+    share_quota::Usage,
     share_type,
     volume::{Export, Sight},
 };
@@ -92,6 +93,8 @@ impl Kind for Shares {
             share_type: share_type::resolve(asked, &types),
             candidates: Vec::new(),
             neighbours: Vec::new(),
+            quotas: Vec::new(),
+            usage: Usage::default(),
             ledger_revision: 0,
             backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
             rules: rules.into_iter().map(RuleView::unread).collect(),
@@ -228,6 +231,9 @@ fn read_page(ctx: &Context, o: &mut Observed) {
     let page = ctx.caches.ledger.lock().page(&o.share);
     o.candidates = super::candidates(ctx, &page.loads, wanted);
     o.neighbours = page.neighbours;
+    o.usage = page.usage;
+    let namespace = o.share.namespace();
+    o.quotas = parsed(&ctx.caches.quotas, |quota| quota.namespace() == namespace);
     o.ledger_revision = page.revision;
 }
 

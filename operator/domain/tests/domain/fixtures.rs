@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Charge, Protocol, SecretKeyReference, Share, ShareAccessRule,
-    ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, ShareSpec, ShareStatus, ShareType,
-    ShareTypeSpec, Size, Squash, condition::types, names::FINALIZER,
+    AccessLevel, AccessPhase, AccessType, Charge, Protocol, QuotaLimits, SecretKeyReference, Share,
+    ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareQuota, ShareQuotaSpec, ShareReference,
+    ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size, Squash, condition::types, names::FINALIZER,
 };
 use shoal_domain::{
     Class, Failure, Scope,
@@ -351,4 +351,26 @@ pub fn why_not_ready(conditions: &[Condition]) -> String {
 
 pub fn says(conditions: &[Condition], type_: &str) -> bool {
     told(conditions, type_).0 == "True"
+}
+
+/// Limits of a quota.
+pub fn limits(shares: Option<i64>, capacity: Option<&str>, per_share: Option<&str>) -> QuotaLimits {
+    QuotaLimits {
+        shares,
+        capacity: capacity.map(size),
+        per_share_capacity: per_share.map(size),
+    }
+}
+
+/// The quota `team`.
+pub fn quota(hard: QuotaLimits) -> ShareQuota {
+    let mut quota = ShareQuota::new(
+        "team",
+        ShareQuotaSpec {
+            hard,
+            ..Default::default()
+        },
+    );
+    quota.metadata.generation = Some(1);
+    quota
 }

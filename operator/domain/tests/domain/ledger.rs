@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use shoal_crds::{Charge, Placement, Share, Size};
-use shoal_domain::ledger::{Claim, Ledger, charged};
+use shoal_domain::{
+    ledger::{Claim, Ledger, charged},
+    share_quota::{Amount, Usage},
+};
 
 use crate::fixtures::*;
 
@@ -26,6 +29,7 @@ fn claim(backend: &str, gib: u64) -> Claim {
         backend_name: backend.into(),
         bytes: gib * GI,
         is_exported: true,
+        share_type_name: Some("standard".into()),
     }
 }
 
@@ -136,6 +140,37 @@ fn it_is_free_when_its_finalizer_has_gone_whoever_else_holds_it() {
 }
 
 #[test]
+fn a_namespace_is_charged_for_its_own_shares_by_type_until_their_deletion_is_accepted() {
+    let mut ledger = Ledger::default();
+    let amount = |shares, gib| Amount {
+        shares,
+        bytes: u128::from(GI) * gib,
+    };
+    let mut elsewhere = placed("x", 1, "one", 7);
+    elsewhere.metadata.namespace = Some("other".into());
+    let mut gold = placed("b", 2, "one", 3);
+    gold.status.as_mut().unwrap().share_type_name = Some("gold".into());
+    for share in [placed("a", 1, "one", 2), gold, elsewhere, unplaced("c", 3)] {
+        assert!(!ledger.note(&share), "nothing became free");
+    }
+    let usage = ledger.usage("team");
+    assert_eq!(usage.total, amount(2, 5));
+    assert_eq!(usage.by_type["gold"], amount(1, 3));
+    assert_eq!(usage.by_type["standard"], amount(1, 2));
+    assert_eq!(ledger.page(&placed("a", 1, "one", 2)).usage.total, amount(1, 3));
+
+    assert!(ledger.note(&placed("a", 4, "one", 1)), "it shrank");
+    assert!(
+        !ledger.note(&placed("a", 5, "one", 1).leaving()),
+        "it is not accepted yet"
+    );
+    assert_eq!(ledger.usage("team").total, amount(2, 4));
+    assert!(ledger.note(&placed("a", 6, "one", 1).leaving().not_held()));
+    assert_eq!(ledger.usage("team").total, amount(1, 3));
+    assert_eq!(ledger.usage("nobody"), Usage::default());
+}
+
+#[test]
 fn a_list_ends_what_is_not_in_it_and_keeps_what_can_not_be_read() {
     let mut ledger = Ledger::default();
     for name in ["a", "b", "c"] {
@@ -213,8 +248,12 @@ proptest! {
         for (what, name, version, backend, gib) in events {
             let (name, backend) = (names[name], backends[backend]);
             match what {
-                0 => ledger.note(&unplaced(name, version)),
-                1 | 2 => ledger.note(&placed(name, version, backend, gib)),
+                0 => {
+                    ledger.note(&unplaced(name, version));
+                },
+                1 | 2 => {
+                    ledger.note(&placed(name, version, backend, gib));
+                },
                 3 => ledger.gone(&format!("uid-{name}")),
                 4 => ledger.release(&format!("uid-{name}")),
                 _ => {
@@ -229,12 +268,14 @@ proptest! {
                 let mut without = ledger.clone();
                 without.gone(&format!("uid-{name}"));
                 prop_assert_eq!(&page.loads, without.loads());
+                prop_assert_eq!(page.usage, without.usage("team"));
             }
         }
         for name in names {
             ledger.gone(&format!("uid-{name}"));
         }
         prop_assert!(ledger.loads().is_empty());
+        prop_assert_eq!(ledger.usage("team"), Usage::default());
         prop_assert_eq!(ledger.waiting(9), vec![]);
     }
 }

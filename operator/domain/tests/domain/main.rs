@@ -15,5 +15,6 @@ mod noise;
 mod placement;
 mod rule;
 mod share;
+mod share_quota;
 mod share_type;
 mod world;

@@ -1,5 +1,6 @@
 //! Every rule of [`shoal_domain::share::decide`].
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use shoal_crds::{
     AccessLevel, Placement, Share, SharePhase, ShareStatus, Size,
     condition::{reasons, types},
@@ -12,6 +13,7 @@ use shoal_domain::{
     owner::Tag,
     share::{Effect, Observed, decide},
     share_access_rule::{Credentials, Report},
+    share_quota::{Amount, Usage},
     volume::{Export, NewVolume, Sight},
 };
 
@@ -1255,4 +1257,81 @@ fn sizes_are_exact_bytes() {
     let world = World::settled(share("a").sized("1234567891"), []);
     assert_eq!(world.subvolume.unwrap().size_bytes, Some(1_234_567_891));
     assert_eq!(Size::from_bytes(1_234_567_891), Some(size("1234567891")));
+}
+
+/// So many other shares of 1Gi each.
+fn of_others(shares: u64) -> Usage {
+    let total = Amount {
+        shares,
+        bytes: u128::from(shares * GI),
+    };
+    Usage {
+        total,
+        ..Usage::default()
+    }
+}
+
+fn reserved(conditions: &[Condition]) -> Option<(&str, &str)> {
+    let found = conditions.iter().find(|c| c.type_ == types::QUOTA_RESERVED)?;
+    Some((found.status.as_str(), found.reason.as_str()))
+}
+
+#[test]
+fn a_share_beyond_the_quota_waits_and_has_taken_nothing() {
+    let mut o = fresh(share("a").held());
+    o.quotas = vec![quota(limits(Some(1), None, None))];
+    o.usage = of_others(1);
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        reserved(&decision.status.conditions),
+        Some(("False", reasons::QUOTA_EXCEEDED))
+    );
+    assert_eq!(
+        (decision.status.backend_name, decision.status.quota),
+        (None, None)
+    );
+    // Another has gone.
+    o.share.status = Some(decided(&o).status);
+    o.usage = of_others(0);
+    let decision = decided(&o);
+    assert_eq!(decision.step, Some(Step::Record));
+    assert_eq!(
+        reserved(&decision.status.conditions),
+        Some(("True", reasons::QUOTA_RESERVED))
+    );
+    assert!(decision.status.quota.is_some());
+}
+
+#[test]
+fn one_that_may_not_grow_keeps_its_size_and_says_so() {
+    let world = resized("2Gi");
+    let mut o = looked(&world);
+    o.candidates = vec![candidate("ceph-a", Ok(backend_description()))];
+    o.quotas = vec![quota(limits(None, Some("2Gi"), None))];
+    o.usage = of_others(1);
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        reserved(&decision.status.conditions),
+        Some(("False", reasons::QUOTA_EXCEEDED))
+    );
+    assert_eq!(decision.status.size, Some(size("1Gi")));
+    o.usage = Usage::default();
+    assert_eq!(decided(&o).step, Some(Step::Record));
+}
+
+#[test]
+fn a_limit_below_what_is_used_is_no_reason_to_touch_anything() {
+    let mut world = resized("1Gi");
+    world.run_to_rest();
+    let mut o = looked(&world);
+    o.quotas = vec![quota(limits(Some(0), Some("1"), Some("1")))];
+    let decision = decided(&o);
+    assert!(!matches!(
+        decision.step,
+        Some(Step::Do(Effect::Resize(_)) | Step::Record)
+    ));
+    assert_eq!(decision.status.phase, Some(SharePhase::Available));
+    assert_eq!(decision.status.size, Some(size("1Gi")));
 }

@@ -217,6 +217,8 @@ impl World {
             share_type: self.share_type.clone(),
             candidates,
             neighbours: Vec::new(),
+            quotas: Vec::new(),
+            usage: shoal_domain::share_quota::Usage::default(),
             ledger_revision: 0,
             backend: self.backend.clone().filter(|_| chosen),
             rules: self

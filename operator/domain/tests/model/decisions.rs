@@ -226,6 +226,8 @@ fn observed(known: &Known) -> Observed {
             .into_iter()
             .collect(),
         neighbours: Vec::new(),
+        quotas: Vec::new(),
+        usage: shoal_domain::share_quota::Usage::default(),
         ledger_revision: 0,
         backend: chosen.then(|| Ok(fixtures::backend_description())),
         rules: Vec::new(),
