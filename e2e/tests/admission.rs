@@ -33,8 +33,8 @@ macro_rules! on {
     };
 }
 
-on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
-on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, immutable_fields);
+on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, immutable_fields);
+on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, immutable_fields);
 
 async fn start(release: KubernetesRelease) -> Result<World> {
     let options = LabOptions {
@@ -48,7 +48,7 @@ async fn start(release: KubernetesRelease) -> Result<World> {
 
 fn api(client: &Client, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("shoal.storage", "v1alpha1", kind));
-    if matches!(kind, "Share" | "ShareAccessRule") {
+    if matches!(kind, "Share" | "ShareAccessRule" | "ShareQuota") {
         Api::namespaced_with(client.clone(), NAMESPACE, &resource)
     } else {
         Api::all_with(client.clone(), &resource)
@@ -732,6 +732,45 @@ async fn share_types(world: &World) -> Result<()> {
 }
 
 /// What takes a verb: who lacks it is told the field and the remedy, who has it passes.
+async fn share_quotas(world: &World) -> Result<()> {
+    let hard = |hard: Value| json!({"hard": hard});
+    for spec in [
+        json!({}),
+        hard(json!({"shares": 0})),
+        hard(json!({"shares": 50, "capacity": "10Ti", "perShareCapacity": "1Ti"})),
+        json!({"perShareType": [{"shareTypeName": "gold", "hard": {"shares": 3}}]}),
+    ] {
+        passes(world, "ShareQuota", spec).await?;
+    }
+    let refused = async |spec: Value, words: &[&str]| is_refused(world, "ShareQuota", spec, words).await;
+    refused(
+        hard(json!({"shares": -1})),
+        &["spec.hard.shares", "-1", "greater than or equal to 0"],
+    )
+    .await?;
+    for field in ["capacity", "perShareCapacity"] {
+        for value in ["-1Gi", "0", "1.5Gi", "lots"] {
+            let path = format!("spec.hard.{field}");
+            refused(
+                hard(json!({field: value})),
+                &[&path, value, "whole number of bytes", "write for example"],
+            )
+            .await?;
+        }
+    }
+    let twice = json!({"shareTypeName": "gold", "hard": {}});
+    refused(
+        json!({"perShareType": [twice, twice]}),
+        &["spec.perShareType[1]", "gold"],
+    )
+    .await?;
+    refused(
+        json!({"perShareType": [{"hard": {}}]}),
+        &["spec.perShareType[0].shareTypeName", "Required"],
+    )
+    .await
+}
+
 async fn verbs(world: &World) -> Result<()> {
     let role = |name: &str, verbs: Value| {
         json!({

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use shoal_crds::{
-    Placement, QuotaLimits, Share, ShareBackend, ShareQuota,
+    Placement, QuotaLimits, Share, ShareBackend, ShareQuota, Size,
     condition::{reasons, types},
     names::FINALIZER,
 };
@@ -62,7 +62,7 @@ pub struct Limits(BTreeMap<String, Vec<(Instant, QuotaLimits)>>);
 
 impl Limits {
     /// How long after a limit was lowered the old one may still be gone by: watches are behind.
-    const LAG: Duration = Duration::from_secs(120);
+    const LAG: Duration = Duration::from_mins(2);
 
     /// Notes what is in force now.
     pub fn note(&mut self, quotas: &[ShareQuota]) {
@@ -151,10 +151,7 @@ pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
             .as_ref()
             .and_then(|status| status.used)
             .unwrap_or_default();
-        let told = (
-            u64::try_from(told.shares)?,
-            told.capacity.map_or(0, |size| size.bytes()),
-        );
+        let told = (u64::try_from(told.shares)?, told.capacity.map_or(0, Size::bytes));
         ensure!(
             told == (count, bytes),
             "{quota:?} tells of {told:?}, and it is {:?}",
