@@ -66,7 +66,7 @@ struct Inner {
     late: Mutex<BTreeSet<String>>,
     limits: Mutex<placing::Limits>,
     /// What the shares of each namespace were charged after the last write.
-    charged: Mutex<BTreeMap<String, u64>>,
+    charged: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
     owed: Mutex<BTreeSet<String>>,
     /// In which minute each call was made last, and how often.
@@ -247,11 +247,10 @@ impl Checker {
     fn within_quota(&self, namespace: &str) {
         let mut shares: Vec<Share> = self.all("shares");
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
-        let now = placing::charged_in(namespace, &shares);
+        let now = placing::used(namespace, &shares);
         let before = self.0.charged.lock().insert(namespace.to_owned(), now);
-        if now > before.unwrap_or_default()
-            && let Err(error) = self.0.limits.lock().check(namespace, &shares)
-        {
+        let before = before.unwrap_or_default();
+        if let Err(error) = self.0.limits.lock().check(namespace, before, now) {
             self.violated("quotas hold", error.to_string());
         }
     }

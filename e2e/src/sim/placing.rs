@@ -74,12 +74,12 @@ impl Limits {
         }
     }
 
-    /// The shares of a namespace take no more than some limit that it has, or had until lately.
-    pub fn check(&self, namespace: &str, shares: &[Share]) -> Result<()> {
+    /// What a namespace's shares take grows no further than some limit that it has, or had until lately. A limit below what
+    /// is used stops growth alone.
+    pub fn check(&self, namespace: &str, before: (u64, u64), now: (u64, u64)) -> Result<()> {
         let Some(history) = self.0.get(namespace) else {
             return Ok(());
         };
-        let used = used(namespace, shares);
         // Each was in force until the next one came.
         let ends = history.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
         let recent = history
@@ -87,33 +87,26 @@ impl Limits {
             .zip(ends)
             .filter(|(_, end)| end.is_none_or(|end| end.elapsed() < Self::LAG))
             .map(|((_, limits), _)| limits);
-        let began = history.first().map(|(at, _)| at.elapsed());
+        let is_new = history.first().is_some_and(|(at, _)| at.elapsed() < Self::LAG);
+        let grown = |before: u64, now: u64| if now > before { now } else { 0 };
+        let grown = (grown(before.0, now.0), grown(before.1, now.1));
         ensure!(
-            began < Some(Self::LAG) || recent.clone().any(|limits| fits(*limits, used)),
-            "{namespace} has {used:?}, and {:?} was allowed: {:#?}",
-            recent.collect::<Vec<_>>(),
-            shares
-                .iter()
-                .map(|s| (&s.metadata, &s.status))
-                .collect::<Vec<_>>()
+            is_new || recent.clone().any(|limits| fits(*limits, grown)),
+            "{namespace} had {before:?} and has {now:?}, and {:?} was allowed",
+            recent.collect::<Vec<_>>()
         );
         Ok(())
     }
 }
 
 /// How many shares a namespace has that are charged, and what.
-fn used(namespace: &str, shares: &[Share]) -> (u64, u64) {
+pub fn used(namespace: &str, shares: &[Share]) -> (u64, u64) {
     let of_it = shares
         .iter()
         .filter(|share| share.namespace().as_deref() == Some(namespace) && on(share).is_some());
     of_it.fold((0, 0), |(count, bytes), share| {
         (count + 1, bytes + charged(share))
     })
-}
-
-/// How many bytes the shares of a namespace are charged.
-pub fn charged_in(namespace: &str, shares: &[Share]) -> u64 {
-    used(namespace, shares).1
 }
 
 fn fits(limits: QuotaLimits, (count, bytes): (u64, u64)) -> bool {
