@@ -1,0 +1,106 @@
+//! The stories in `examples/`, on a real API server; simulated backends stand in for the Ceph that they name.
+
+#![cfg(test)]
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use shoal_crds::{Share, ShareBackend};
+use shoal_e2e::{
+    lab::KubernetesRelease,
+    simulated_storage::{SimulatedStorage, message},
+    suite::Suite,
+    world::{condition, until, until_gone},
+};
+
+static SUITE: Suite<SimulatedStorage> = Suite::new();
+
+fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedStorage) -> S) {
+    SUITE.run(|| SimulatedStorage::start(KubernetesRelease::V1_37), scenario);
+}
+
+/// Applies a file of `examples/`.
+async fn apply(s: &SimulatedStorage, file: &str) -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../examples")
+        .join(file);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    for mut document in serde_saphyr::from_multiple::<Value>(&text)? {
+        if document["kind"] == "ShareBackend" {
+            let spec = document["spec"].as_object_mut().context("a spec")?;
+            ensure!(spec.remove("ceph").is_some(), "{file} is about Ceph");
+            spec.insert("simulated".into(), json!({"capacity": "1Ti"}));
+        }
+        s.world.apply(&document).await.with_context(|| file.to_owned())?;
+    }
+    Ok(())
+}
+
+async fn is_on(s: &SimulatedStorage, namespace: &str, share: &str, backend: &str) -> Result<()> {
+    let ready = s.until_share(namespace, share, "True", "Available").await?;
+    let on = ready.status.unwrap().backend_name;
+    ensure!(
+        on.as_deref() == Some(backend),
+        "{share} is on {on:?}, not on {backend}"
+    );
+    Ok(())
+}
+
+#[test]
+fn two_tiers_and_draining() {
+    run(|s| async move {
+        apply(s, "two-tiers/backends.yaml").await?;
+        apply(s, "two-tiers/shares.yaml").await?;
+        is_on(s, "research", "experiments", "flash").await?;
+        is_on(s, "research", "results", "disks").await?;
+
+        apply(s, "draining/disabled.yaml").await?;
+        for backend in ["disks", "new-disks"] {
+            s.until_backend(backend, "True", "Available").await?;
+        }
+        let more = json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "large"});
+        s.world.share("research", "more-results", more).await?;
+        is_on(s, "research", "more-results", "new-disks").await?;
+        s.change_share("research", "results", json!({"size": "200Gi"}))
+            .await?;
+        is_on(s, "research", "results", "disks").await?;
+
+        let backends = s.world.cluster_api::<ShareBackend>();
+        backends.delete("disks", &DeleteParams::default()).await?;
+        let leaving = until(&backends, "disks", "waiting", |backend: &ShareBackend| {
+            let conditions = backend.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition(conditions, "DeletionBlocked") == Some(("True", "HasShares"))
+        })
+        .await?;
+        let told =
+            message(&leaving.status.as_ref().unwrap().conditions, "DeletionBlocked").unwrap_or_default();
+        ensure!(told.contains("research/results"), "{told}");
+        s.delete_share("research", "results").await?;
+        until_gone(&backends, "disks").await?;
+        s.clear("research").await
+    });
+}
+
+#[test]
+fn a_quota_for_a_team() {
+    run(|s| async move {
+        apply(s, "team-quota/quota.yaml").await?;
+        apply(s, "team-quota/shares.yaml").await?;
+        for share in ["documents", "scratch"] {
+            s.until_share("team-a", share, "True", "Available").await?;
+        }
+        apply(s, "team-quota/one-more.yaml").await?;
+        let api = s.world.api::<Share>("team-a");
+        until(&api, "archive", "waiting", |share: &Share| {
+            let conditions = share.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition(conditions, "QuotaReserved") == Some(("False", "QuotaExceeded"))
+        })
+        .await?;
+        s.delete_share("team-a", "scratch").await?;
+        s.until_share("team-a", "archive", "True", "Available").await?;
+        s.clear("team-a").await
+    });
+}
