@@ -368,7 +368,7 @@ const IN_HAND: usize = 6;
 
 /// For longer than its Lease: a standby takes over, and what wakes up ends.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn the_operator() {
     SUITE.run(start, async |suite| {
         for manner in manners(Stopped) {
@@ -408,7 +408,7 @@ async fn until_ended(process: &Process) -> Result<()> {
 }
 
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn the_api_server() {
     SUITE.run(start, async |suite| {
         control_plane(suite, "kube-apiserver", Killed).await
@@ -416,7 +416,7 @@ fn the_api_server() {
 }
 
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn etcd() {
     SUITE.run(start, async |suite| control_plane(suite, "etcd", Killed).await);
 }
@@ -463,7 +463,7 @@ async fn control_plane(suite: &'static Storage, name: &'static str, daily: Manne
 
 /// The manager that serves is lost; the one that stands by takes over, and then work goes on, before the other is back.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn the_manager() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -492,7 +492,7 @@ fn the_manager() {
 
 /// For longer than a command may take.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn the_monitor() {
     SUITE.run(start, async |suite| {
         for manner in manners(Stopped) {
@@ -507,7 +507,7 @@ fn the_monitor() {
 
 /// Killed, its place is taken by the one that stands by; stopped, until commands are not answered in time.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn the_metadata_server() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -531,7 +531,7 @@ fn the_metadata_server() {
 
 /// Until the client of that server has felt it.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn nfs_ganesha() {
     SUITE.run(start, async |suite| {
         for manner in manners(Killed) {
@@ -585,7 +585,7 @@ async fn in_trouble(suite: &Storage, name: &str) -> Result<()> {
 /// The leader loses the API server, but not Ceph: it stops in time for the other to take over, and what it had sent comes
 /// late and changes nothing.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn a_leader_without_its_api_server() {
     SUITE.run(start, async |suite| {
         let manner = Stopped;
@@ -711,7 +711,7 @@ const FULL: [&str; 4] = ["No space left", "Disk quota exceeded", "errno 28", "er
 
 /// No room for data on one file system: shares there say so, those on the other do not care; nothing is lost.
 #[test]
-#[ignore = "by hand: it has not passed often enough yet to stand before every change"]
+#[ignore = "cargo xtask test --faults: it takes longer than stands before every change"]
 fn a_full_pool() {
     SUITE.run(start, async |suite| {
         play("full", Stopped, NO_ROOM, suite, async |scene| {

@@ -20,7 +20,13 @@ pub(crate) struct Arguments {
     /// Leave out the suites that need servers (e2e/tests)
     #[arg(long)]
     fast: bool,
+    /// Instead of all others the suite in which real servers are killed and stopped, in full, on each Ceph release
+    #[arg(long, conflicts_with = "fast")]
+    faults: bool,
 }
+
+/// The suite of `--faults`. It takes a quarter of an hour, more than stands before every change.
+const FAULTS: &str = "ceph_faults.rs";
 
 /// The lab's versions, each at least once.
 const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
@@ -45,13 +51,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     suites.sort_by(|a, b| a.name.cmp(&b.name));
     let (with_servers, without): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.needs_servers);
     let mut outcomes = Vec::new();
-    for suite in without {
-        outcomes.push(suite.run(None, None)?);
+    match &operator {
+        Some(operator) if arguments.faults => {
+            for suite in with_servers.iter().filter(|suite| suite.name.ends_with(FAULTS)) {
+                for (release, _) in RELEASES {
+                    outcomes.push(suite.run_faults(operator, release)?);
+                }
+            }
+        }
+        operator => {
+            for suite in without {
+                outcomes.push(suite.run(None, None)?);
+            }
+            if let Some(operator) = operator {
+                outcomes.extend(run_with_servers(&with_servers, operator)?);
+            }
+            outcomes.push(suite::documentation()?);
+        }
     }
-    if let Some(operator) = &operator {
-        outcomes.extend(run_with_servers(&with_servers, operator)?);
-    }
-    outcomes.push(suite::documentation()?);
 
     println!("\n{:40} {:>7} {:>7} {:>9}", "suite", "passed", "failed", "time");
     for outcome in outcomes.iter().filter(|o| o.count() > 0) {

@@ -90,6 +90,18 @@ fn suite(message: &Value) -> Option<Suite> {
 impl Suite {
     /// Runs it; on this Ceph release, if one is named.
     pub(super) fn run(&self, operator: Option<&Path>, ceph: Option<CephRelease>) -> Result<Outcome> {
+        let (name, mut command) = self.command(operator, ceph);
+        run(&name, &mut command)
+    }
+
+    /// Runs the tests in it that are for `--faults` alone, each fault in every manner.
+    pub(super) fn run_faults(&self, operator: &Path, ceph: CephRelease) -> Result<Outcome> {
+        let (name, mut command) = self.command(Some(operator), Some(ceph));
+        command.arg("--ignored").env("SHOAL_E2E_FAULTS", "full");
+        run(&name, &mut command)
+    }
+
+    fn command(&self, operator: Option<&Path>, ceph: Option<CephRelease>) -> (String, Command) {
         let mut command = Command::new(&self.program);
         command
             .current_dir(&self.folder)
@@ -104,7 +116,7 @@ impl Suite {
         if let Some(operator) = operator {
             command.env("SHOAL_OPERATOR", operator);
         }
-        run(&name, &mut command)
+        (name, command)
     }
 }
 
