@@ -13,7 +13,7 @@ use shoal_e2e::{
     lab::CephOptions,
     storage::{SIZE, Storage, cephx_rule, ip_rule, release, scale},
     suite::Suite,
-    world::{OperatorOptions, until_gone},
+    world::{OperatorOptions, until, until_gone},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
@@ -269,6 +269,19 @@ fn change() {
             pair.rules(suite, "ReadWrite").await?;
             suite.until_consistent().await?;
         }
+        // Until the garbage collector has taken the Secret of the rule before, the new one has none.
+        let rules = suite.world.api::<shoal_crds::ShareAccessRule>(&pair.ns);
+        until(
+            &rules,
+            "c-one",
+            "in force",
+            |rule: &shoal_crds::ShareAccessRule| {
+                let phase = rule.status.as_ref().and_then(|status| status.phase);
+                phase == Some(shoal_crds::AccessPhase::Active)
+            },
+        )
+        .await?;
+        suite.until_consistent().await?;
         // A lost Secret.
         for point in ["FetchKey", "Secret"].map(after) {
             let lose = async || {
