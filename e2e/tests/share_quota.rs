@@ -25,6 +25,7 @@ fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedS
     SUITE.run(|| SimulatedStorage::start(KubernetesRelease::V1_37), scenario);
 }
 
+/// Sets the limits, and waits until they are heard of: what is asked for before that is not held to them.
 async fn set_quota(s: &SimulatedStorage, namespace: &str, spec: Value) -> Result<()> {
     s.world
         .apply(&json!({
@@ -32,6 +33,12 @@ async fn set_quota(s: &SimulatedStorage, namespace: &str, spec: Value) -> Result
             "metadata": {"name": "team", "namespace": namespace}, "spec": spec,
         }))
         .await?;
+    let quotas = s.world.api::<ShareQuota>(namespace);
+    until(&quotas, "team", "in force", |quota: &ShareQuota| {
+        let status = quota.status.as_ref();
+        status.and_then(|status| status.observed_generation) == quota.metadata.generation
+    })
+    .await?;
     Ok(())
 }
 
