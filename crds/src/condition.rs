@@ -39,6 +39,18 @@ pub mod reasons {
     pub const RESIZING: &str = "Resizing";
     /// Shoal is deleting it.
     pub const DELETING: &str = "Deleting";
+    /// The data of a deleted share is kept, and nobody is let in.
+    pub const RETAINED: &str = "Retained";
+    /// An admin has given up what was left of a deleted share.
+    pub const ABANDONED: &str = "Abandoned";
+    /// The backend has not accepted the deletion in the time that a user waits.
+    pub const NOT_ACCEPTED_YET: &str = "NotAcceptedYet";
+    /// The Share that is said to be gone is there.
+    pub const SHARE_EXISTS: &str = "ShareExists";
+    /// No ShareDeletion keeps what `spec.source.existing` names.
+    pub const NOTHING_TO_BRING_BACK: &str = "NothingToBringBack";
+    /// Another Share brings it back, or it is being removed.
+    pub const NOT_TO_BE_BROUGHT_BACK: &str = "NotToBeBroughtBack";
     /// Shoal is changing who has access.
     pub const APPLYING_ACCESS: &str = "ApplyingAccess";
     /// A rule is in force.
@@ -81,7 +93,7 @@ pub mod reasons {
     pub const BACKEND_NOT_READY: &str = "BackendNotReady";
     /// The ShareBackend is paused: an admin has asked that nothing be asked or changed there.
     pub const BACKEND_PAUSED: &str = "BackendPaused";
-    /// The ShareBackend is to be deleted, and shares are still on it.
+    /// The ShareBackend is to be deleted, and shares, or what is left of deleted ones, are still on it.
     pub const HAS_SHARES: &str = "HasShares";
     /// The operator has just started, or the ShareBackend just changed, and the backend has not been asked yet what it is.
     pub const BACKEND_NOT_ASKED: &str = "BackendNotAsked";

@@ -2,7 +2,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomR
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::{Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType, policy};
+use crate::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, policy};
 
 /// The definitions of every kind, ready to apply.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
@@ -12,6 +12,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
         Share::crd(),
         ShareAccessRule::crd(),
         ShareQuota::crd(),
+        ShareDeletion::crd(),
     ]
     .map(with_status_default)
     .into()

@@ -10,20 +10,24 @@
 pub mod condition;
 mod generate;
 pub mod names;
+mod period;
 pub mod policy;
 mod quantity;
 mod share;
 mod share_access_rule;
 mod share_backend;
+mod share_deletion;
 mod share_quota;
 mod share_type;
 mod validation;
 
 pub use generate::{custom_resource_definitions, generated_files};
+pub use period::{ParsePeriodError, Period};
 pub use quantity::{ParseRatioError, ParseSizeError, Ratio, Size};
 pub use share::{
-    AccessSummary, Capabilities, Charge, ExportLocation, ExportLocationMetadata, Placement, Protocol,
-    RootDirectory, Share, SharePhase, ShareSpec, ShareStatus, SizeLimits,
+    AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation,
+    ExportLocationMetadata, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource, ShareSpec,
+    ShareStatus, SizeLimits,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,
@@ -32,6 +36,10 @@ pub use share_access_rule::{
 pub use share_backend::{
     BackendPhase, Capacity, CephBackend, CephStatus, NfsBackend, NfsStatus, SecretReference, ShareBackend,
     ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
+};
+pub use share_deletion::{
+    AdoptingShareReference, DeletedShareReference, DeletionPhase, ShareDeletion, ShareDeletionSpec,
+    ShareDeletionStatus,
 };
 pub use share_quota::{
     QuotaLimits, QuotaPhase, QuotaUse, ShareQuota, ShareQuotaSpec, ShareQuotaStatus, ShareTypeQuota,

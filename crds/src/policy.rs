@@ -58,7 +58,7 @@ pub fn finalizer_policy() -> Vec<Value> {
 }
 
 /// The policies that ask the authorizer whether a user may write what is not for everybody: a controller can't know who
-/// wrote a field. One policy and binding for each verb on shares.
+/// wrote a field. One policy and binding for each verb on a kind.
 pub fn verb_policies() -> Vec<Value> {
     let pin = "has({}.spec.placement) && has({}.spec.placement.backendName)";
     let paused = format!("has({{}}.metadata.annotations) && '{PAUSED}' in {{}}.metadata.annotations");
@@ -66,6 +66,7 @@ pub fn verb_policies() -> Vec<Value> {
     let max = "object.status.capabilities.size.max";
     [
         Guarded {
+            resource: "shares",
             verb: "pin",
             operations: &["CREATE", "UPDATE"],
             when: format!(
@@ -79,6 +80,17 @@ pub fn verb_policies() -> Vec<Value> {
                 .into(),
         },
         Guarded {
+            resource: "shares",
+            verb: "adopt",
+            // It can't be changed later.
+            operations: &["CREATE"],
+            when: "has(object.spec.source) && has(object.spec.source.existing)".into(),
+            message: "'spec.source.existing: ' + object.spec.source.existing.handle + ' is data that is there already, which takes \
+                      the verb adopt on shares; leave it out, or ask an admin'"
+                .into(),
+        },
+        Guarded {
+            resource: "shares",
             verb: "extend-beyond-max",
             operations: &["UPDATE"],
             when: format!(
@@ -93,6 +105,7 @@ pub fn verb_policies() -> Vec<Value> {
             ),
         },
         Guarded {
+            resource: "shares",
             verb: "operate",
             operations: &["CREATE", "UPDATE"],
             when: format!(
@@ -105,14 +118,27 @@ pub fn verb_policies() -> Vec<Value> {
                  verb operate on shares: leave it as it is, or ask an admin'"
             ),
         },
+        // What it says is gone is removed: a forged one would cost somebody's data.
+        Guarded {
+            resource: "sharedeletions",
+            verb: "operate",
+            operations: &["CREATE", "UPDATE"],
+            when: "oldObject == null || has(object.spec.adoptedBy) != has(oldObject.spec.adoptedBy) \
+                   || (has(object.spec.adoptedBy) && object.spec.adoptedBy != oldObject.spec.adoptedBy)"
+                .into(),
+            message: "'ShareDeletion ' + object.metadata.name + ': making one, and spec.adoptedBy, are the operator\\'s (verb operate on \
+                      sharedeletions); delete the Share, or name the handle in spec.source.existing of a Share'"
+                .into(),
+        },
     ]
     .into_iter()
     .flat_map(Guarded::policy)
     .collect()
 }
 
-/// A write to a Share that takes a verb.
+/// A write that takes a verb.
 struct Guarded {
+    resource: &'static str,
     verb: &'static str,
     operations: &'static [&'static str],
     when: String,
@@ -121,7 +147,11 @@ struct Guarded {
 
 impl Guarded {
     fn policy(self) -> [Value; 2] {
-        let name = format!("{}.{GROUP}", self.verb);
+        // Of what is in no namespace a request names none.
+        let (name, namespace) = match self.resource {
+            "shares" => (format!("{}.{GROUP}", self.verb), ".namespace(request.namespace)"),
+            other => (format!("{}.{other}.{GROUP}", self.verb), ""),
+        };
         [
             json!({
                 "apiVersion": "admissionregistration.k8s.io/v1",
@@ -134,15 +164,15 @@ impl Guarded {
                             "apiGroups": [GROUP],
                             "apiVersions": [VERSION],
                             "operations": self.operations,
-                            "resources": ["shares"],
+                            "resources": [self.resource],
                         }],
                     },
                     "matchConditions": [{"name": "takes-the-verb", "expression": self.when}],
                     "validations": [{
                         "expression": format!(
-                            "authorizer.group('{GROUP}').resource('shares').namespace(request.namespace).name(object.metadata.name)\
+                            "authorizer.group('{GROUP}').resource('{}'){namespace}.name(object.metadata.name)\
                              .check('{}').allowed()",
-                            self.verb
+                            self.resource, self.verb
                         ),
                         "messageExpression": self.message,
                         "reason": "Forbidden",

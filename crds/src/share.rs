@@ -3,8 +3,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::validation::{immutable, set_at_creation};
-use crate::{Size, Squash};
+use crate::validation::{immutable, immutable_value, set_at_creation};
+use crate::{Period, Size, Squash};
 
 /// A shared file system, for as long as the object exists.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,8 @@ use crate::{Size, Squash};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = set_at_creation("shareTypeName", "Share")
+    validation = set_at_creation("shareTypeName", "Share"),
+    validation = set_at_creation("source", "Share")
 )]
 pub struct ShareSpec {
     /// The ShareType to make it from. Left out: the one marked as default, as recorded in status.
@@ -65,6 +66,53 @@ pub struct ShareSpec {
     /// Where it may go. Read when the share is placed; later changes do nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// What it is made from. Left out: it is made empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = immutable_value("source", ".existing.handle", "Share"))]
+    pub source: Option<ShareSource>,
+    /// What becomes of the data when the Share is deleted. Left out: what its type said when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+}
+
+/// What a share is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShareSource {
+    /// The data of a Share that was deleted, as a ShareDeletion names it: it is brought back, with the size it has or more. Takes
+    /// the verb `adopt` on shares.
+    pub existing: ExistingShare,
+}
+
+/// Data that is there already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ExistingShare {
+    /// The ShareBackend that holds it.
+    #[schemars(length(min = 1, max = 253))]
+    pub backend_name: String,
+    /// Its name there, as `group/subvolume`.
+    #[schemars(length(min = 1, max = 512), regex(pattern = "^[^/]+/[^/]+$"))]
+    pub handle: String,
+}
+
+/// What becomes of a share's data when the Share is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It is removed, after the type's `retention`.
+    #[default]
+    Delete,
+    /// Access is taken away and the data kept, until an admin says otherwise on the ShareDeletion.
+    Retain,
+}
+
+/// What a Share does when it is deleted and its backend does not accept that at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionMode {
+    /// It goes, and a ShareDeletion finishes what is left.
+    #[default]
+    Deferred,
+    /// It stays until the backend has accepted.
+    Wait,
 }
 
 /// Where a share may go, beside what its type says.
@@ -265,6 +313,15 @@ pub struct Capabilities {
     /// Squash of rules that name none.
     #[serde(default)]
     pub squash: Squash,
+    /// Whether a deletion waits for the backend.
+    #[serde(default)]
+    pub deletion: DeletionMode,
+    /// How long its data is kept once it was deleted.
+    #[serde(default, skip_serializing_if = "Period::is_zero")]
+    pub retention: Period,
+    /// What becomes of its data if `spec.deletionPolicy` is left out.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
 }
 
 /// How small and how large a share may be.

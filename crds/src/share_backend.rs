@@ -241,6 +241,9 @@ pub struct ShareBackendStatus {
     /// How many shares are on it, as of half a minute ago at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<i64>,
+    /// How many ShareDeletions have something left on it, as of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_deletions: Option<i64>,
 }
 
 /// A backend's story in one word.

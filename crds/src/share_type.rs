@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Protocol, RootDirectory, SizeLimits, Squash};
+use crate::{DeletionMode, DeletionPolicy, Period, Protocol, RootDirectory, SizeLimits, Squash};
 
 /// The menu that users choose from.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,15 @@ pub struct ShareTypeSpec {
     /// Squash of access rules that name none.
     #[serde(default)]
     pub squash: Squash,
+    /// What a Share does when it is deleted and its backend does not accept that at once.
+    #[serde(default)]
+    pub deletion: DeletionMode,
+    /// How long the data of a deleted share is kept, without access. A Share with `spec.source.existing` brings it back.
+    #[serde(default, skip_serializing_if = "Period::is_zero")]
+    pub retention: Period,
+    /// What becomes of the data of a deleted share that says nothing of it.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
     /// The namespaces that may use it, by label. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<LabelSelector>,

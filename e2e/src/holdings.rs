@@ -8,13 +8,15 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
 use shoal_crds::{
-    AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareStatus, Squash,
+    AccessPhase, AccessType, DeletionPhase, Protocol, Share, ShareAccessRule, ShareDeletion, ShareStatus,
+    Squash,
     condition::{reasons, types},
     names::cephx_secret,
 };
 use shoal_domain::{
     grant::{self, Access, Client, Grant, Key},
-    owner::{Owner, Tag, generated_identity, pseudo_path, subvolume_name},
+    owner::{Owner, Tag, generated_identity, pseudo_path},
+    share, share_deletion,
 };
 
 use crate::world::condition;
@@ -29,6 +31,8 @@ pub struct Objects {
     pub namespace: Option<String>,
     /// Only those on the storage in question.
     pub shares: Vec<Share>,
+    /// What is left there of deleted ones.
+    pub deletions: Vec<ShareDeletion>,
     /// Of these shares, or of none.
     pub rules: Vec<ShareAccessRule>,
     /// At least those of the rules.
@@ -44,6 +48,15 @@ pub struct Altered {
     pub deleted: BTreeSet<String>,
     /// The subvolume has another owner's tag.
     pub foreign: BTreeSet<String>,
+    /// What was left of a deleted share was given up, and its ShareDeletion deleted; with the subvolume's name.
+    pub abandoned: BTreeMap<String, String>,
+}
+
+impl Altered {
+    /// Whether a subvolume was left behind for good.
+    pub fn is_left(&self, subvolume: &str) -> bool {
+        self.abandoned.values().any(|left| left == subvolume)
+    }
 }
 
 /// A share or rule that has not come to rest, if there is one.
@@ -77,14 +90,32 @@ fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
         && status.observed_generation == share.metadata.generation
 }
 
+/// Whether a deletion has come to rest: its data is kept, or is nobody's work any more.
+pub fn deletion_is_settled(deletion: &ShareDeletion) -> bool {
+    let status = deletion.status.clone().unwrap_or_default();
+    let why = condition(&status.conditions, types::READY).map(|(_, reason)| reason);
+    status.observed_generation == deletion.metadata.generation
+        && match status.phase {
+            Some(DeletionPhase::Retained) => {
+                why == Some(reasons::RETAINED) && status.access_revoked == Some(true)
+            }
+            Some(DeletionPhase::Abandoned) => {
+                deletion.spec.abandon && deletion.metadata.deletion_timestamp.is_none()
+            }
+            _ => false,
+        }
+}
+
 /// For what a share may wait for ever: its data, room, a quota, or others to be with.
-fn waits_for_others() -> [&'static str; 5] {
+fn waits_for_others() -> [&'static str; 7] {
     [
         reasons::VOLUME_MISSING,
         reasons::NO_BACKEND_FITS,
         reasons::NO_ROOM_TO_EXTEND,
         reasons::QUOTA_EXCEEDED,
         reasons::WAITING_FOR_SHARE,
+        reasons::NOTHING_TO_BRING_BACK,
+        reasons::NOT_TO_BE_BROUGHT_BACK,
     ]
 }
 
@@ -124,14 +155,18 @@ impl Objects {
                     )
                 })?;
         }
-        self.check_subvolumes(&holdings, &expected)?;
+        for deletion in &self.deletions {
+            expected.remains(deletion, &holdings);
+        }
+        self.check_subvolumes(&holdings, &expected, altered)?;
         self.check_identities(&holdings, &expected, altered)?;
         if self.namespace.is_some() {
             return Ok(());
         }
         let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
         // An export may be left of a subvolume that was deleted by hand: it leads nowhere, and is the share's own business.
-        let lost: BTreeSet<_> = altered.deleted.iter().map(|uid| pseudo_path(uid)).collect();
+        let lost = altered.deleted.iter().chain(altered.abandoned.keys());
+        let lost: BTreeSet<_> = lost.map(|uid| pseudo_path(uid)).collect();
         ensure!(
             held.is_superset(&expected.exports)
                 && held.difference(&expected.exports).all(|path| lost.contains(path)),
@@ -161,7 +196,7 @@ impl Objects {
         let is_there = holdings
             .subvolumes
             .keys()
-            .any(|(_, name)| *name == subvolume_name(&uid));
+            .any(|(_, name)| *name == subvolume_of(share));
         if altered.deleted.contains(&uid) && !is_there {
             ensure!(
                 ready == Some((false, reasons::VOLUME_MISSING)),
@@ -177,9 +212,7 @@ impl Objects {
             );
             return Ok(());
         };
-        expected
-            .subvolumes
-            .insert((backend.clone(), subvolume_name(&uid)));
+        expected.subvolumes.insert((backend.clone(), subvolume_of(share)));
         if altered.foreign.contains(&uid) {
             ensure!(
                 ready == Some((false, reasons::OWNED_BY_ANOTHER)),
@@ -209,13 +242,14 @@ impl Objects {
                 namespace: share.namespace().unwrap_or_default(),
                 name: share.name_any(),
                 uid: uid.clone(),
+                left: None,
             }),
             size_bytes: Some(size.bytes()),
             root: capabilities.root,
             exported,
             access: self.wanted_access(share, capabilities.squash)?,
         };
-        let held = holdings.share(&backend, &uid);
+        let held = holdings.share(&backend, &subvolume_of(share), &uid);
         ensure!(
             held.as_ref() == Some(&wanted),
             "is held as\n{held:#?}\nand the objects say\n{wanted:#?}"
@@ -231,7 +265,7 @@ impl Objects {
         Ok(())
     }
 
-    fn check_subvolumes(&self, holdings: &Holdings, expected: &Expected) -> Result<()> {
+    fn check_subvolumes(&self, holdings: &Holdings, expected: &Expected, altered: &Altered) -> Result<()> {
         // What other namespaces' shares have there is none of this one's business.
         let concerns = |tag: &Tag| match (&self.namespace, tag) {
             (Some(namespace), Tag::Owner(owner)) => owner.namespace == *namespace,
@@ -243,6 +277,7 @@ impl Objects {
             .iter()
             .filter(|(_, held)| concerns(&held.tag))
             .map(|(name, _)| name.clone())
+            .filter(|name| expected.subvolumes.contains(name) || !altered.is_left(&name.1))
             .collect();
         ensure!(
             held == expected.subvolumes,
@@ -256,9 +291,8 @@ impl Objects {
         let names: BTreeSet<_> = self
             .shares
             .iter()
-            .filter_map(ResourceExt::uid)
-            .filter(|uid| !altered.foreign.contains(uid))
-            .map(|uid| subvolume_name(&uid))
+            .filter(|share| !altered.foreign.contains(&share.uid().unwrap_or_default()))
+            .map(subvolume_of)
             .collect();
         let paths: BTreeSet<_> = holdings
             .subvolumes
@@ -280,7 +314,10 @@ impl Objects {
             })
             // Capabilities outlive a subvolume that was deleted by hand, and stay on what is another's.
             .filter(|(_, (_, count))| {
-                *count > 0 || (altered.deleted.is_empty() && altered.foreign.is_empty())
+                *count > 0
+                    || (altered.deleted.is_empty()
+                        && altered.foreign.is_empty()
+                        && altered.abandoned.is_empty())
             })
             .collect();
         ensure!(
@@ -376,13 +413,7 @@ impl Objects {
             "the keyring in Secret {name} is not as Ceph reads it"
         );
         cluster
-            .mount(
-                fs_name,
-                &share.uid().unwrap_or_default(),
-                identity,
-                &Key::new(key),
-                "",
-            )
+            .mount(fs_name, &subvolume_of(share), identity, &Key::new(key), "")
             .with_context(|| format!("the key in Secret {name} does not open the share"))?;
         Ok(())
     }
@@ -406,6 +437,25 @@ struct Expected {
     identities: BTreeMap<String, (Option<String>, usize)>,
 }
 
+impl Expected {
+    /// What is kept of a deleted share is there, and exported to nobody; of one that was given up, or became another's, there
+    /// is what there is.
+    fn remains(&mut self, deletion: &ShareDeletion, holdings: &Holdings) {
+        let spec = &deletion.spec;
+        let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+        let key = (spec.backend_name.clone(), name);
+        if share_deletion::phase(deletion) == Some(DeletionPhase::Retained)
+            || holdings.subvolumes.contains_key(&key)
+        {
+            self.subvolumes.insert(key);
+        }
+        let path = pseudo_path(&spec.share_ref.uid);
+        if share_deletion::may_have_access(deletion) && holdings.exports.contains_key(&path) {
+            self.exports.insert(path);
+        }
+    }
+}
+
 /// Clients are matched in their order: none may come after one that includes it.
 pub fn specific_first(access: &Access) -> Result<()> {
     for (n, grant) in access.iter().enumerate() {
@@ -419,6 +469,12 @@ pub fn specific_first(access: &Access) -> Result<()> {
         ensure!(hidden_by.is_none(), "{network} comes after {hidden_by:?}");
     }
     Ok(())
+}
+
+/// Name of a share's subvolume.
+pub fn subvolume_of(share: &Share) -> String {
+    let handle = share.status.as_ref().and_then(|status| status.handle.as_deref());
+    share::subvolume(handle, &share.uid().unwrap_or_default())
 }
 
 /// Whether a rule is about this share.

@@ -18,13 +18,14 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, condition::reasons};
-use shoal_domain::owner::pseudo_path;
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, condition::reasons};
+use shoal_domain::{owner::pseudo_path, share_deletion};
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use crate::audit::{Write, by_resource};
 use crate::{
-    holdings::{self, Altered, Objects, is_active, names_it},
+    bench::meter::Metrics,
+    holdings::{self, Altered, Objects, is_active, names_it, subvolume_of},
     lab::{KubernetesRelease, LabOptions},
     world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
 };
@@ -131,6 +132,13 @@ impl SimulatedStorage {
             .as_ref()
             .context("no operator runs")?
             .log()
+    }
+
+    /// The metrics of the operator that runs.
+    pub async fn metrics(&self) -> Result<String> {
+        let operator = self.operator.lock().await;
+        let metrics = Metrics::read(operator.as_ref().context("no operator runs")?).await?;
+        Ok(metrics.text().to_owned())
     }
 
     // ---- objects
@@ -245,7 +253,7 @@ impl SimulatedStorage {
         Ok(())
     }
 
-    /// Deletes every share and rule of a namespace, and waits until they are gone.
+    /// Deletes every share and rule of a namespace, and waits until they are gone, and nothing is left of them.
     pub async fn clear(&self, namespace: &str) -> Result<()> {
         let (shares, rules) = (
             self.world.api::<Share>(namespace),
@@ -262,7 +270,8 @@ impl SimulatedStorage {
             PATIENCE,
             async || {
                 let left = shares.list(&ListParams::default()).await?.items.len()
-                    + rules.list(&ListParams::default()).await?.items.len();
+                    + rules.list(&ListParams::default()).await?.items.len()
+                    + self.deletions(Some(namespace)).await?.len();
                 Ok((left == 0).then_some(()))
             },
         )
@@ -330,7 +339,7 @@ impl SimulatedStorage {
         Ok(self
             .holdings()
             .await?
-            .share(BACKEND, &share.uid().unwrap_or_default()))
+            .share(BACKEND, &subvolume_of(share), &share.uid().unwrap_or_default()))
     }
 
     /// Says how long each command of [`BACKEND`] takes. An operator that runs may not have heard of it yet.
@@ -354,12 +363,15 @@ impl SimulatedStorage {
         Ok(())
     }
 
-    /// Nothing is left of a share that was on [`BACKEND`]: no subvolume and no export.
+    /// Nothing is left of a share that was on [`BACKEND`], once its ShareDeletion, if there is one, is gone: no subvolume and
+    /// no export.
     pub async fn check_gone(&self, share: &Share) -> Result<()> {
-        let holdings = self.holdings().await?;
         let uid = share.uid().unwrap_or_default();
+        let deletions = self.world.cluster_api::<ShareDeletion>();
+        until_gone(&deletions, &share_deletion::name(&uid)).await?;
+        let holdings = self.holdings().await?;
         ensure!(
-            holdings.share(BACKEND, &uid).is_none(),
+            holdings.share(BACKEND, &subvolume_of(share), &uid).is_none(),
             "Share {} is gone and its subvolume is not",
             share.name_any()
         );
@@ -399,7 +411,10 @@ impl SimulatedStorage {
     /// Something that is not settled, if there is anything.
     pub async fn unsettled(&self, namespace: Option<&str>) -> Result<Option<String>> {
         let (shares, rules) = (self.list(namespace).await?, self.list(namespace).await?);
-        Ok(holdings::unsettled(&shares, &rules))
+        let deletions = self.deletions(namespace).await?;
+        let left = deletions.iter().find(|left| !holdings::deletion_is_settled(left));
+        let left = left.map(|left| format!("ShareDeletion {left:#?}"));
+        Ok(left.or_else(|| holdings::unsettled(&shares, &rules)))
     }
 
     /// The objects of one namespace, or of all.
@@ -415,6 +430,14 @@ impl SimulatedStorage {
         Ok(api.list(&ListParams::default()).await?.items)
     }
 
+    /// What is left of shares of one namespace, or of all.
+    pub async fn deletions(&self, namespace: Option<&str>) -> Result<Vec<ShareDeletion>> {
+        let api = Api::<ShareDeletion>::all(self.world.client.clone());
+        let mut found = api.list(&ListParams::default()).await?.items;
+        found.retain(|deletion| namespace.is_none_or(|name| deletion.spec.share_ref.namespace == name));
+        Ok(found)
+    }
+
     /// Compares what [`BACKEND`] holds with what the objects say, of one namespace or of all. For objects that are settled,
     /// and rules that are all good.
     pub async fn check_holdings(&self, namespace: Option<&str>) -> Result<()> {
@@ -425,6 +448,7 @@ impl SimulatedStorage {
         let mut objects = Objects {
             namespace: namespace.map(str::to_owned),
             shares: self.list(namespace).await?,
+            deletions: self.deletions(namespace).await?,
             rules: self.list(namespace).await?,
             secrets: self.list(namespace).await?,
             namespaces: namespaces
@@ -432,6 +456,9 @@ impl SimulatedStorage {
                 .filter_map(|n| Some((n.name_any(), n.uid()?)))
                 .collect(),
         };
+        objects
+            .deletions
+            .retain(|deletion| deletion.spec.backend_name == BACKEND);
         objects.shares.retain(|share| {
             let status = share.status.as_ref();
             status.and_then(|s| s.backend_name.as_deref()) == Some(BACKEND)

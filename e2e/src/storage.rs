@@ -12,15 +12,18 @@ use k8s_openapi::api::core::v1::{Event, Namespace, Secret};
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareBackend, Squash,
+    AccessLevel, AccessPhase, AccessType, DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend,
+    ShareDeletion, Squash,
 };
 use shoal_domain::{
     grant::{self, Client, Grant},
-    owner::{Owner as Tag, generated_identity, pseudo_path, subvolume_name},
+    owner::{Owner as Tag, generated_identity, pseudo_path},
+    share, share_deletion,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
+    holdings::subvolume_of,
     lab::{
         Admin, Ceph, CephFsMount, CephOptions, CephRelease, LabOptions, NfsClient, Process,
         client::{ClientError, Failure, Owner, failure},
@@ -300,10 +303,38 @@ impl Storage {
         .await
     }
 
-    /// Deletes a share and waits until it is gone.
+    /// Deletes a share and waits until it is gone, and nothing is left of it.
     pub async fn delete_share(&self, namespace: &str, name: &str) -> Result<()> {
+        let share = self.world.api::<Share>(namespace).get(name).await?;
         self.forget_share(namespace, name).await?;
-        until_gone(&self.world.api::<Share>(namespace), name).await
+        until_gone(&self.world.api::<Share>(namespace), name).await?;
+        self.until_finished(&share).await
+    }
+
+    /// Waits until nothing is left to do of a share that is gone.
+    pub async fn until_finished(&self, share: &Share) -> Result<()> {
+        let deletions = self.world.cluster_api::<ShareDeletion>();
+        until_gone(&deletions, &share_deletion::name(&uid(share))).await
+    }
+
+    /// Waits until what is left of a share is as wanted.
+    pub async fn until_deletion(
+        &self,
+        share: &Share,
+        what: &str,
+        is_so: impl Fn(&ShareDeletion) -> bool,
+    ) -> Result<ShareDeletion> {
+        let deletions = self.world.cluster_api::<ShareDeletion>();
+        until(&deletions, &share_deletion::name(&uid(share)), what, is_so).await
+    }
+
+    /// Waits until what is left of a share waits for one of these reasons.
+    pub async fn until_deletion_waits(&self, share: &Share, reasons: &[&str]) -> Result<ShareDeletion> {
+        self.until_deletion(share, &format!("{reasons:?}"), |deletion| {
+            let conditions = deletion.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition(conditions, "Ready").is_some_and(|(is, why)| is == "False" && reasons.contains(&why))
+        })
+        .await
     }
 
     /// Deletes a share, and does not wait.
@@ -638,6 +669,14 @@ impl Storage {
             .map(|e| (e["entity"].as_str().unwrap_or_default().to_owned(), e.clone()))
             .collect();
 
+        let deletions = Api::<ShareDeletion>::all(client.clone());
+        for deletion in deletions.list(&ListParams::default()).await? {
+            let (spec, phase) = (&deletion.spec, share_deletion::phase(&deletion));
+            let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+            if phase != Some(DeletionPhase::Retained) || !subvolumes.remove(&(spec.fs_name.clone(), name)) {
+                differences.push(format!("ShareDeletion {}: {phase:?}", deletion.name_any()));
+            }
+        }
         for share in &shares {
             let name = format!(
                 "Share {}/{}",
@@ -654,7 +693,7 @@ impl Storage {
             }
             let status = share.status.as_ref().context("no status")?;
             let fs_name = status.fs_name.clone().unwrap_or_default();
-            if !subvolumes.remove(&(fs_name.clone(), subvolume_name(&uid(share)))) {
+            if !subvolumes.remove(&(fs_name.clone(), subvolume_of(share))) {
                 differ("no subvolume".into());
                 continue;
             }
@@ -692,6 +731,7 @@ impl Storage {
                 namespace: share.namespace().unwrap_or_default(),
                 name: share.name_any(),
                 uid: uid(share),
+                left: None,
             };
             if tag.as_ref() != Some(&owner) || metadata.len() != 1 {
                 differ(format!("metadata {metadata:?}"));
@@ -916,7 +956,7 @@ pub fn at(share: &Share, prefix: &str) -> Value {
         .and_then(|s| s.fs_name.clone())
         .unwrap_or_default();
     json!({
-        "prefix": prefix, "vol_name": filesystem, "group_name": GROUP, "sub_name": subvolume_name(&uid(share)),
+        "prefix": prefix, "vol_name": filesystem, "group_name": GROUP, "sub_name": subvolume_of(share),
     })
 }
 

@@ -114,6 +114,8 @@ impl World {
             protocol: shoal_crds::Protocol::NFS,
             size,
             placement: None,
+            source: None,
+            deletion_policy: None,
         };
         let share = shoal_crds::Share::new("trial", spec);
         let shares: Api<shoal_crds::Share> = self.api("default");

@@ -113,6 +113,17 @@ fn share(size: Value) -> Value {
     json!({"protocol": "NFS", "size": size})
 }
 
+fn source(handle: &str) -> Value {
+    json!({"source": {"existing": {"backendName": "b", "handle": handle}}})
+}
+
+fn share_deletion() -> Value {
+    json!({
+        "shareRef": {"namespace": "n", "namespaceUID": "u", "name": "s", "uid": "v"}, "protocol": "NFS", "size": "1Gi",
+        "backendName": "b", "fsid": "f", "fsName": "fs", "fsID": 1, "handle": "g/x",
+    })
+}
+
 fn ip(to: &str) -> Value {
     json!({"shareRef": {"name": "s"}, "accessType": "IP", "accessTo": to})
 }
@@ -648,6 +659,7 @@ async fn share_types(world: &World) -> Result<()> {
             "shrink": true, "snapshots": true, "createFromSnapshot": true,
             "root": {"uid": 1000, "gid": 4_294_967_294_u32, "mode": "0770"}, "squash": "Root",
             "allowedNamespaces": {"matchLabels": {"a": "b"}},
+            "deletion": "Wait", "retention": "720h30m", "deletionPolicy": "Retain",
         }),
     )
     .await?;
@@ -697,6 +709,42 @@ async fn share_types(world: &World) -> Result<()> {
             ["spec.size", "set max, to no more than that"],
         ),
         (json!({"size": {"min": "0"}}), ["spec.size.min", "'0' is not"]),
+        (
+            json!({"retention": "-1h"}),
+            [
+                "spec.retention",
+                "'-1h' is not a length of time from 0s to 87600h; write for example 720h",
+            ],
+        ),
+        (
+            json!({"retention": "30d"}),
+            ["spec.retention", "'30d' is not a length of time"],
+        ),
+        (
+            json!({"retention": ""}),
+            ["spec.retention", "'' is not a length of time"],
+        ),
+        (
+            json!({"retention": "87601h"}),
+            [
+                "spec.retention",
+                "'87601h' is not a length of time from 0s to 87600h",
+            ],
+        ),
+        (
+            json!({"deletion": "Later"}),
+            [
+                "spec.deletion: Unsupported value: \"Later\"",
+                "\"Deferred\", \"Wait\"",
+            ],
+        ),
+        (
+            json!({"deletionPolicy": "Keep"}),
+            [
+                "spec.deletionPolicy: Unsupported value: \"Keep\"",
+                "\"Delete\", \"Retain\"",
+            ],
+        ),
         (
             json!({"root": {"uid": -1}}),
             ["spec.root.uid: Invalid value: -1", "or equal to 0"],
@@ -918,6 +966,8 @@ async fn immutable_fields(world: &World) -> Result<()> {
             with(share(json!("1Gi")), json!({"shareTypeName": "t"})),
         ),
         ("Share", "plain", share(json!("1Gi"))),
+        ("Share", "back", with(share(json!("1Gi")), source("g/x"))),
+        ("ShareDeletion", "whole", share_deletion()),
         ("ShareAccessRule", "ip", ip("10.0.0.5")),
         ("ShareAccessRule", "by-secret", with(ip(""), key)),
         (
@@ -958,6 +1008,13 @@ async fn immutable_fields(world: &World) -> Result<()> {
             "Share",
             "typed",
             json!({"placement": {"differentBackendFrom": ["x"]}}),
+        ),
+        ("Share", "typed", json!({"deletionPolicy": "Retain"})),
+        ("ShareDeletion", "whole", json!({"abandon": true})),
+        (
+            "ShareDeletion",
+            "whole",
+            json!({"retainUntil": "2030-01-01T00:00:00Z"}),
         ),
         (
             "ShareAccessRule",
@@ -1005,6 +1062,21 @@ async fn immutable_fields(world: &World) -> Result<()> {
             "typed",
             json!({"protocol": "CephFS"}),
             from_to("protocol", "NFS", "CephFS"),
+        ),
+        ("Share", "plain", source("g/x"), set_or_taken("source")),
+        ("Share", "back", json!({"source": null}), set_or_taken("source")),
+        ("Share", "back", source("g/y"), from_to("source", "g/x", "g/y")),
+        (
+            "ShareDeletion",
+            "whole",
+            json!({"handle": "g/y"}),
+            "what was deleted is written once; only abandon and retainUntil may change".into(),
+        ),
+        (
+            "ShareDeletion",
+            "whole",
+            json!({"shareRef": {"uid": "another"}}),
+            "what was deleted is written once".into(),
         ),
         (
             "Share",

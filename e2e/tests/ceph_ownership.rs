@@ -250,17 +250,14 @@ fn a_share_that_is_taken_over_by_another_cluster_is_let_go() {
             .await?;
         suite.forget_share(&ns, "s").await?;
         let api = suite.world.api::<Share>(&ns);
-        let blocked = until(&api, "s", "DeletionBlocked", |share| {
-            condition(conditions(share), "DeletionBlocked") == Some(("True", "OwnedByAnother"))
-        })
-        .await?;
-        ensure!(!blocked.finalizers().is_empty());
+        until_gone(&api, "s").await?;
+        suite.until_deletion_waits(&share, &["OwnedByAnother"]).await?;
         ensure!(suite.holdings()? == before, "it was touched");
         // Given back, the deletion ends.
         let mut remove = at(&share, "fs subvolume metadata rm");
         remove["key_name"] = json!("shoal.storage/owner");
         suite.admin.mgr(remove)?;
-        until_gone(&api, "s").await?;
+        suite.until_finished(&share).await?;
         ensure!(suite.subvolume(&share)?.is_none());
         suite.delete_rule(&ns, "r").await
     });
@@ -482,10 +479,10 @@ fn another_ceph_under_the_same_name() {
         suite.ask_for_share(&ns, "new", "NFS", "on-cephfs", SIZE).await?;
         suite.until_share(&ns, "new", "False", "NoBackendFits").await?;
         let api = suite.world.api::<Share>(&ns);
-        until(&api, "cephfs", "DeletionBlocked", |s| {
-            condition(conditions(s), "DeletionBlocked").is_some()
-        })
-        .await?;
+        until_gone(&api, "cephfs").await?;
+        suite
+            .until_deletion_waits(&shares[1], &["BackendReplaced", "BackendNotReady"])
+            .await?;
         until(&api, "nfs", "waits", |s| {
             condition(conditions(s), "Reconciling").is_some() || condition(conditions(s), "Stalled").is_some()
         })
@@ -548,8 +545,8 @@ fn z_a_file_system_made_again_under_the_same_name() {
         let status = told?.status.context("no status")?;
         ensure!(condition(&status.conditions, "Stalled").is_some_and(|(status, _)| status == "True"));
         suite.forget_share(&ns, "nfs").await?;
-        let api = suite.world.api::<Share>(&ns);
-        until(&api, "nfs", "DeletionBlocked", |s| condition(conditions(s), "DeletionBlocked").is_some()).await?;
+        until_gone(&suite.world.api::<Share>(&ns), "nfs").await?;
+        suite.until_deletion_waits(&shares[0], &["BackendReplaced", "BackendNotReady"]).await?;
         soon("the new file system to serve", async || {
             let groups = suite.admin.mgr(json!({"prefix": "fs subvolumegroup ls", "vol_name": "second"}))?;
             ensure!(names(&groups).is_empty(), "something was made there: {groups}");
@@ -613,11 +610,10 @@ fn a_ceph_made_again_under_the_same_address() {
             .ask_for_share(&ns, "nfs", "NFS", "on-cephfs", SIZE * 2)
             .await?;
         suite.forget_share(&ns, "cephfs").await?;
-        until(&api, "cephfs", "DeletionBlocked", |s| {
-            condition(conditions(s), "DeletionBlocked")
-                .is_some_and(|(_, reason)| reason == "BackendReplaced" || reason == "BackendNotReady")
-        })
-        .await?;
+        until_gone(&api, "cephfs").await?;
+        suite
+            .until_deletion_waits(&shares[1], &["BackendReplaced", "BackendNotReady"])
+            .await?;
         suite.ask_for_share(&ns, "new", "NFS", "on-cephfs", SIZE).await?;
         suite.until_share(&ns, "new", "False", "NoBackendFits").await?;
         let now = suite.holdings()?;

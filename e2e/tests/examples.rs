@@ -6,9 +6,14 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
-use shoal_crds::{Share, ShareBackend};
+use shoal_crds::{DeletionPhase, Share, ShareBackend, ShareDeletion};
+use shoal_domain::share_deletion;
 use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{SimulatedStorage, message},
@@ -24,10 +29,18 @@ fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedS
 
 /// Applies a file of `examples/`.
 async fn apply(s: &SimulatedStorage, file: &str) -> Result<()> {
+    apply_with(s, file, &[]).await
+}
+
+/// The same, with what the reader has to put in.
+async fn apply_with(s: &SimulatedStorage, file: &str, words: &[(&str, &str)]) -> Result<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../examples")
         .join(file);
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    for (word, value) in words {
+        text = text.replace(word, value);
+    }
     for mut document in serde_saphyr::from_multiple::<Value>(&text)? {
         if document["kind"] == "ShareBackend" {
             let spec = document["spec"].as_object_mut().context("a spec")?;
@@ -102,5 +115,41 @@ fn a_quota_for_a_team() {
         s.delete_share("team-a", "scratch").await?;
         s.until_share("team-a", "archive", "True", "Available").await?;
         s.clear("team-a").await
+    });
+}
+
+#[test]
+fn undoing_a_deletion() {
+    run(|s| async move {
+        apply(s, "undoing-a-deletion/type.yaml").await?;
+        apply(s, "undoing-a-deletion/share.yaml").await?;
+        let before = s.until_share("photos", "originals", "True", "Available").await?;
+        let namespaces = Api::<Namespace>::all(s.world.client.clone());
+        namespaces.delete("photos", &DeleteParams::default()).await?;
+        until_gone(&namespaces, "photos").await?;
+
+        let deletions = s.world.cluster_api::<ShareDeletion>();
+        let name = share_deletion::name(&before.uid().unwrap());
+        let kept = until(&deletions, &name, "Retained", |deletion: &ShareDeletion| {
+            share_deletion::phase(deletion) == Some(DeletionPhase::Retained)
+        })
+        .await?;
+        let handle = kept.spec.handle.clone().context("a handle")?;
+        let words = [("BACKEND", kept.spec.backend_name.as_str()), ("HANDLE", &handle)];
+        apply_with(s, "undoing-a-deletion/back.yaml", &words).await?;
+        let after = s.until_share("photos", "originals", "True", "Available").await?;
+        until_gone(&deletions, &name).await?;
+        let path = |share: &Share| {
+            let locations = &share.status.as_ref().unwrap().export_locations;
+            locations[0].metadata.subvolume_path.clone()
+        };
+        ensure!(path(&after) == path(&before), "other data came back: {after:#?}");
+
+        s.delete_share("photos", "originals").await?;
+        let ended = Patch::Merge(json!({"spec": {"retainUntil": "2020-01-01T00:00:00Z"}}));
+        let name = share_deletion::name(&after.uid().unwrap());
+        until(&deletions, &name, "written", |_| true).await?;
+        deletions.patch(&name, &PatchParams::default(), &ended).await?;
+        s.clear("photos").await
     });
 }

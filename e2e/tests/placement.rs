@@ -12,6 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{BackendPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareType, Size};
+use shoal_domain::owner::subvolume_name;
 use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, ip_rule, message, share_spec},
@@ -420,7 +421,8 @@ fn a_paused_share_is_left_alone_until_it_is_not() {
         let now = s.holdings().await?;
         for name in ["a", "b"] {
             let uid = api.get(name).await?.uid().unwrap();
-            ensure!(now.share("simulated", &uid) == before.share("simulated", &uid));
+            let subvolume = subvolume_name(&uid);
+            ensure!(now.share("simulated", &subvolume, &uid) == before.share("simulated", &subvolume, &uid));
             api.patch(name, &PatchParams::default(), &mark(Value::Null))
                 .await?;
         }

@@ -12,9 +12,13 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, SharePhase, ShareType, names::FINALIZER};
+use shoal_crds::{
+    Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareType, names::FINALIZER,
+};
 use shoal_domain::owner::Tag;
+use shoal_domain::share_deletion;
 use shoal_e2e::{
+    holdings::subvolume_of,
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     suite::Suite,
@@ -606,7 +610,7 @@ fn a_share_whose_backend_goes_away_stays_ready_and_goes_on_when_it_is_back() {
         s.until_rule(&ns, "rule", "True", "Active").await?;
         let held = cluster
             .snapshot()?
-            .share("fragile", &share.uid().unwrap())
+            .share("fragile", &subvolume_of(&share), &share.uid().unwrap())
             .unwrap();
         ensure!(
             held.size_bytes == Some(2 << 30) && held.access.len() == 1,
@@ -617,14 +621,18 @@ fn a_share_whose_backend_goes_away_stays_ready_and_goes_on_when_it_is_back() {
         cluster.replace(77)?;
         s.until_backend("fragile", "False", "BackendReplaced").await?;
         s.delete_share(&ns, "data").await?;
-        let blocked = until(&api, "data", "DeletionBlocked", |share: &Share| {
-            condition(&share.status.as_ref().unwrap().conditions, "DeletionBlocked").is_some()
+        until_gone(&api, "data").await?;
+        let deletions = s.world.cluster_api::<ShareDeletion>();
+        let name = share_deletion::name(&share.uid().unwrap());
+        until(&deletions, &name, "waits", |deletion: &ShareDeletion| {
+            let conditions = deletion.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            condition(conditions, "Ready").is_some_and(|(is, _)| is == "False")
         })
         .await?;
-        ensure!(blocked.status.unwrap().phase == Some(SharePhase::ErrorDeleting));
-        // The end of the test, by hand.
-        let off = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-        api.patch("data", &PatchParams::default(), &off).await?;
+        // The old storage is gone for good.
+        let given_up = Patch::Merge(json!({"spec": {"abandon": true}}));
+        deletions.patch(&name, &PatchParams::default(), &given_up).await?;
+        deletions.delete(&name, &DeleteParams::default()).await?;
         s.clear(&ns).await?;
         remove_backends(s, &["fragile"]).await
     });

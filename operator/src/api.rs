@@ -5,13 +5,13 @@ use std::{fmt::Debug, future::Future, time::Duration};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use shoal_crds::{
-    Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType,
+    Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
     names::{FINALIZER, field_managers},
 };
 
@@ -40,6 +40,12 @@ impl Object for ShareBackend {
 }
 
 impl Object for ShareType {
+    fn api(client: &Client, _: Option<&str>) -> Api<Self> {
+        Api::all(client.clone())
+    }
+}
+
+impl Object for ShareDeletion {
     fn api(client: &Client, _: Option<&str>) -> Api<Self> {
         Api::all(client.clone())
     }
@@ -84,6 +90,43 @@ pub async fn live<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
     } else {
         Err(Error::Gone)
     }
+}
+
+/// Reads an object by name from the API server itself. None: there is none.
+pub async fn find<K: Object>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<K>, Error> {
+    bounded(K::api(client, namespace).get_opt(name)).await
+}
+
+/// Creates an object. One that is there already is a [`Error::Conflict`].
+pub async fn create<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
+    bounded(of(client, object).create(&PostParams::default(), object)).await
+}
+
+/// Deletes exactly this version of exactly this object. The answer is what is left of it while somebody holds it.
+pub async fn delete<K: Object>(client: &Client, object: &K) -> Result<Option<K>, Error> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: object.uid(),
+            resource_version: object.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    let left = bounded(of(client, object).delete(&object.name_any(), &params)).await?;
+    Ok(left.left())
+}
+
+/// Changes a spec that is the operator's own to write, on exactly this version.
+pub async fn patch_spec<K: Object>(client: &Client, object: &K, spec: Value) -> Result<K, Error> {
+    let patch = json!({
+        "metadata": {"uid": object.uid(), "resourceVersion": object.resource_version()},
+        "spec": spec,
+    });
+    let api = of(client, object);
+    bounded(api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await
 }
 
 /// Stores a status by server-side apply.
@@ -182,7 +225,7 @@ pub async fn list_live<K: Object>(
     }
 }
 
-/// Names, as `namespace/name`, of some objects in all namespaces, from the API server itself; of those that can't be
+/// Names, as `namespace/name`, of some objects wherever they are, from the API server itself; of those that can't be
 /// parsed, too.
 pub async fn some_names<K: Object>(
     client: &Client,
@@ -193,8 +236,9 @@ pub async fn some_names<K: Object>(
         .fields(field_selector)
         .limit(u32::try_from(most).unwrap_or(u32::MAX));
     let found = bounded(Api::<K>::all(client.clone()).list_metadata(&params)).await?;
-    let name = |object: &PartialObjectMeta<K>| {
-        format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+    let name = |object: &PartialObjectMeta<K>| match object.namespace() {
+        Some(namespace) => format!("{namespace}/{}", object.name_any()),
+        None => object.name_any(),
     };
     Ok(found.items.iter().map(name).collect())
 }

@@ -1,6 +1,11 @@
 //! The backends, as they answered last: what shares are placed on and worked through.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use kube::Client;
 use parking_lot::{Mutex, RwLock};
@@ -63,11 +68,26 @@ pub struct Backends {
     entries: RwLock<HashMap<String, Entry>>,
     /// Why there is no entry for a backend that was to be made; by name, with its uid.
     unmade: RwLock<HashMap<String, (String, Failure)>>,
+    /// Backends in trouble that are about to be asked what is the matter.
+    to_be_asked: Arc<Mutex<HashSet<String>>>,
     connections: Arc<Connections>,
     command_timeout: Duration,
     simulated: SimulatedClusters,
     /// This replica, as simulated clusters know it.
     identity: String,
+}
+
+/// A backend that is about to be asked; until this is dropped, nobody else sets out to.
+#[derive(Debug)]
+pub struct ToBeAsked {
+    name: String,
+    all: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Drop for ToBeAsked {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.name);
+    }
 }
 
 /// Finds what a simulated backend holds, by its ShareBackend's name and uid. Clones find the same.
@@ -117,6 +137,7 @@ impl Backends {
         Self {
             entries: RwLock::default(),
             unmade: RwLock::default(),
+            to_be_asked: Arc::default(),
             connections: Connections::new(),
             command_timeout,
             simulated,
@@ -188,13 +209,18 @@ impl Backends {
         }
     }
 
-    /// Notes trouble that a share had with its backend: no other share tries before the backend itself has been asked.
-    /// True if it was thought to be well.
-    pub fn trouble(&self, name: &str, failure: Failure) -> bool {
-        match self.entries.write().get_mut(name) {
+    /// Notes trouble that a share had with its backend: no other share tries before the backend itself has been asked. The
+    /// answer, if it was thought to be well and nobody is about to ask it: who asks says so before.
+    pub fn trouble(&self, name: &str, failure: Failure) -> Option<ToBeAsked> {
+        let was_well = match self.entries.write().get_mut(name) {
             Some(entry) => entry.becomes(Err(failure)).is_ok(),
             None => false,
-        }
+        };
+        let is_first = was_well && self.to_be_asked.lock().insert(name.to_owned());
+        is_first.then(|| ToBeAsked {
+            name: name.to_owned(),
+            all: self.to_be_asked.clone(),
+        })
     }
 
     /// Whether a command that was not answered in time may still take effect.

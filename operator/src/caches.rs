@@ -27,7 +27,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType};
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
 use shoal_domain::{backoff, ledger::Ledger};
 
 /// An object as the watch delivers it: one that can't be parsed does not stop the others.
@@ -72,6 +72,8 @@ pub struct Caches {
     pub types: Store<Guarded<ShareType>>,
     /// Quotas.
     pub quotas: Store<Guarded<ShareQuota>>,
+    /// What is left of deleted shares.
+    pub deletions: Store<Guarded<ShareDeletion>>,
     /// Shares.
     pub shares: Store<Guarded<Share>>,
     /// Access rules.
@@ -86,6 +88,8 @@ pub struct Caches {
     pub type_queue: Queue<ShareType>,
     /// Quotas due for a pass.
     pub quota_queue: Queue<ShareQuota>,
+    /// Deletions due for a pass.
+    pub deletion_queue: Queue<ShareDeletion>,
     /// Shares due for a pass.
     pub share_queue: Queue<Share>,
     /// Rules due for a pass.
@@ -100,6 +104,8 @@ pub struct Due {
     pub types: UnboundedReceiver<ObjectRef<Guarded<ShareType>>>,
     /// Quotas due for a pass.
     pub quotas: UnboundedReceiver<ObjectRef<Guarded<ShareQuota>>>,
+    /// Deletions due for a pass.
+    pub deletions: UnboundedReceiver<ObjectRef<Guarded<ShareDeletion>>>,
     /// Shares due for a pass.
     pub shares: UnboundedReceiver<ObjectRef<Guarded<Share>>>,
     /// Rules due for a pass.
@@ -116,6 +122,8 @@ pub struct Writers {
     pub types: reflector::store::Writer<Guarded<ShareType>>,
     /// Quotas.
     pub quotas: reflector::store::Writer<Guarded<ShareQuota>>,
+    /// What is left of deleted shares.
+    pub deletions: reflector::store::Writer<Guarded<ShareDeletion>>,
     /// Shares.
     pub shares: reflector::store::Writer<Guarded<Share>>,
     /// Access rules.
@@ -129,11 +137,13 @@ impl Caches {
         let (backends, backends_w) = reflector::store();
         let (types, types_w) = reflector::store();
         let (quotas, quotas_w) = reflector::store();
+        let (deletions, deletions_w) = reflector::store();
         let (shares, shares_w) = reflector::store();
         let (rules, rules_w) = reflector::store();
         let (backend_queue, backends_due) = Queue::new();
         let (type_queue, types_due) = Queue::new();
         let (quota_queue, quotas_due) = Queue::new();
+        let (deletion_queue, deletions_due) = Queue::new();
         let (share_queue, shares_due) = Queue::new();
         let (rule_queue, rules_due) = Queue::new();
         (
@@ -142,6 +152,7 @@ impl Caches {
                 backends,
                 types,
                 quotas,
+                deletions,
                 shares,
                 rules,
                 rules_of: Index::default(),
@@ -149,6 +160,7 @@ impl Caches {
                 backend_queue,
                 type_queue,
                 quota_queue,
+                deletion_queue,
                 share_queue,
                 rule_queue,
             },
@@ -157,6 +169,7 @@ impl Caches {
                 backends: backends_w,
                 types: types_w,
                 quotas: quotas_w,
+                deletions: deletions_w,
                 shares: shares_w,
                 rules: rules_w,
             },
@@ -164,6 +177,7 @@ impl Caches {
                 backends: backends_due,
                 types: types_due,
                 quotas: quotas_due,
+                deletions: deletions_due,
                 shares: shares_due,
                 rules: rules_due,
             },
@@ -177,6 +191,7 @@ impl Caches {
         let _ = self.backends.wait_until_ready().await;
         let _ = self.types.wait_until_ready().await;
         let _ = self.quotas.wait_until_ready().await;
+        let _ = self.deletions.wait_until_ready().await;
         let _ = self.shares.wait_until_ready().await;
         let _ = self.rules.wait_until_ready().await;
     }
@@ -192,6 +207,20 @@ pub fn note_share(ledger: &mut Ledger, event: &watcher::Event<Guarded<Share>>) -
         },
         watcher::Event::InitDone => ledger.end_list(),
         watcher::Event::Delete(guard) => ledger.gone(&ResourceExt::uid(guard).unwrap_or_default()),
+    }
+    false
+}
+
+/// The same for ShareDeletions.
+pub fn note_deletion(ledger: &mut Ledger, event: &watcher::Event<Guarded<ShareDeletion>>) -> bool {
+    match event {
+        watcher::Event::Init => ledger.begin_deletions(),
+        watcher::Event::InitApply(guard) | watcher::Event::Apply(guard) => match &guard.0 {
+            Ok(deletion) => return ledger.note_deletion(deletion),
+            Err(_) => ledger.deletion_is_there(&guard.name_any()),
+        },
+        watcher::Event::InitDone => ledger.end_deletions(),
+        watcher::Event::Delete(guard) => return ledger.deletion_gone(&guard.name_any()),
     }
     false
 }

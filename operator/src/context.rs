@@ -1,6 +1,10 @@
 //! What every controller shares.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use kube::{
@@ -8,11 +12,13 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     backends::{Backends, SimulatedClusters},
     caches::Caches,
+    in_hand::InHand,
     leader::Fence,
     looks::Looks,
     metrics::Metrics,
@@ -33,6 +39,8 @@ pub struct Context {
     pub backends: Backends,
     /// Whose turn it is on a storage cluster.
     pub turns: Turns,
+    /// Commands that go on after their Share was let go.
+    pub in_hand: InHand,
     /// When each share is next looked at.
     pub looks: Looks,
     /// What passes have just written.
@@ -41,6 +49,8 @@ pub struct Context {
     pub fence: Fence,
     /// Writes events.
     pub recorder: Recorder,
+    /// Since when its controllers work.
+    pub working_since: OnceLock<Instant>,
     /// Objects already told that they can't be parsed, by uid and generation.
     pub invalid: Mutex<HashSet<(String, i64)>>,
     /// What is measured.
@@ -67,10 +77,12 @@ impl Context {
             caches,
             backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
             turns: Turns::default(),
+            in_hand: InHand::default(),
             looks: Looks::new(settings.resync()),
             written: Written::default(),
             fence: Fence::new(settings.lease()),
             recorder: recorder(client, &settings.identity),
+            working_since: OnceLock::new(),
             invalid: Mutex::default(),
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
@@ -81,6 +93,11 @@ impl Context {
     /// The time.
     pub fn now(&self) -> Timestamp {
         (self.clock.0)()
+    }
+
+    /// How long its controllers have worked.
+    pub fn has_worked_for(&self) -> Duration {
+        self.working_since.get().map(Instant::elapsed).unwrap_or_default()
     }
 
     /// Whether something that was begun may still come: a backend's command that was not answered, or a choice that the API

@@ -64,6 +64,10 @@ pub trait Kind: Send + Sync + 'static {
     fn lane(_: &Context, _: &Self::Observed) -> Option<(String, String, usize)> {
         None
     }
+    /// How long it waits for its turn while nobody on the storage cluster gets one. None: for ever.
+    fn patience(_: &Self::Observed) -> Option<Duration> {
+        None
+    }
     /// Reserves what is about to be recorded, where others' decisions rest on it. False: what it was decided on has changed,
     /// and is now observed as it is.
     fn reserve(_: &Context, _: &mut Self::Observed, _: &Self::Status) -> Result<bool, Error> {
@@ -161,6 +165,9 @@ impl<'a, K: Kind> Pass<'a, K> {
             worked_since: Instant::now(),
         };
         let next = pass.steps().await;
+        let turn = pass.turn.take();
+        ctx.in_hand
+            .leave(&K::object(&mut pass.observed).uid().unwrap_or_default(), turn);
         let object = K::object(&mut pass.observed);
         if object.resource_version() != version {
             ctx.written.note(object);
@@ -252,7 +259,7 @@ impl<'a, K: Kind> Pass<'a, K> {
             }
             Step::Do(effect) => {
                 if effect.speaks_to_backend() {
-                    self.wait_for_turn().await;
+                    self.wait_for_turn().await?;
                 }
                 if effect.needs_live_object() && !self.live {
                     let object = K::object(&mut self.observed);
@@ -278,15 +285,26 @@ impl<'a, K: Kind> Pass<'a, K> {
         Ok(Taken::GoOn)
     }
 
-    async fn wait_for_turn(&mut self) {
+    async fn wait_for_turn(&mut self) -> Result<(), Error> {
         if self.turn.is_some() {
-            return;
+            return Ok(());
         }
         if let Some((cluster, namespace, most)) = K::lane(self.ctx, &self.observed) {
             let asked = Instant::now();
-            self.turn = Some(self.ctx.turns.take(&cluster, &namespace, most).await);
+            let turns = &self.ctx.turns;
+            self.turn = match K::patience(&self.observed) {
+                None => Some(turns.take(&cluster, &namespace, most).await),
+                Some(longest) => tokio::select! {
+                    biased;
+                    turn = turns.take(&cluster, &namespace, most) => Some(turn),
+                    () = turns.until_stuck(&cluster, longest) => {
+                        return Err(Error::Backend(shoal_domain::share::not_accepted_yet()));
+                    }
+                },
+            };
             self.worked_since += asked.elapsed();
         }
+        Ok(())
     }
 
     /// Writes the status if it says anything new, and tells people of trouble.

@@ -10,6 +10,7 @@ pub mod controllers;
 pub mod driver;
 pub mod error;
 pub mod failpoint;
+pub mod in_hand;
 pub mod invalid;
 pub mod leader;
 pub mod looks;

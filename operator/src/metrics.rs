@@ -2,11 +2,14 @@
 
 use std::{sync::atomic::AtomicU64, time::Duration};
 
+use jiff::Timestamp;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use shoal_crds::{DeletionPhase, ShareDeletion};
+use shoal_domain::share_deletion;
 
 /// Labels of a pass.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -30,6 +33,13 @@ pub struct Step {
     pub outcome: &'static str,
 }
 
+/// Labels of ShareDeletions.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Phase {
+    /// How far they are.
+    pub phase: &'static str,
+}
+
 /// Labels of what is counted by kind alone.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Kind {
@@ -51,6 +61,12 @@ pub struct Metrics {
     pub status_writes: Family<Kind, Counter>,
     /// Whether this replica leads.
     pub leader: Gauge<f64, AtomicU64>,
+    /// ShareDeletions, by phase.
+    pub share_deletions: Family<Phase, Gauge>,
+    /// Those of which clients may still be let in.
+    pub share_deletions_with_access: Gauge,
+    /// The age of the oldest that is being worked on.
+    pub share_deletion_oldest_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Default for Metrics {
@@ -67,6 +83,9 @@ impl Default for Metrics {
             step_seconds: Family::new_with_constructor(histogram as fn() -> Histogram),
             status_writes: Family::default(),
             leader: Gauge::default(),
+            share_deletions: Family::default(),
+            share_deletions_with_access: Gauge::default(),
+            share_deletion_oldest_seconds: Gauge::default(),
         };
         let r = &mut metrics.registry;
         r.register("reconcile", "Passes of the controllers", metrics.passes.clone());
@@ -86,11 +105,52 @@ impl Default for Metrics {
             metrics.status_writes.clone(),
         );
         r.register("leader", "1 if this replica leads", metrics.leader.clone());
+        r.register(
+            "share_deletions",
+            "What is left of deleted shares, by phase; told by the leader",
+            metrics.share_deletions.clone(),
+        );
+        r.register(
+            "share_deletions_with_access",
+            "Deleted shares of which clients may still be let in; told by the leader",
+            metrics.share_deletions_with_access.clone(),
+        );
+        r.register(
+            "share_deletion_oldest_seconds",
+            "Age of the oldest deletion that is being worked on; told by the leader",
+            metrics.share_deletion_oldest_seconds.clone(),
+        );
         metrics
     }
 }
 
 impl Metrics {
+    /// Notes what there is left of deleted shares.
+    pub fn note_deletions(&self, deletions: &[ShareDeletion], now: Timestamp) {
+        use DeletionPhase::{Abandoned, Accepted, Error, Purging, Retained, RevokingAccess};
+        let phase = |deletion: &ShareDeletion| share_deletion::phase(deletion).unwrap_or(Accepted);
+        let count = |wanted: &dyn Fn(&ShareDeletion) -> bool| {
+            let found = deletions.iter().filter(|deletion| wanted(deletion)).count();
+            i64::try_from(found).unwrap_or(i64::MAX)
+        };
+        for each in [Accepted, RevokingAccess, Retained, Purging, Error, Abandoned] {
+            let label = Phase { phase: each.as_str() };
+            let found = count(&|deletion| phase(deletion) == each);
+            self.share_deletions.get_or_create(&label).set(found);
+        }
+        let with_access = |deletion: &ShareDeletion| {
+            phase(deletion) != Abandoned && share_deletion::may_have_access(deletion)
+        };
+        self.share_deletions_with_access.set(count(&with_access));
+        let oldest = deletions
+            .iter()
+            .filter(|deletion| !phase(deletion).is_adoptable())
+            .filter_map(|deletion| Some(now.duration_since(deletion.metadata.creation_timestamp.as_ref()?.0)))
+            .max();
+        self.share_deletion_oldest_seconds
+            .set(oldest.map_or(0.0, |age| age.as_secs_f64().max(0.0)));
+    }
+
     /// Notes a pass.
     pub fn pass(&self, kind: &'static str, error: Option<&'static str>, took: Duration) {
         let outcome = if error.is_some() { "error" } else { "ok" };

@@ -8,15 +8,16 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
     watcher,
 };
-use shoal_crds::{Share, ShareAccessRule};
-use tokio::task::JoinSet;
+use shoal_crds::{Share, ShareAccessRule, ShareDeletion};
+use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     caches::{self, Caches, Change, Due, Guarded, Writers},
     context::Context,
     controllers::{
-        room_was_made, route, share::Shares, share_access_rule::ShareAccessRules,
-        share_backend::ShareBackends, share_quota::ShareQuotas, share_type::ShareTypes,
+        command_ended, remains_are_gone, room_was_made, route, share::Shares,
+        share_access_rule::ShareAccessRules, share_backend::ShareBackends, share_deletion::ShareDeletions,
+        share_quota::ShareQuotas, share_type::ShareTypes,
     },
     driver::Kind,
     leader::Elector,
@@ -55,6 +56,10 @@ pub async fn live<E: Engine>(
     tracing::info!("leading");
     let mut watches = JoinSet::new();
     keep_caches(engine, &mut watches, ctx, writers);
+    let own = ctx.clone();
+    engine.spawn(&mut watches, async move {
+        own.in_hand.go_on(|ended| command_ended(&own, ended)).await;
+    });
     tokio::select! {
         biased;
         error = elector.hold() => return Err(error),
@@ -62,6 +67,7 @@ pub async fn live<E: Engine>(
         () = ctx.caches.wait_until_filled() => {}
     }
     let mut controllers = JoinSet::new();
+    let _ = ctx.working_since.set(Instant::now());
     start_controllers(engine, &mut controllers, ctx, due);
     tracing::info!("controllers started");
     tokio::select! {
@@ -79,7 +85,10 @@ pub async fn live<E: Engine>(
     tokio::select! {
         biased;
         error = elector.hold() => return Err(error),
-        () = async { while controllers.join_next().await.is_some() {} } => {}
+        () = async {
+            while controllers.join_next().await.is_some() {}
+            ctx.in_hand.until_empty().await;
+        } => {}
         () = tokio::time::sleep(longest) => bail!("passes did not end in {longest:?}"),
     }
     if ctx.is_owed_an_answer() {
@@ -121,6 +130,15 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
     keep!(writers.backends, route::backend);
     keep!(writers.types, route::share_type);
     keep!(writers.quotas, route::share_quota);
+    keep!(
+        writers.deletions,
+        note_deletion,
+        |ctx: &Context, deletion: &_, change| {
+            if change == Change::Object {
+                route::share_deletion(ctx, deletion);
+            }
+        }
+    );
     keep!(writers.shares, note_share, |ctx: &Context, share: &_, change| {
         if change == Change::Object {
             route::share(ctx, share);
@@ -138,6 +156,17 @@ fn note_share(caches: &Caches, event: &watcher::Event<Guarded<Share>>) {
     }
 }
 
+fn note_deletion(caches: &Caches, event: &watcher::Event<Guarded<ShareDeletion>>) {
+    let made_room = caches::note_deletion(&mut caches.ledger.lock(), event);
+    if let watcher::Event::Apply(deletion)
+    | watcher::Event::InitApply(deletion)
+    | watcher::Event::Delete(deletion) = event
+        && made_room
+    {
+        remains_are_gone(caches, deletion);
+    }
+}
+
 fn note_rule(caches: &Caches, event: &watcher::Event<Guarded<ShareAccessRule>>) {
     caches.rules_of.note(event);
 }
@@ -152,6 +181,7 @@ fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<C
     start!(ShareBackends, ctx.caches.backends, due.backends);
     start!(ShareTypes, ctx.caches.types, due.types);
     start!(ShareQuotas, ctx.caches.quotas, due.quotas);
+    start!(ShareDeletions, ctx.caches.deletions, due.deletions);
     start!(Shares, ctx.caches.shares, due.shares);
     start!(ShareAccessRules, ctx.caches.rules, due.rules);
 }

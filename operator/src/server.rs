@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::context::Context;
+use crate::{caches::parsed, context::Context};
 
 /// Begins to listen, so that a taken address is an error at the start.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -43,6 +43,8 @@ pub async fn serve(listener: TcpListener, ctx: Arc<Context>) -> anyhow::Result<(
                 ctx.metrics
                     .leader
                     .set(f64::from(u8::from(ctx.fence.is_leading())));
+                ctx.metrics
+                    .note_deletions(&parsed(&ctx.caches.deletions, |_| true), ctx.now());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 ([(header::CONTENT_TYPE, kind)], ctx.metrics.text()).into_response()
             }),

@@ -4,10 +4,14 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 
 /// All turns, by storage cluster.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,8 @@ pub struct Turns(Arc<Mutex<HashMap<String, Lane>>>);
 #[derive(Debug, Default)]
 struct Lane {
     taken: usize,
+    /// When a turn was last given, or given back.
+    moved: Option<Instant>,
     /// Namespaces that wait, in the order in which they are served; each once.
     order: VecDeque<String>,
     waiting: HashMap<String, VecDeque<oneshot::Sender<()>>>,
@@ -40,6 +46,7 @@ impl Turns {
             };
             if lane.taken < most && lane.order.is_empty() {
                 lane.taken += 1;
+                lane.moved = Some(Instant::now());
                 return turn;
             }
             let (sender, wait) = oneshot::channel();
@@ -60,6 +67,19 @@ impl Turns {
         pending.get().await
     }
 
+    /// Waits until no turn on the cluster has been given, or given back, for this long.
+    pub async fn until_stuck(&self, cluster: &str, longest: Duration) {
+        let asked = Instant::now();
+        loop {
+            let moved = self.0.lock().get(cluster).and_then(|lane| lane.moved);
+            let stuck = moved.unwrap_or(asked).max(asked) + longest;
+            if stuck <= Instant::now() {
+                return;
+            }
+            sleep_until(stuck).await;
+        }
+    }
+
     /// Whether nobody is at work and nobody waits.
     pub fn is_idle(&self) -> bool {
         self.0.lock().is_empty()
@@ -71,6 +91,7 @@ impl Turns {
         let Some(lane) = lanes.get_mut(cluster) else {
             return;
         };
+        lane.moved = Some(Instant::now());
         while let Some(namespace) = lane.order.pop_front() {
             let Some(queue) = lane.waiting.get_mut(&namespace) else {
                 continue;

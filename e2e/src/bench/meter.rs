@@ -160,6 +160,11 @@ impl Metrics {
         Ok(Self(text))
     }
 
+    /// All of them, as they are served.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The sum of the samples of this name that have all of these labels, as `step="Look"`.
     pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
         self.0

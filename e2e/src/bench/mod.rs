@@ -4,7 +4,7 @@ mod bursts;
 mod floors;
 mod growth;
 mod latency;
-mod meter;
+pub mod meter;
 mod report;
 mod rest;
 mod share;

@@ -110,6 +110,8 @@ impl Tenant {
                 protocol: self.protocol,
                 size,
                 placement: None,
+                source: None,
+                deletion_policy: None,
             },
         )
     }

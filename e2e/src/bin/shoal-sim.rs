@@ -18,6 +18,9 @@ struct Arguments {
     /// Play this one alone, and print what happened
     #[arg(long)]
     seed: Option<u64>,
+    /// Two hundred shares that race for fifty places, instead of everything
+    #[arg(long)]
+    race: bool,
     /// Play each twice, and compare their logs
     #[arg(long)]
     twice: bool,
@@ -54,13 +57,14 @@ fn main() -> ExitCode {
         // A panic in a run is a finding, told with its seed.
         std::panic::set_hook(Box::new(|_| {}));
     }
+    let draw = if arguments.race { Plan::race } else { Plan::draw };
     if let Some(seed) = arguments.seed {
-        return one(seed, arguments.shrink);
+        return one(&draw(seed), arguments.shrink);
     }
     let began = Instant::now();
     let sum = Mutex::new(Sum::default());
     let seeds = arguments.first..arguments.first + arguments.seeds;
-    sim::explore(seeds, arguments.threads, |plan, outcome| {
+    sim::explore(draw, seeds, arguments.threads, |plan, outcome| {
         let differs = arguments.twice && sim::run(plan) != *outcome;
         let Ok(mut sum) = sum.lock() else {
             return ControlFlow::Break(());
@@ -94,7 +98,7 @@ fn main() -> ExitCode {
     match sum.failed.first() {
         None => ExitCode::SUCCESS,
         Some(seed) => {
-            shortest(&Plan::draw(*seed), arguments.shrink);
+            shortest(&draw(*seed), arguments.shrink);
             ExitCode::FAILURE
         }
     }
@@ -130,9 +134,8 @@ impl Sum {
     }
 }
 
-fn one(seed: u64, shrink: usize) -> ExitCode {
-    let plan = Plan::draw(seed);
-    let outcome = sim::run(&plan);
+fn one(plan: &Plan, shrink: usize) -> ExitCode {
+    let outcome = sim::run(plan);
     println!("{:#?}\nlog {:016x}", plan.setting, outcome.log);
     for event in &plan.events {
         println!("{:>10.3?}  {:?}", event.at, event.what);
@@ -144,7 +147,7 @@ fn one(seed: u64, shrink: usize) -> ExitCode {
         }
         Some(violation) => {
             println!("{violation:#?}");
-            shortest(&plan, shrink);
+            shortest(plan, shrink);
             ExitCode::FAILURE
         }
     }

@@ -12,23 +12,24 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
-    Share, ShareAccessRule, ShareBackend, ShareQuota,
+    DeletionPhase, DeletionPolicy, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
 use shoal_domain::{
     grant::{Access, Client},
-    owner::{pseudo_path, subvolume_name},
+    owner::pseudo_path,
+    share, share_deletion,
 };
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     api_server::{ApiServer, Call, Verb},
     placing,
-    replica::{COMMAND_DEADLINE, LEASE},
+    replica::{COMMAND_DEADLINE, END, LEASE},
 };
 use crate::{
-    holdings::{self, Altered, Objects, client_of, names_it, specific_first},
+    holdings::{self, Altered, Objects, client_of, names_it, specific_first, subvolume_of},
     world::condition,
 };
 
@@ -65,6 +66,8 @@ struct Inner {
     /// led already: it knew none of them.
     late: Mutex<BTreeSet<String>>,
     limits: Mutex<placing::Limits>,
+    /// As they were after the last write.
+    deletions: Mutex<BTreeMap<String, ShareDeletion>>,
     /// What the shares of each namespace were charged after the last write.
     charged: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
@@ -107,6 +110,7 @@ impl Checker {
             under_way: Mutex::default(),
             late: Mutex::default(),
             limits: Mutex::default(),
+            deletions: Mutex::default(),
             charged: Mutex::default(),
             owed: Mutex::default(),
             pace: Mutex::default(),
@@ -197,12 +201,29 @@ impl Checker {
             self.placed_well();
             self.within_quota(&call.namespace);
         }
+        if call.resource == "sharedeletions" && call.stored {
+            self.given_up();
+        }
         if call.resource == "sharequotas" && call.stored {
             self.0.limits.lock().note(&self.all::<ShareQuota>("sharequotas"));
         }
         if call.resource == "sharebackends" && call.verb == Verb::Patch && call.caller.starts_with("replica")
         {
             self.let_go_empty(&call.name);
+        }
+    }
+
+    /// Notes what was left for good: its ShareDeletion says that it is given up, and is gone.
+    fn given_up(&self) {
+        let now: Vec<ShareDeletion> = self.all("sharedeletions");
+        let now: BTreeMap<_, _> = now.into_iter().map(|d| (d.name_any(), d)).collect();
+        let before = std::mem::replace(&mut *self.0.deletions.lock(), now.clone());
+        for (name, deletion) in before {
+            if !now.contains_key(&name) && deletion.spec.abandon {
+                let uid = deletion.spec.share_ref.uid;
+                let subvolume = share::subvolume(deletion.spec.handle.as_deref(), &uid);
+                self.by_hand().altered.abandoned.insert(uid, subvolume);
+            }
         }
     }
 
@@ -217,6 +238,15 @@ impl Checker {
             self.violated(
                 "a ShareBackend is let go when no share is on it",
                 format!("{name}: {share:#?}"),
+            );
+        }
+        let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        let on_it =
+            |left: &&ShareDeletion| left.spec.backend_name == name && share_deletion::is_pending(left);
+        if let Some(left) = deletions.iter().find(on_it) {
+            self.violated(
+                "a ShareBackend is let go when nothing is left to do on it",
+                format!("{name}: {left:#?}"),
             );
         }
     }
@@ -263,7 +293,9 @@ impl Checker {
         }
         match entry.what {
             What::Called if writes => {
-                self.0.under_way.lock().insert(call());
+                if !self.0.under_way.lock().insert(call()) {
+                    self.violated("no two hands on one subvolume", format!("{entry:?}"));
+                }
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
                 self.not_paused(entry);
@@ -278,7 +310,7 @@ impl Checker {
                 self.not_anothers(entry, command, late);
                 match command {
                     "subvolume create" => self.created(entry, late),
-                    "subvolume rm" => self.removed(entry),
+                    "subvolume rm" => self.removed(entry, late),
                     _ => {}
                 }
             }
@@ -375,6 +407,10 @@ impl Checker {
             );
         }
         let share = self.share(&entry.uid);
+        let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        if late && deletions.iter().any(|d| d.spec.share_ref.uid == entry.uid) {
+            return;
+        }
         let is_recorded = share.as_ref().is_some_and(|share| {
             let status = share.status.clone().unwrap_or_default();
             is_held(share)
@@ -392,7 +428,7 @@ impl Checker {
     }
 
     /// Nothing is destroyed that a live object claims.
-    fn removed(&self, entry: &Entry) {
+    fn removed(&self, entry: &Entry, late: bool) {
         let share = self.share(&entry.uid);
         if share
             .as_ref()
@@ -402,6 +438,20 @@ impl Checker {
                 "nothing is destroyed that a live object without deletion claims",
                 format!("{entry:?}: {share:#?}"),
             );
+        }
+        let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        let kept = deletions.iter().find(|deletion| {
+            deletion.spec.share_ref.uid == entry.uid
+                && (is_kept_for_good(deletion)
+                    || match share_deletion::phase(deletion) {
+                        Some(DeletionPhase::Retained) => true,
+                        // It may have been given up with the command on its way.
+                        Some(DeletionPhase::Abandoned) => !late,
+                        _ => false,
+                    })
+        });
+        if let Some(kept) = kept {
+            self.violated("what is kept is not destroyed", format!("{entry:?}: {kept:#?}"));
         }
     }
 
@@ -419,16 +469,24 @@ impl Checker {
     fn at_every_moment(&self, holdings: &Holdings) {
         let shares: Vec<Share> = self.all("shares");
         let rules: Vec<ShareAccessRule> = self.all("shareaccessrules");
-        let by_name: BTreeMap<String, &Share> = shares
+        let by_name: BTreeMap<String, &Share> = shares.iter().map(|s| (subvolume_of(s), s)).collect();
+        let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        let remains: BTreeSet<String> = deletions
             .iter()
-            .map(|s| (subvolume_name(s.metadata.uid.as_deref().unwrap_or_default()), s))
+            .map(|d| share::subvolume(d.spec.handle.as_deref(), &d.spec.share_ref.uid))
             .collect();
         let by_hand = self.by_hand().clone();
         let mut names = BTreeMap::new();
         for ((_, name), held) in &holdings.subvolumes {
             names.insert(held.path.clone(), name.clone());
+            if remains.contains(name) || by_hand.altered.is_left(name) {
+                continue;
+            }
             let Some(share) = by_name.get(name) else {
-                self.violated("no subvolume outlives its Share", format!("{name}: {held:?}"));
+                self.violated(
+                    "no subvolume outlives its Share and its ShareDeletion",
+                    format!("{name}: {held:?}"),
+                );
                 continue;
             };
             if !is_held(*share) {
@@ -439,6 +497,15 @@ impl Checker {
             }
         }
         for (path, held) in &holdings.exports {
+            let left = deletions
+                .iter()
+                .find(|deletion| pseudo_path(&deletion.spec.share_ref.uid) == *path);
+            let mut given_up = by_hand.altered.abandoned.keys();
+            if given_up.any(|uid| pseudo_path(uid) == *path)
+                || left.is_some_and(share_deletion::may_have_access)
+            {
+                continue;
+            }
             let Some(share) = shares
                 .iter()
                 .find(|s| pseudo_path(s.metadata.uid.as_deref().unwrap_or_default()) == *path)
@@ -467,6 +534,17 @@ impl Checker {
             for path in held.paths.keys() {
                 // Capabilities outlive a subvolume that was deleted by hand.
                 let Some(share) = names.get(path).and_then(|name| by_name.get(name)) else {
+                    let of_it = |deletion: &&ShareDeletion| {
+                        let spec = &deletion.spec;
+                        let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+                        names.get(path) == Some(&name) && !share_deletion::may_have_access(deletion)
+                    };
+                    if let Some(revoked) = deletions.iter().find(of_it) {
+                        self.violated(
+                            "nobody is let in where access is said to be revoked",
+                            format!("{identity}: {revoked:#?}"),
+                        );
+                    }
                     continue;
                 };
                 self.is_let_in_by_a_rule(share, &rules, &Client::CephX(identity.clone()));
@@ -500,6 +578,20 @@ pub fn parsed<K: DeserializeOwned>(server: &ApiServer, plural: &str) -> Vec<K> {
         .collect()
 }
 
+/// Whether what is kept is going to be removed while everything is to be at rest.
+fn ends_soon(deletion: &ShareDeletion) -> bool {
+    let until = deletion.spec.retain_until.as_ref().map(|until| until.0);
+    !deletion.spec.abandon && until.is_some_and(|until| until < END)
+}
+
+fn is_kept_for_good(deletion: &ShareDeletion) -> bool {
+    let spec = &deletion.spec;
+    spec.deletion_policy == DeletionPolicy::Retain
+        && spec.retain_until.is_none()
+        && spec.handle.is_some()
+        && spec.adopted_by.is_none()
+}
+
 fn is_held<K: ResourceExt>(object: &K) -> bool {
     object.finalizers().iter().any(|f| f == FINALIZER)
 }
@@ -522,7 +614,11 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
             return Some(format!("ShareBackend {:?}: {status:#?}", backend.metadata));
         }
     }
-    holdings::unsettled(&shares, &parsed(server, "shareaccessrules"))
+    parsed::<ShareDeletion>(server, "sharedeletions")
+        .iter()
+        .find(|deletion| !holdings::deletion_is_settled(deletion) || ends_soon(deletion))
+        .map(|deletion| format!("ShareDeletion {deletion:#?}"))
+        .or_else(|| holdings::unsettled(&shares, &parsed(server, "shareaccessrules")))
 }
 
 /// Compares what the storage holds with what the objects say, once everything is at rest.
@@ -531,6 +627,7 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Resu
     let objects = Objects {
         namespace: None,
         shares: parsed(server, "shares"),
+        deletions: parsed(server, "sharedeletions"),
         rules: parsed(server, "shareaccessrules"),
         secrets: parsed(server, "secrets"),
         namespaces: namespaces
@@ -541,21 +638,23 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Resu
     objects.check(cluster, altered)
 }
 
-/// Nothing is left once everything has been deleted.
-pub fn nothing_left(server: &ApiServer, cluster: &Cluster) -> Result<()> {
-    let holdings = cluster.snapshot()?;
+/// Nothing is left once everything has been deleted, but what was given up.
+pub fn nothing_left(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Result<()> {
+    let mut holdings = cluster.snapshot()?;
+    holdings.subvolumes.retain(|(_, name), _| !altered.is_left(name));
     ensure!(
         holdings.subvolumes.is_empty(),
         "subvolumes are left: {:?}",
         holdings.subvolumes
     );
-    ensure!(
-        holdings.exports.is_empty(),
-        "exports are left: {:?}",
-        holdings.exports
-    );
+    let given_up: BTreeSet<_> = altered.abandoned.keys().map(|uid| pseudo_path(uid)).collect();
+    let left = holdings.exports.keys().find(|path| !given_up.contains(*path));
+    ensure!(left.is_none(), "exports are left: {left:?}");
     let identities: Vec<_> = holdings.identities.keys().collect();
-    ensure!(identities.is_empty(), "identities are left: {identities:?}");
+    ensure!(
+        identities.is_empty() || !altered.abandoned.is_empty(),
+        "identities are left: {identities:?}"
+    );
     ensure!(
         holdings.pending == 0,
         "{} commands are still to come",

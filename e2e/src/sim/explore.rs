@@ -8,8 +8,13 @@ use std::{
 
 use super::{Outcome, plan::Plan, run};
 
-/// Plays seeds on so many threads, in about their order, until `see` has seen enough.
-pub fn explore(seeds: Range<u64>, threads: usize, see: impl Fn(&Plan, &Outcome) -> ControlFlow<()> + Sync) {
+/// Plays the plans of seeds on so many threads, in about their order, until `see` has seen enough.
+pub fn explore(
+    draw: fn(u64) -> Plan,
+    seeds: Range<u64>,
+    threads: usize,
+    see: impl Fn(&Plan, &Outcome) -> ControlFlow<()> + Sync,
+) {
     let (next, enough) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -19,7 +24,7 @@ pub fn explore(seeds: Range<u64>, threads: usize, see: impl Fn(&Plan, &Outcome) 
                     if !seeds.contains(&seed) {
                         break;
                     }
-                    let plan = Plan::draw(seed);
+                    let plan = draw(seed);
                     if see(&plan, &run(&plan)).is_break() {
                         enough.store(true, Ordering::Relaxed);
                     }

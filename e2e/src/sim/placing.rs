@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use shoal_crds::{
-    Placement, QuotaLimits, Share, ShareBackend, ShareQuota, Size,
+    Placement, QuotaLimits, Share, ShareBackend, ShareDeletion, ShareQuota, Size,
     condition::{reasons, types},
     names::FINALIZER,
 };
 
+use shoal_domain::share_deletion;
 use tokio::time::Instant;
 
 use super::{api_server::ApiServer, check::parsed};
@@ -19,7 +20,13 @@ const GIB: u64 = 1 << 30;
 
 /// No backend has promised more GiB than `room`, and shares that are to be together, or apart, are.
 pub fn check(shares: &[Share], room: Option<u32>) -> Result<()> {
-    for (backend, promised) in promised(shares) {
+    // What is brought back has its room already, and one that was given up may have lost it meanwhile.
+    let asked: Vec<Share> = shares
+        .iter()
+        .filter(|share| share.spec.source.is_none())
+        .cloned()
+        .collect();
+    for (backend, promised) in promised(&asked) {
         ensure!(
             room.is_none_or(|gib| promised <= u64::from(gib) * GIB),
             "{backend} has promised {promised} bytes: {:#?}",
@@ -157,7 +164,14 @@ pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
 /// At rest, whoever waits for room would find none.
 pub fn at_rest(server: &ApiServer, room: Option<u32>) -> Result<()> {
     let shares: Vec<Share> = parsed(server, "shares");
-    let promised = promised(&shares);
+    let mut promised = promised(&shares);
+    // What is left of deleted shares takes room, and no quota.
+    for deletion in parsed::<ShareDeletion>(server, "sharedeletions") {
+        if share_deletion::is_pending(&deletion) {
+            let backend = promised.entry(deletion.spec.backend_name.clone());
+            *backend.or_default() += deletion.spec.size.bytes();
+        }
+    }
     let fits = |backend: &str, bytes: u64| {
         let taken = promised.get(backend).copied().unwrap_or_default();
         room.is_none_or(|gib| taken + bytes <= u64::from(gib) * GIB)
@@ -183,7 +197,8 @@ pub fn at_rest(server: &ApiServer, room: Option<u32>) -> Result<()> {
                 .concat()
                 .contains(&share.name_any())
         });
-        if why == Some(reasons::NO_BACKEND_FITS) && share.spec.placement.is_none() && !is_named {
+        let goes_anywhere = share.spec.placement.is_none() && share.spec.source.is_none() && !is_named;
+        if why == Some(reasons::NO_BACKEND_FITS) && goes_anywhere {
             let place = open.iter().find(|backend| fits(backend, asked));
             ensure!(
                 place.is_none(),

@@ -23,6 +23,21 @@ const IDENTITIES: [&str; 4] = ["alice", "bob", "carol", "shoal"];
 const PLACING: u64 = 100;
 /// The part that is about quotas.
 const QUOTAS: u64 = 101;
+/// Methods that go wrong in the first part of a run: those that there were when it was first drawn.
+const METHODS: [Method; 8] = [
+    Method::Describe,
+    Method::Look,
+    Method::Create,
+    Method::Resize,
+    Method::Export,
+    Method::Key,
+    Method::Unexport,
+    Method::Remove,
+];
+/// The part that is about deletions.
+const DELETIONS: u64 = 102;
+/// The race for places.
+const RACE: u64 = 103;
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
 
@@ -48,6 +63,10 @@ pub struct Setting {
     pub lag: u64,
     /// How many GiB each backend has, all of which may be promised once; none: more than anybody asks for.
     pub room: Option<u32>,
+    /// Of which of [`TYPES`] shares wait when they are deleted.
+    pub waits: [bool; 2],
+    /// For how many seconds the data of deleted shares of each of [`TYPES`] is kept.
+    pub retention: [u64; 2],
 }
 
 /// Something that happens, so long after the start.
@@ -151,6 +170,27 @@ pub enum Operation {
     },
     /// Delete a share.
     DeleteShare(Place),
+    /// Create a share whose data is kept when it is deleted.
+    CreateRetained {
+        /// Where.
+        share: Place,
+        /// How clients mount it.
+        protocol: Protocol,
+    },
+    /// Bring back what is kept of a deleted share, whichever comes first, as this one.
+    BringBack(Place),
+    /// Give up whatever is left of a deleted share, and take it up again after so many seconds.
+    Abandon {
+        /// Seconds.
+        back_after: u64,
+    },
+    /// Have what is kept of a deleted share removed so many seconds from now.
+    RetainUntil {
+        /// Seconds.
+        seconds: i64,
+    },
+    /// Delete a ShareDeletion: it goes when it is finished, and not before.
+    DeleteDeletion,
     /// Delete a share and create another of its name as soon as it is gone.
     RecreateShare(Place),
     /// Create a rule.
@@ -379,11 +419,14 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut of_placing = generator(seed, PLACING);
+        let mut of_deletions = generator(seed, DELETIONS);
         let setting = Setting {
             born_held: rng.random_bool(0.5),
             latency: *[0, 5, 40, 300].choose(&mut rng).unwrap_or(&5),
             lag: *[0, 20, 500, 3000].choose(&mut rng).unwrap_or(&20),
             room: *[None, None, Some(6)].choose(&mut of_placing).unwrap_or(&None),
+            waits: [of_deletions.random_bool(0.2), of_deletions.random_bool(0.4)],
+            retention: [0, 1].map(|_| pick(&mut of_deletions, &[0, 0, 0, 20, 36_000])),
         };
         let mut events = Vec::new();
         for _ in 0..rng.random_range(15..60) {
@@ -409,6 +452,89 @@ impl Plan {
             events.push(event(&mut of_placing, |rng| What::Do(placing(rng))));
         }
         events.extend(quotas(&mut generator(seed, QUOTAS)));
+        for _ in 0..of_deletions.random_range(0..15) {
+            events.push(event(&mut of_deletions, deletions));
+        }
+        events.sort_by_key(|event| event.at);
+        Self {
+            seed,
+            setting,
+            events,
+        }
+    }
+
+    /// Two hundred shares that race for fifty places, of a quota or on the backends, while replicas die and places are given
+    /// back.
+    pub fn race(seed: u64) -> Self {
+        const SHARES: usize = 200;
+        const PLACES: u32 = 50;
+        let mut rng = generator(seed, RACE);
+        let of_a_quota = rng.random_bool(0.5);
+        let backends = u32::try_from(BACKENDS.len()).unwrap_or(1);
+        let setting = Setting {
+            born_held: rng.random(),
+            latency: pick(&mut rng, &[0, 5, 40]),
+            lag: pick(&mut rng, &[0, 20, 500, 3000]),
+            room: (!of_a_quota).then_some(PLACES / backends),
+            waits: [rng.random_bool(0.3); 2],
+            retention: [0; 2],
+        };
+        let between =
+            |rng: &mut SmallRng, from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));
+        let mut events = Vec::new();
+        if of_a_quota {
+            let what = What::Do(Operation::SetQuota {
+                namespace: 0,
+                shares: Some(PLACES),
+                gib: None,
+            });
+            events.push(Event {
+                at: Duration::ZERO,
+                what,
+            });
+        }
+        // When the quota has been heard of, whatever was the matter.
+        for number in 0..SHARES {
+            let share = Place { namespace: 0, number };
+            let create = Operation::CreateShare {
+                share,
+                protocol: pick(&mut rng, &[Protocol::NFS, Protocol::CephFS]),
+                share_type: 0,
+                gib: 1,
+            };
+            events.push(Event {
+                at: between(&mut rng, 130_000, 150_000),
+                what: What::Do(create),
+            });
+            if rng.random_bool(0.2) {
+                events.push(Event {
+                    at: between(&mut rng, 150_000, 300_000),
+                    what: What::Do(Operation::DeleteShare(share)),
+                });
+            }
+        }
+        for _ in 0..rng.random_range(10..25) {
+            let at = between(&mut rng, 125_000, 300_000);
+            let replica = rng.random_range(0..2);
+            let what = match rng.random_range(0..4) {
+                0 | 1 => Fault::Kill {
+                    replica,
+                    back_after: rng.random_range(0..30),
+                },
+                2 => Fault::Terminate {
+                    replica,
+                    back_after: rng.random_range(0..30),
+                },
+                _ => fault(&mut rng),
+            };
+            // What is changed by hand is no part of it.
+            if !matches!(what, Fault::Hand { .. }) {
+                events.push(Event {
+                    at,
+                    what: What::Fault(what),
+                });
+            }
+        }
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -552,6 +678,39 @@ fn placing(rng: &mut SmallRng) -> Operation {
     }
 }
 
+fn deletions(rng: &mut SmallRng) -> What {
+    let share = place(rng, SHARES);
+    What::Do(match rng.random_range(0..20) {
+        0..4 => Operation::CreateRetained {
+            share,
+            protocol: pick(rng, &[Protocol::NFS, Protocol::CephFS]),
+        },
+        4..9 => Operation::BringBack(share),
+        9..11 => Operation::Abandon {
+            back_after: rng.random_range(1..90),
+        },
+        11..13 => Operation::RetainUntil {
+            seconds: rng.random_range(-60..60),
+        },
+        13 => Operation::DeleteDeletion,
+        14..17 => Operation::DeleteShare(share),
+        _ => {
+            return What::Fault(Fault::Command {
+                method: pick(rng, &[Method::HandOver, Method::Unexport, Method::Remove]),
+                write: 0,
+                kind: match rng.random_range(0..5) {
+                    0 => FaultKind::FailBefore,
+                    1 => FaultKind::FailAfter,
+                    2 | 3 => {
+                        FaultKind::Hang(After::Delay(Duration::from_millis(rng.random_range(1..120_000))))
+                    }
+                    _ => FaultKind::Lost,
+                },
+            });
+        }
+    })
+}
+
 /// In every second run one namespace has a quota from the start, and in every fourth it changes.
 fn quotas(rng: &mut SmallRng) -> Vec<Event> {
     let namespace = rng.random_range(0..NAMESPACES.len());
@@ -629,7 +788,7 @@ fn fault(rng: &mut SmallRng) -> Fault {
             by: rng.random_range(-600..600),
         },
         67..85 => Fault::Command {
-            method: pick(rng, &Method::ALL),
+            method: pick(rng, &METHODS),
             write: rng.random_range(0..3),
             kind: match rng.random_range(0..6) {
                 0 => FaultKind::FailBefore,

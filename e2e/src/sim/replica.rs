@@ -47,6 +47,8 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 const MOST_PASSES: usize = 8;
 /// What the clocks say at the start of a run.
 const EPOCH: Timestamp = Timestamp::constant(1_750_000_000, 0);
+/// What they do not come to say in one, however wrong they are.
+pub const END: Timestamp = Timestamp::constant(1_750_018_000, 0);
 
 /// The state of a replica's host that outlives its process.
 #[derive(Clone)]
@@ -184,9 +186,14 @@ fn clock(host: &Host) -> Clock {
     let (began, skew) = (host.began, host.skew.clone());
     Clock::new(move || {
         let skew = SignedDuration::from_secs(skew.load(Ordering::Relaxed));
-        let passed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
-        EPOCH.saturating_add(passed + skew).unwrap_or(EPOCH)
+        time(began).saturating_add(skew).unwrap_or(EPOCH)
     })
+}
+
+/// What a clock that is right says.
+pub fn time(began: Instant) -> Timestamp {
+    let passed = SignedDuration::try_from(began.elapsed()).unwrap_or_default();
+    EPOCH.saturating_add(passed).unwrap_or(EPOCH)
 }
 
 /// Lets futures be polled, or not.

@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use serde_json::Value;
 use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
-use shoal_crds::{AccessLevel, Share, Squash, condition::types};
+use shoal_crds::{AccessLevel, Share, ShareDeletion, Squash, condition::types};
 use shoal_domain::{
     condition::is_true,
     grant::{Client, Grant},
-    owner::Owner,
+    owner::{Owner, subvolume_name},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -176,6 +176,7 @@ impl<'a> Run<'a> {
         self.pass_time(Duration::from_mins(2)).await?;
         self.mend()?;
         self.user.finish().await?;
+        self.give_back(false)?;
         // Commands that were being waited for when the storage came back are given up at their deadline.
         self.pass_time(COMMAND_DEADLINE + Duration::from_secs(10)).await?;
 
@@ -197,9 +198,16 @@ impl<'a> Run<'a> {
             Ok(left.map(|object| object.to_string()))
         })
         .await?;
+        self.user.keep_nothing().await?;
+        self.until("nothing to be left of what was deleted", |run| {
+            let left = run.server.objects("sharedeletions").into_iter().next();
+            Ok(left.map(|object| object.to_string()))
+        })
+        .await?;
         // Dependants go within a minute of their owner.
         self.pass_time(Duration::from_secs(70)).await?;
-        check::nothing_left(&self.server, &self.cluster)?;
+        let altered = self.checker.by_hand().altered.clone();
+        check::nothing_left(&self.server, &self.cluster, &altered)?;
         self.stop().await
     }
 
@@ -401,7 +409,7 @@ impl<'a> Run<'a> {
         let held = self
             .cluster
             .snapshot()?
-            .share(&fs_name, &uid)
+            .share(&fs_name, &subvolume_name(&uid), &uid)
             .context("nothing is held")?;
         match hand {
             Hand::RemoveExport => self.cluster.remove_export(&uid)?,
@@ -436,6 +444,7 @@ impl<'a> Run<'a> {
                     namespace: place.namespace().into(),
                     name: place.name("share-"),
                     uid: uid.clone(),
+                    left: None,
                 };
                 self.cluster.set_tag(&fs_name, &uid, Some(&owner.to_tag()))?;
                 self.checker.is_anothers(&uid);
@@ -450,6 +459,12 @@ impl<'a> Run<'a> {
 
     /// What got another owner's tag gets none, if its Share is being deleted, or of all.
     fn give_back(&self, all: bool) -> Result<()> {
+        for deletion in check::parsed::<ShareDeletion>(&self.server, "sharedeletions") {
+            let uid = deletion.spec.share_ref.uid;
+            if self.checker.by_hand().altered.foreign.remove(&uid) {
+                self.cluster.set_tag(&deletion.spec.backend_name, &uid, None)?;
+            }
+        }
         for share in check::parsed::<Share>(&self.server, "shares") {
             let uid = share.metadata.uid.unwrap_or_default();
             let is_due = all || share.metadata.deletion_timestamp.is_some();
@@ -513,7 +528,7 @@ impl<'a> Run<'a> {
         }
         // What is another's, or leads nowhere, stays as it is.
         let mut by_hand = self.checker.by_hand();
-        let Altered { foreign, deleted } = by_hand.altered.clone();
+        let Altered { foreign, deleted, .. } = by_hand.altered.clone();
         by_hand
             .clients
             .retain(|uid| foreign.contains(uid) || deleted.contains(uid));
@@ -548,6 +563,7 @@ impl<'a> Run<'a> {
             process.end().await.context("a replica that was asked to end")?;
             ensure!(context.turns.is_idle(), "turns are left over");
             ensure!(context.looks.is_empty(), "looks are left over");
+            ensure!(context.in_hand.is_empty(), "commands are left over");
             // It lets its Lease run out. A backend that was deleted meanwhile never answers.
             owed |= context.is_owed_an_answer();
         }

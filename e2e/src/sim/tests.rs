@@ -1,25 +1,41 @@
 use std::{env, ops::ControlFlow, sync::Mutex};
 
-use super::{explore, plan::Plan, processors, run};
+use super::{Violation, explore, plan::Plan, processors, run};
 
 /// A bounded share of what `cargo xtask sim` explores; `SHOAL_SIM_SEEDS` asks for more.
 const SEEDS: u64 = 200;
+/// The same of `cargo xtask sim --race`.
+const RACES: u64 = 10;
 
 #[test]
 fn whatever_goes_wrong_everything_ends_well() {
     let seeds = env::var("SHOAL_SIM_SEEDS").map_or(SEEDS, |text| text.parse().unwrap());
+    let failed = failures(Plan::draw, seeds);
+    assert!(
+        failed.is_empty(),
+        "look at them with `cargo xtask sim --seed`: {failed:#?}"
+    );
+}
+
+/// Never more, and never fewer for good.
+#[test]
+fn two_hundred_shares_race_for_fifty_places() {
+    let failed = failures(Plan::race, RACES);
+    assert!(
+        failed.is_empty(),
+        "look at them with `cargo xtask sim --race --seed`: {failed:#?}"
+    );
+}
+
+fn failures(draw: fn(u64) -> Plan, seeds: u64) -> Vec<(u64, Violation)> {
     let failed = Mutex::new(Vec::new());
-    explore(1..seeds + 1, processors(), |plan, outcome| {
+    explore(draw, 1..seeds + 1, processors(), |plan, outcome| {
         if let Some(violation) = &outcome.violation {
             failed.lock().unwrap().push((plan.seed, violation.clone()));
         }
         ControlFlow::Continue(())
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(
-        failed.is_empty(),
-        "look at them with `cargo xtask sim --seed`: {failed:#?}"
-    );
+    failed.into_inner().unwrap()
 }
 
 #[test]

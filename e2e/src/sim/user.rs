@@ -3,20 +3,28 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType, names};
-use tokio::{task::JoinSet, time::sleep};
+use shoal_crds::{
+    DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
+    names,
+};
+use shoal_domain::{condition::whole_seconds, share_deletion};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{
     api_server::ApiServer,
     check::parsed,
     plan::{BACKENDS, NAMESPACES, Operation, Place, Setting, TYPES, To, Wish},
-    replica::SYSTEM_NAMESPACE,
+    replica::{SYSTEM_NAMESPACE, time},
     wire::Calm,
 };
 
@@ -25,6 +33,7 @@ pub struct User {
     server: ApiServer,
     client: Client,
     setting: Setting,
+    began: Instant,
     under_way: JoinSet<()>,
 }
 
@@ -35,6 +44,7 @@ impl User {
             server: server.clone(),
             client: server.client("user", Arc::new(Calm)),
             setting,
+            began: Instant::now(),
             under_way: JoinSet::new(),
         }
     }
@@ -50,7 +60,7 @@ impl User {
             create_backend(&self.client, self.setting, index).await?;
         }
         for (index, _) in TYPES.iter().enumerate() {
-            create_type(&self.client, index).await?;
+            create_type(&self.client, self.setting, index).await?;
         }
         let system = namespaces.get("kube-system").await?;
         system.uid().context("kube-system has no uid")
@@ -59,8 +69,9 @@ impl User {
     /// Begins with an operation. It goes on beside whatever else happens; what can't be done is passed over.
     pub fn start(&mut self, operation: &Operation) {
         let (client, setting, operation) = (self.client.clone(), self.setting, operation.clone());
+        let began = self.began;
         self.under_way.spawn(async move {
-            drop(carry_out(&client, setting, operation).await);
+            drop(carry_out(&client, setting, began, operation).await);
         });
     }
 
@@ -68,6 +79,22 @@ impl User {
     pub async fn finish(&mut self) -> Result<()> {
         while let Some(done) = self.under_way.join_next().await {
             done?;
+        }
+        Ok(())
+    }
+
+    /// Has whatever is kept of deleted shares removed.
+    pub async fn keep_nothing(&self) -> Result<()> {
+        let deletions: Api<ShareDeletion> = Api::all(self.client.clone());
+        for deletion in parsed::<ShareDeletion>(&self.server, "sharedeletions") {
+            let spec = json!({"abandon": false, "retainUntil": "2000-01-01T00:00:00Z"});
+            let patch = Patch::Merge(json!({"spec": spec}));
+            // One that is finished meanwhile is as good.
+            drop(
+                deletions
+                    .patch(&deletion.name_any(), &PatchParams::default(), &patch)
+                    .await,
+            );
         }
         Ok(())
     }
@@ -119,11 +146,15 @@ async fn create_backend(client: &Client, setting: Setting, index: usize) -> Resu
     Ok(())
 }
 
-async fn create_type(client: &Client, index: usize) -> Result<()> {
+async fn create_type(client: &Client, setting: Setting, index: usize) -> Result<()> {
     let types: Api<ShareType> = Api::all(client.clone());
     let share_type = json!({
         "metadata": {"name": TYPES[index]},
-        "spec": {"shrink": index == 1},
+        "spec": {
+            "shrink": index == 1,
+            "deletion": if setting.waits[index] { "Wait" } else { "Deferred" },
+            "retention": format!("{}s", setting.retention[index]),
+        },
     });
     types
         .create(&PostParams::default(), &serde_json::from_value(share_type)?)
@@ -161,7 +192,15 @@ async fn create_share(
     Ok(())
 }
 
-async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> Result<()> {
+/// The first ShareDeletion that is wanted.
+async fn some_deletion(client: &Client, wanted: impl Fn(&ShareDeletion) -> bool) -> Result<ShareDeletion> {
+    let deletions: Api<ShareDeletion> = Api::all(client.clone());
+    let all = deletions.list(&ListParams::default()).await?;
+    let found = all.into_iter().find(wanted);
+    found.context("there is none")
+}
+
+async fn carry_out(client: &Client, setting: Setting, began: Instant, operation: Operation) -> Result<()> {
     let merge = |spec: Value| Patch::Merge(json!({"spec": spec}));
     let patch = PatchParams::default();
     match operation {
@@ -213,6 +252,56 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
             });
             let apply = PatchParams::apply("admin").force();
             quotas.patch("quota", &apply, &Patch::Apply(quota)).await?;
+        }
+        Operation::CreateRetained { share, protocol } => {
+            let document = json!({
+                "metadata": {"name": share.name("share-"), "namespace": share.namespace()},
+                "spec": {
+                    "protocol": protocol, "size": "1Gi", "shareTypeName": TYPES[0], "deletionPolicy": "Retain",
+                },
+            });
+            shares(client, share.namespace())
+                .create(&PostParams::default(), &serde_json::from_value(document)?)
+                .await?;
+        }
+        Operation::BringBack(share) => {
+            let kept = |deletion: &ShareDeletion| {
+                share_deletion::phase(deletion).is_some_and(DeletionPhase::is_adoptable)
+            };
+            let kept = some_deletion(client, kept).await?;
+            let document = json!({
+                "metadata": {"name": share.name("share-"), "namespace": share.namespace()},
+                "spec": {
+                    "protocol": kept.spec.protocol, "size": kept.spec.size, "shareTypeName": TYPES[1],
+                    "source": {"existing": {"backendName": kept.spec.backend_name, "handle": kept.spec.handle}},
+                },
+            });
+            shares(client, share.namespace())
+                .create(&PostParams::default(), &serde_json::from_value(document)?)
+                .await?;
+        }
+        Operation::Abandon { back_after } => {
+            let deletions: Api<ShareDeletion> = Api::all(client.clone());
+            let name = some_deletion(client, |_| true).await?.name_any();
+            for abandon in [true, false] {
+                let spec = merge(json!({"abandon": abandon}));
+                deletions.patch(&name, &patch, &spec).await?;
+                if abandon {
+                    sleep(Duration::from_secs(back_after)).await;
+                }
+            }
+        }
+        Operation::RetainUntil { seconds } => {
+            let deletions: Api<ShareDeletion> = Api::all(client.clone());
+            let name = some_deletion(client, |_| true).await?.name_any();
+            let until = time(began).saturating_add(SignedDuration::from_secs(seconds))?;
+            let spec = merge(json!({"retainUntil": whole_seconds(until).to_string()}));
+            deletions.patch(&name, &patch, &spec).await?;
+        }
+        Operation::DeleteDeletion => {
+            let deletions: Api<ShareDeletion> = Api::all(client.clone());
+            let name = some_deletion(client, |_| true).await?.name_any();
+            deletions.delete(&name, &DeleteParams::default()).await?;
         }
         Operation::ResizeShare { share, gib } => {
             shares(client, share.namespace())
@@ -301,7 +390,7 @@ async fn carry_out(client: &Client, setting: Setting, operation: Operation) -> R
             let types: Api<ShareType> = Api::all(client.clone());
             types.delete(TYPES[share_type], &DeleteParams::default()).await?;
             sleep(Duration::from_secs(back_after)).await;
-            create_type(client, share_type).await?;
+            create_type(client, setting, share_type).await?;
         }
         Operation::EditBackend { backend, at_once } => {
             let backends: Api<ShareBackend> = Api::all(client.clone());

@@ -13,6 +13,7 @@ pub use error::{Error, Result};
 use shoal_domain::{
     grant::{Access, Applied, Grant, Key},
     identity::{Description, Identity},
+    owner::Owner,
     volume::{NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -63,6 +64,12 @@ pub trait Backend: Send + Sync + Debug {
 
     /// Takes all access away and ends the export; clients are cut off.
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
+
+    /// Writes `to` as the tag of the share's subvolume, and changes nothing else: it is handed over to another share, or
+    /// left behind for good. What is there has to be the share's own (tagged as its, or not tagged and under its own
+    /// name), or `to`'s already. One that is gone is not made ([`Error::NotFound`]). Writes nothing if the tag says so
+    /// already.
+    async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()>;
 
     /// Removes the subvolume with its data. [`Error::HasSnapshots`] if snapshots stand in the way.
     async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;

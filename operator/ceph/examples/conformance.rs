@@ -66,10 +66,9 @@ fn ceph(arguments: &[&str]) -> Hand<String> {
 
 impl Lab {
     fn subvolume(words: &[&str], v: &VolumeRef, more: &[&str]) -> Hand<String> {
-        let name = owner::subvolume_name(&v.owner.uid);
         let mut all = vec!["fs", "subvolume"];
         all.extend(words);
-        all.extend([FS, &name]);
+        all.extend([FS, &v.subvolume]);
         all.extend(more);
         all.extend(["--group_name", GROUP]);
         ceph(&all)

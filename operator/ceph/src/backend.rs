@@ -6,6 +6,7 @@ use shoal_crds::Protocol;
 use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     identity::{Description, Identity},
+    owner::Owner,
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -225,6 +226,12 @@ impl Backend for CephBackend {
                 (None, _) => Ok(()),
             },
         }
+    }
+
+    async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()> {
+        let work = self.work(on, volume).await?;
+        let there = work.confirmed(work.notes()).await?;
+        work.hand_over(there, to).await
     }
 
     async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use shoal_backend::{Error, Result};
 use shoal_domain::{
-    owner::{Owner, Tag},
+    owner::{Owner, Tag, subvolume_name},
     volume::{Export, NewVolume, Volume},
 };
 
@@ -99,7 +99,7 @@ impl Work<'_> {
     }
 
     /// What is written at it, if it is there.
-    async fn notes(&self) -> Result<Option<Notes>> {
+    pub(crate) async fn notes(&self) -> Result<Option<Notes>> {
         let metadata = match self.call.run(&MetadataLs { place: self.place() }).await {
             Ok(metadata) => metadata,
             Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
@@ -144,6 +144,10 @@ impl Work<'_> {
             Tag::Unreadable => Err(Error::OwnedByAnother(format!(
                 "subvolume {handle} has an owner tag that is not Shoal's"
             ))),
+            // Without a tag only one under the share's own name is its.
+            Tag::Absent if self.volume.subvolume != subvolume_name(&self.volume.owner.uid) => Err(
+                Error::OwnedByAnother(format!("subvolume {handle} has no owner tag")),
+            ),
             Tag::Owner(_) | Tag::Absent => Ok(()),
         }
     }
@@ -192,12 +196,7 @@ impl Work<'_> {
     }
 
     async fn tag(&self) -> Result<Notes> {
-        let tag = MetadataSet {
-            place: self.place(),
-            key_name: Owner::METADATA_KEY,
-            value: self.volume.owner.to_tag(),
-        };
-        self.call.run(&tag).await?;
+        self.set_tag(&self.volume.owner).await?;
         let notes = self.own_notes().await?.ok_or(Error::NotFound)?;
         if notes.tag == Tag::Absent {
             return Err(Error::NotUnderstood(format!(
@@ -206,6 +205,26 @@ impl Work<'_> {
             )));
         }
         Ok(notes)
+    }
+
+    async fn set_tag(&self, owner: &Owner) -> Result<()> {
+        let tag = MetadataSet {
+            place: self.place(),
+            key_name: Owner::METADATA_KEY,
+            value: owner.to_tag(),
+        };
+        Ok(self.call.run(&tag).await?)
+    }
+
+    /// Makes it another's, or says that it is left behind; only what is the share's own, or the other's already.
+    pub(crate) async fn hand_over(&self, there: Option<Notes>, to: &Owner) -> Result<()> {
+        let tag = there.ok_or(Error::NotFound)?.tag;
+        match &tag {
+            Tag::Owner(tagged) if tagged == to => return Ok(()),
+            Tag::Owner(tagged) if tagged.is_same(to) => {}
+            tag => self.check_owner(tag)?,
+        }
+        self.set_tag(to).await
     }
 
     async fn make(&self, new: &NewVolume) -> Result<()> {

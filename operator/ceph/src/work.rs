@@ -1,7 +1,7 @@
-//! One method's work on one share: the storage is the one that was recorded, and the names follow from the uid.
+//! One method's work on one share: the storage is the one that was recorded, and the names are the share's.
 
 use shoal_backend::{Error, Result};
-use shoal_domain::{identity::Identity, owner, volume::VolumeRef};
+use shoal_domain::{identity::Identity, volume::VolumeRef};
 
 use crate::{
     commands::{FsGet, FsGetReply, Place},
@@ -16,8 +16,6 @@ pub(crate) struct Work<'a> {
     pub call: Call,
     pub on: &'a Identity,
     pub volume: &'a VolumeRef,
-    /// The subvolume's name.
-    name: String,
 }
 
 impl<'a> Work<'a> {
@@ -34,7 +32,6 @@ impl<'a> Work<'a> {
             call,
             on,
             volume,
-            name: owner::subvolume_name(&volume.owner.uid),
         }
     }
 
@@ -58,13 +55,13 @@ impl<'a> Work<'a> {
         Place {
             vol_name: &self.settings.filesystem,
             group_name: &self.settings.subvolume_group,
-            sub_name: &self.name,
+            sub_name: &self.volume.subvolume,
         }
     }
 
     /// `group/subvolume`.
     pub(crate) fn handle(&self) -> String {
-        format!("{}/{}", self.settings.subvolume_group, self.name)
+        format!("{}/{}", self.settings.subvolume_group, self.volume.subvolume)
     }
 
     /// Whether a path of our file system is, or was, the data of a subvolume of our name.

@@ -76,12 +76,15 @@ impl<'a> Conditions<'a> {
     /// All is as asked.
     #[must_use]
     pub fn ready(self, message: impl Into<String>) -> Self {
-        self.without(types::RECONCILING).without(types::STALLED).set(
-            types::READY,
-            true,
-            reasons::AVAILABLE,
-            message,
-        )
+        self.ready_for(reasons::AVAILABLE, message)
+    }
+
+    /// The same, in another word.
+    #[must_use]
+    pub fn ready_for(self, reason: &str, message: impl Into<String>) -> Self {
+        self.without(types::RECONCILING)
+            .without(types::STALLED)
+            .set(types::READY, true, reason, message)
     }
 
     /// Work goes on.

@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
-use shoal_crds::{Placement, Protocol, Share, ShareSpec, ShareStatus};
+use shoal_crds::{Placement, Protocol, Share, ShareDeletion, ShareSpec, ShareStatus};
 
 use crate::{
     placement::{Load, Neighbour},
+    share_deletion,
     share_quota::{Amount, Usage},
 };
 
@@ -76,6 +77,19 @@ pub struct Ledger {
     revision: u64,
     /// While all is listed anew: the uids that were in the list so far.
     listed: Option<BTreeSet<String>>,
+    /// What deleted shares still have, by ShareDeletion.
+    deletions: BTreeMap<String, Remains>,
+    /// While those are listed anew: the names that were in the list so far.
+    listed_deletions: Option<BTreeSet<String>>,
+}
+
+/// What a deleted share still has of a backend.
+#[derive(Clone, Debug, PartialEq)]
+struct Remains {
+    backend_name: String,
+    bytes: u64,
+    is_exported: bool,
+    handle: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +113,18 @@ impl Entry {
             (stored, reserved) => stored.or(reserved.map(|(_, claim)| claim)),
         }
     }
+}
+
+/// What came of reserving something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Reservation {
+    /// It is reserved.
+    Made,
+    /// Somebody has reserved something since the page was read: it has to be read again.
+    Overtaken,
+    /// The share is gone, or is known in a later version: it has to be loaded again.
+    Outdated,
 }
 
 /// What one share's placing rests on.
@@ -196,6 +222,17 @@ impl Ledger {
         let own = self.entries.get(&share.uid().unwrap_or_default());
         let mut loads = self.loads.clone();
         let mut usage = self.usage(&namespace);
+        // What it brings back has its room already.
+        if let Some(source) = &share.spec.source {
+            let existing = &source.existing;
+            let brought_back = self.deletions.values().find(|remains| {
+                remains.backend_name == existing.backend_name
+                    && remains.handle.as_ref() == Some(&existing.handle)
+            });
+            if let Some(remains) = brought_back {
+                remains.leave(&mut loads);
+            }
+        }
         if let Some(claim) = own.and_then(Entry::claim) {
             unload(&mut loads, &claim);
             uncharge(&mut usage, &claim);
@@ -224,26 +261,32 @@ impl Ledger {
         }
     }
 
-    /// Reserves what is about to be stored for a share, unless somebody has reserved something since its page was read: then
-    /// nothing is reserved, and the page has to be read again.
-    #[must_use]
-    pub fn reserve(&mut self, share: &Share, page_revision: u64, claim: Claim) -> bool {
+    /// Reserves what is about to be stored for a share, unless that was decided on what is so no more: then nothing is
+    /// reserved.
+    pub fn reserve(&mut self, share: &Share, page_revision: u64, claim: Claim) -> Reservation {
         let uid = share.uid().unwrap_or_default();
-        let Some(entry) = self.entries.get(&uid).filter(|_| self.revision == page_revision) else {
-            return false;
-        };
         let decided_on = share
             .metadata
             .resource_version
             .as_ref()
             .and_then(|v| v.parse().ok());
+        let Some(entry) = self.entries.get(&uid) else {
+            return Reservation::Outdated;
+        };
+        // It would be refused; until it is, others would be decided on a choice that is none.
+        if decided_on.is_some() && entry.version > decided_on {
+            return Reservation::Outdated;
+        }
+        if self.revision != page_revision {
+            return Reservation::Overtaken;
+        }
         let entry = Entry {
             reserved: Some((decided_on, claim)),
             ..entry.clone()
         };
         self.replace(uid, Some(entry));
         self.turn_page();
-        true
+        Reservation::Made
     }
 
     /// Gives up what was reserved for a share: it was refused, and so has not been stored.
@@ -277,7 +320,7 @@ impl Ledger {
         &self.loads
     }
 
-    /// Shares on a ShareBackend, as `namespace/name`: so many at most.
+    /// What is on a ShareBackend: shares, as `namespace/name`, and ShareDeletions; so many at most.
     pub fn on_backend(&self, backend_name: &str, most: usize) -> Vec<String> {
         if !self.loads.contains_key(backend_name) {
             return Vec::new();
@@ -293,8 +336,65 @@ impl Ledger {
             .map(|entry| format!("{}/{}", entry.namespace, entry.name))
             .collect();
         names.sort();
+        let deletions = self.deletions.iter();
+        let deletions = deletions.filter(|(_, remains)| remains.backend_name == backend_name);
+        names.extend(deletions.map(|(name, _)| deletion_in_the_way(name)));
         names.truncate(most);
         names
+    }
+
+    /// Notes a version of a ShareDeletion. True if others may now have what the share had.
+    pub fn note_deletion(&mut self, deletion: &ShareDeletion) -> bool {
+        let name = deletion.name_any();
+        if let Some(listed) = &mut self.listed_deletions {
+            listed.insert(name.clone());
+        }
+        let remains = share_deletion::is_pending(deletion).then(|| Remains {
+            backend_name: deletion.spec.backend_name.clone(),
+            bytes: deletion.spec.size.bytes(),
+            is_exported: deletion.spec.protocol == Protocol::NFS && share_deletion::may_have_access(deletion),
+            handle: deletion.spec.handle.clone(),
+        });
+        self.replace_deletion(name, remains)
+    }
+
+    /// Notes that a ShareDeletion is there, of which nothing else can be told.
+    pub fn deletion_is_there(&mut self, name: &str) {
+        if let Some(listed) = &mut self.listed_deletions {
+            listed.insert(name.to_owned());
+        }
+    }
+
+    /// Notes that a ShareDeletion is gone. True if others may now have what the share had.
+    pub fn deletion_gone(&mut self, name: &str) -> bool {
+        self.replace_deletion(name.to_owned(), None)
+    }
+
+    /// All ShareDeletions are about to be listed anew.
+    pub fn begin_deletions(&mut self) {
+        self.listed_deletions = Some(BTreeSet::new());
+    }
+
+    /// All ShareDeletions have been listed: what was not among them is gone.
+    pub fn end_deletions(&mut self) {
+        let listed = self.listed_deletions.take().unwrap_or_default();
+        let gone = self.deletions.keys().filter(|name| !listed.contains(*name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.deletion_gone(&name);
+        }
+    }
+
+    fn replace_deletion(&mut self, name: String, remains: Option<Remains>) -> bool {
+        let before = self.deletions.remove(&name);
+        if let Some(before) = &before {
+            before.leave(&mut self.loads);
+        }
+        let made_room = before.is_some() && remains.is_none();
+        if let Some(remains) = remains {
+            remains.arrive(&mut self.loads);
+            self.deletions.insert(name, remains);
+        }
+        made_room
     }
 
     /// From now on every page that was read before has to be read again.
@@ -396,10 +496,35 @@ fn unload(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
         load.promised_bytes -= u128::from(claim.bytes);
         load.shares -= 1;
         load.exports -= u64::from(claim.is_exported);
-        if load.shares == 0 {
+        if *load == Load::default() {
             loads.remove(&claim.backend_name);
         }
     }
+}
+
+impl Remains {
+    fn arrive(&self, loads: &mut BTreeMap<String, Load>) {
+        let load = loads.entry(self.backend_name.clone()).or_default();
+        load.promised_bytes += u128::from(self.bytes);
+        load.deletions += 1;
+        load.exports += u64::from(self.is_exported);
+    }
+
+    fn leave(&self, loads: &mut BTreeMap<String, Load>) {
+        if let Some(load) = loads.get_mut(&self.backend_name) {
+            load.promised_bytes -= u128::from(self.bytes);
+            load.deletions -= 1;
+            load.exports -= u64::from(self.is_exported);
+            if *load == Load::default() {
+                loads.remove(&self.backend_name);
+            }
+        }
+    }
+}
+
+/// How a ShareDeletion is named beside shares.
+pub fn deletion_in_the_way(name: &str) -> String {
+    format!("ShareDeletion {name}")
 }
 
 fn charge(usage: &mut Usage, claim: &Claim) {

@@ -17,6 +17,7 @@ pub mod placement;
 pub mod share;
 pub mod share_access_rule;
 pub mod share_backend;
+pub mod share_deletion;
 pub mod share_quota;
 pub mod share_type;
 pub mod volume;

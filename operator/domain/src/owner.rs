@@ -13,6 +13,18 @@ pub struct Owner {
     pub name: String,
     /// The Share's uid.
     pub uid: String,
+    /// Why Shoal has left the subvolume behind. None: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<Left>,
+}
+
+/// Why a subvolume was left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Left {
+    /// Its Share's deletion policy keeps it.
+    Retained,
+    /// An admin has given it up.
+    Abandoned,
 }
 
 impl Owner {
@@ -25,7 +37,7 @@ impl Owner {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether a tag names the same object of the same cluster. Its namespace and name are for people.
+    /// Whether a tag names the same object of the same cluster. The rest is for people.
     pub fn is_same(&self, other: &Owner) -> bool {
         self.cluster == other.cluster && self.uid == other.uid
     }

@@ -44,10 +44,13 @@ pub enum Door {
 /// What shares have of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Bytes that were promised to them: a few shares of the largest size are more than 64 bits hold.
+    /// Bytes that were promised to them, or hold what is left of deleted ones: a few shares of the largest size are more than
+    /// 64 bits hold.
     pub promised_bytes: u128,
     /// How many they are.
     pub shares: u64,
+    /// How many ShareDeletions have something left to do there.
+    pub deletions: u64,
     /// How many exports there are on its NFS cluster.
     pub exports: u64,
 }
@@ -248,8 +251,20 @@ fn promises_hold(candidate: &Candidate, bytes: u64) -> bool {
 
 /// Whether a share on this backend may grow from so many bytes to so many. The reserve is there for that.
 pub fn may_extend(candidate: &Candidate, from: u64, to: u64) -> Result<(), Failure> {
-    let free = candidate.state.as_ref().ok().and_then(|d| d.free_bytes);
-    let why = if free.is_some_and(|free| free < to.saturating_sub(from)) {
+    // Of a backend that does not answer nothing is known of its room.
+    let state = candidate.state.as_ref().map_err(|why| {
+        waits(
+            reasons::BACKEND_NOT_READY,
+            format!(
+                "spec.size: ShareBackend '{}' is not ready ({}); the share keeps its size until it is",
+                candidate.name, why.reason
+            ),
+        )
+    })?;
+    let why = if state
+        .free_bytes
+        .is_some_and(|free| free < to.saturating_sub(from))
+    {
         "has no room for it"
     } else if !promises_hold(candidate, to) {
         "has promised its room to other shares"

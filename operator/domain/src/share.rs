@@ -8,7 +8,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    Capabilities, Charge, Share, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
+    Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, Share, ShareDeletion, SharePhase,
+    ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
@@ -20,12 +21,13 @@ use crate::{
     grant::{Access, Client, Grant, Key},
     identity::{Description, Identity},
     ledger,
-    owner::{Owner, Tag},
+    owner::{Owner, subvolume_name},
     placement::{self, Candidate, Neighbour},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
+    share_backend, share_deletion,
     share_quota::{self, Asked, Usage},
     share_type,
-    volume::{Export, NewVolume, Sight, Volume, VolumeRef},
+    volume::{Export, NewVolume, Sight, Volume, VolumeRef, Whose, owned_by_another, whose},
 };
 
 /// What a pass over a share sees. What a step learns is folded in, and decided on again.
@@ -67,8 +69,23 @@ pub struct Observed {
     pub keys: BTreeMap<String, Key>,
     /// Clients that the backend refused in this pass.
     pub refused: HashMap<Client, Failure>,
+    /// What is kept of a deleted share that this one brings back.
+    pub source: Option<ShareDeletion>,
+    /// What its deletion rests on beside.
+    pub going: Going,
     /// What went wrong in this pass: it takes no further step.
     pub failure: Option<Failure>,
+}
+
+/// What the deletion of a share rests on beside its storage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Going {
+    /// Whether a ShareDeletion has it: nothing is left to be done but to let it go.
+    pub is_handed_on: bool,
+    /// Whether a command goes on that was begun in an earlier pass.
+    pub is_in_hand: bool,
+    /// Whether this replica has worked for so long that a backend not asked yet is in trouble.
+    pub is_warm: bool,
 }
 
 /// What only shares do.
@@ -94,10 +111,16 @@ pub enum Effect {
     ReportRules(Vec<Report>),
     /// Mirror the export locations into annotations.
     Annotate(BTreeMap<String, String>),
+    /// Claim what is kept of a deleted share.
+    Claim,
+    /// Make it the share's own.
+    BringBack,
     /// Take all access away.
     Unexport,
     /// Remove the subvolume.
     Remove,
+    /// Leave the rest of the deletion to this.
+    HandOn(Box<ShareDeletion>),
 }
 
 impl Effect {
@@ -114,8 +137,11 @@ impl Effect {
             Self::FetchKey(_) => "FetchKey",
             Self::ReportRules(_) => "ReportRules",
             Self::Annotate(_) => "Annotate",
+            Self::Claim => "Claim",
+            Self::BringBack => "BringBack",
             Self::Unexport => "Unexport",
             Self::Remove => "Remove",
+            Self::HandOn(_) => "HandOn",
         }
     }
 
@@ -126,6 +152,7 @@ impl Effect {
             | Self::Resize(_)
             | Self::Export(_)
             | Self::FetchKey(_)
+            | Self::BringBack
             | Self::Unexport
             | Self::Remove => true,
             Self::Look
@@ -133,15 +160,17 @@ impl Effect {
             | Self::HoldRules(_)
             | Self::ForgetKeys(_)
             | Self::ReportRules(_)
-            | Self::Annotate(_) => false,
+            | Self::Annotate(_)
+            | Self::Claim
+            | Self::HandOn(_) => false,
         }
     }
 
-    /// Whether a share that has changed meanwhile may make it wrong: what changes the backend, and letting a rule go
-    /// because nobody is let in.
+    /// Whether a share that has changed meanwhile may make it wrong: what changes the backend, letting a rule go because
+    /// nobody is let in, and saying that the share, which may be gone, has left something.
     pub fn needs_live_object(&self) -> bool {
         let lets_go = matches!(self, Self::ReportRules(reports) if reports.iter().any(|r| r.release));
-        self.changes_backend() || lets_go
+        self.changes_backend() || lets_go || matches!(self, Self::Claim | Self::HandOn(_))
     }
 }
 
@@ -173,11 +202,43 @@ pub fn volume_ref(o: &Observed) -> VolumeRef {
             namespace: o.share.metadata.namespace.clone().unwrap_or_default(),
             name: o.share.metadata.name.clone().unwrap_or_default(),
             uid: o.uid().to_owned(),
+            left: None,
         },
         protocol: o.share.spec.protocol,
         tenant: o.tenant.clone(),
+        subvolume: subvolume(
+            o.share
+                .status
+                .as_ref()
+                .and_then(|status| status.handle.as_deref()),
+            o.uid(),
+        ),
     }
 }
+
+/// Name of a share's subvolume: of one that brought data back as it was, and else its own.
+pub fn subvolume(handle: Option<&str>, uid: &str) -> String {
+    let there = handle.and_then(|handle| handle.rsplit('/').next());
+    there.map_or_else(|| subvolume_name(uid), str::to_owned)
+}
+
+/// Whether a subvolume was there, and ours.
+pub fn was_provisioned(status: &ShareStatus) -> bool {
+    is_true(&status.conditions, types::PROVISIONED)
+}
+
+/// What becomes of the data when the share is deleted.
+pub fn deletion_policy(o: &Observed) -> DeletionPolicy {
+    let of_its_type = || Some(o.share.status.as_ref()?.capabilities.as_ref()?.deletion_policy);
+    o.share
+        .spec
+        .deletion_policy
+        .or_else(of_its_type)
+        .unwrap_or_default()
+}
+
+/// How long a user waits for the backend to accept a deletion.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The storage that was recorded when the share's backend was chosen. None: none was chosen yet.
 pub fn recorded(status: &ShareStatus) -> Option<Identity> {
@@ -192,6 +253,17 @@ impl Observed {
     /// The share's uid.
     pub fn uid(&self) -> &str {
         self.share.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it goes when it is deleted, whatever the backend says.
+    pub fn is_deferred(&self) -> bool {
+        let capabilities = self.share.status.as_ref().and_then(|s| s.capabilities.as_ref());
+        self.share.metadata.deletion_timestamp.is_some()
+            && capabilities.map(|c| c.deletion).unwrap_or_default() == DeletionMode::Deferred
+    }
+
+    fn brings_back(&self) -> Option<&ExistingShare> {
+        self.share.spec.source.as_ref().map(|source| &source.existing)
     }
 
     fn is_paused(&self) -> bool {
@@ -247,7 +319,13 @@ impl Pass<'_> {
             None if self.is_settled(backend) => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
             // What was never there needs no look: making it looks for itself. One that could not be made does: rules that
             // go wait until it is known that nobody is let in.
-            None if !self.was_provisioned() && !self.is_stalled() && self.new_size().is_ok() => self.create(),
+            None if !self.was_provisioned()
+                && !self.is_stalled()
+                && self.new_size().is_ok()
+                && self.o.brings_back().is_none() =>
+            {
+                self.create()
+            }
             None => self.progress(reasons::CREATING, "looking at what is there", Effect::Look),
             // Nothing is left to be let in to, so rules that go need not wait for the subvolume to be restored.
             Some(Sight::Absent { leftovers: true })
@@ -264,10 +342,16 @@ impl Pass<'_> {
                     self.before.handle.as_deref().unwrap_or("of this share")
                 ),
             )),
+            Some(Sight::Absent { .. }) if self.o.brings_back().is_some() => self.fail(&nothing_to_bring_back(
+                "what spec.source.existing names is not there any more; delete this Share".into(),
+            )),
             Some(Sight::Absent { .. }) => self.create(),
             Some(Sight::Present(volume)) => match self.whose(volume) {
                 Whose::Ours => self.bring_in_line(backend, volume),
                 Whose::Unfinished => self.create(),
+                Whose::Anothers(_) if self.o.brings_back().is_some() && !self.was_provisioned() => {
+                    self.bring_back(volume)
+                }
                 Whose::Anothers(whose) => self.fail(&owned_by_another(volume, &whose)),
             },
         }
@@ -291,6 +375,94 @@ impl Pass<'_> {
         self.done_telling_rules(status, Next::Await, &why)
     }
 
+    // ---- bringing back
+
+    /// Claims what is kept, and makes it the share's own. The claim is stored first: from then on nobody removes it.
+    fn bring_back(&self, volume: &Volume) -> ShareDecision {
+        let Some(kept) = &self.o.source else {
+            return self.fail(&nothing_to_bring_back(format!(
+                "spec.source.existing: no ShareDeletion keeps '{}' any more; delete this Share",
+                volume.handle
+            )));
+        };
+        let from = share_deletion::volume_ref(kept, &self.o.cluster).owner;
+        if matches!(whose(volume, &from), Whose::Anothers(_)) {
+            return self.fail(&owned_by_another(
+                volume,
+                "neither this Share nor the one that was deleted",
+            ));
+        }
+        let claimed = kept
+            .spec
+            .adopted_by
+            .as_ref()
+            .is_some_and(|by| by.uid == self.o.uid());
+        if claimed {
+            return self.progress(reasons::CREATING, "being brought back", Effect::BringBack);
+        }
+        match share_deletion::may_be_adopted(kept, self.o.uid()) {
+            Ok(()) => self.progress(reasons::CREATING, "being brought back", Effect::Claim),
+            // A change there wakes it.
+            Err(refusal) => self.fail(&Failure {
+                class: Class::Stalled,
+                ..refusal
+            }),
+        }
+    }
+
+    /// The backend that holds what is to be brought back, if that may be.
+    fn where_it_is_kept(
+        &self,
+        share_type: &ShareType,
+        existing: &ExistingShare,
+    ) -> Result<(String, Description), Failure> {
+        let (name, handle) = (&existing.backend_name, &existing.handle);
+        let Some(kept) = &self.o.source else {
+            return Err(Failure {
+                class: Class::Waiting,
+                ..nothing_to_bring_back(format!(
+                    "spec.source.existing: no ShareDeletion keeps '{handle}' on ShareBackend '{name}'; take both from kubectl get \
+                     sharedeletions -o wide, or leave source out"
+                ))
+            });
+        };
+        share_deletion::may_be_adopted(kept, self.o.uid())?;
+        if self.o.share.spec.size < kept.spec.size {
+            return Err(failure(
+                Class::Stalled,
+                reasons::SIZE_OUT_OF_RANGE,
+                format!(
+                    "spec.size: {} is below {}, the size of what is brought back; ask for that at least",
+                    self.o.share.spec.size, kept.spec.size
+                ),
+            ));
+        }
+        let wishes = self.o.share.spec.placement.clone().unwrap_or_default();
+        let own_name = self.o.share.metadata.name.as_deref().unwrap_or_default();
+        // What is there already takes no more room.
+        placement::choose(
+            &placement::Request {
+                share_type,
+                protocol: self.o.share.spec.protocol,
+                size_bytes: 0,
+                pin: Some(name),
+                company: placement::company(own_name, &wishes, &self.o.neighbours)?,
+            },
+            &self.o.candidates,
+        )?;
+        let backend = self.o.candidates.iter().find(|candidate| candidate.name == *name);
+        let state = backend.map(|candidate| &candidate.state);
+        let description = share_backend::usable(name, state, &share_deletion::recorded(&kept.spec))?;
+        let (has, asked) = (kept.spec.size.bytes(), self.o.share.spec.size.bytes());
+        // What was given up has no room any more.
+        if let Some(own) = backend
+            && (asked > has || !share_deletion::is_pending(kept))
+        {
+            placement::may_extend(own, has, asked)?;
+        }
+        Ok((name.clone(), description.clone()))
+    }
+
     // ---- finding a place
 
     fn schedule(&self) -> ShareDecision {
@@ -308,6 +480,10 @@ impl Pass<'_> {
                 grows: false,
             };
             share_quota::admit(&self.o.quotas, &self.o.usage, &asked)?;
+            if let Some(existing) = self.o.brings_back() {
+                let (name, description) = self.where_it_is_kept(&share_type, existing)?;
+                return Ok((share_type, name, description));
+            }
             let wishes = share.spec.placement.clone().unwrap_or_default();
             let name = share.metadata.name.as_deref().unwrap_or_default();
             let request = placement::Request {
@@ -345,6 +521,7 @@ impl Pass<'_> {
                         charged: share.spec.size,
                     }),
                     capabilities: Some(share_type::capabilities(&share_type)),
+                    handle: self.o.brings_back().map(|existing| existing.handle.clone()),
                     ..ShareStatus::default()
                 };
                 Decision::step(status, Step::Record)
@@ -406,37 +583,7 @@ impl Pass<'_> {
                 .find(|c| c.name == name)
                 .map(|c| &c.state)
         };
-        match self.o.backend.as_ref().or_else(chosen) {
-            None => Err(Failure {
-                class: Class::Waiting,
-                scope: Scope::Backend,
-                reason: reasons::BACKEND_NOT_FOUND,
-                message: format!("ShareBackend '{name}' does not exist; the share is on it and waits for it"),
-            }),
-            Some(Err(why)) if is_not_asked(why) => Err(why.clone()),
-            Some(Err(why)) => Err(Failure {
-                class: Class::Waiting,
-                scope: Scope::Backend,
-                reason: reasons::BACKEND_NOT_READY,
-                message: format!(
-                    "ShareBackend '{name}' is not ready ({}); its conditions say more",
-                    why.reason
-                ),
-            }),
-            Some(Ok(d)) if d.identity.fsid != recorded.fsid || d.identity.fs_id != recorded.fs_id => {
-                Err(Failure {
-                    class: Class::Stalled,
-                    scope: Scope::Backend,
-                    reason: reasons::BACKEND_REPLACED,
-                    message: format!(
-                        "the share is on cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system \
-                     {}; nothing is touched there",
-                        recorded.fsid, recorded.fs_id, d.identity.fsid, d.identity.fs_id
-                    ),
-                })
-            }
-            Some(Ok(description)) => Ok(description),
-        }
+        share_backend::usable(name, self.o.backend.as_ref().or_else(chosen), recorded)
     }
 
     /// The first answer wakes the share, whatever it is; until then there is nothing to tell.
@@ -489,7 +636,7 @@ impl Pass<'_> {
     // ---- being there
 
     fn was_provisioned(&self) -> bool {
-        is_true(&self.before.conditions, types::PROVISIONED)
+        was_provisioned(&self.before)
     }
 
     fn is_stalled(&self) -> bool {
@@ -817,15 +964,27 @@ impl Pass<'_> {
         let Some(recorded) = recorded(&self.before) else {
             return let_go();
         };
-        match self.usable_backend(&recorded) {
-            Ok(_) => {}
-            Err(failure) if is_not_asked(&failure) => return self.until_asked(),
-            Err(failure) => return self.blocked(&failure),
+        if self.o.going.is_handed_on {
+            return let_go();
         }
-        if let Some(failure) = &self.o.failure {
-            return self.blocked(failure);
+        let usable = self.usable_backend(&recorded);
+        let trouble = match (usable, &self.o.failure) {
+            _ if self.o.going.is_in_hand => Some(not_accepted_yet()),
+            (Err(failure), _) if is_not_asked(&failure) && !self.o.is_deferred() => {
+                return self.until_asked();
+            }
+            (Err(failure), _) if is_not_asked(&failure) && !self.o.going.is_warm => {
+                return Decision::done(self.before.clone(), Next::After(PATIENCE));
+            }
+            (Err(failure), _) => Some(failure),
+            (Ok(_), failure) => failure.clone(),
+        };
+        if let Some(failure) = trouble {
+            return self.troubled(&failure);
         }
-        if let Some(wait) = self.still_backing_off() {
+        if !self.o.is_deferred()
+            && let Some(wait) = self.still_backing_off()
+        {
             return Decision::done(self.before.clone(), Next::After(wait));
         }
         match &self.o.sight {
@@ -834,16 +993,45 @@ impl Pass<'_> {
             Some(Sight::Absent { leftovers: true }) => self.leaving(Effect::Unexport),
             Some(Sight::Present(volume)) => match self.whose(volume) {
                 Whose::Anothers(whose) if self.was_provisioned() => {
-                    self.blocked(&owned_by_another(volume, &whose))
+                    self.troubled(&owned_by_another(volume, &whose))
                 }
                 // It never was ours, so there is nothing of ours to remove.
                 Whose::Anothers(_) => let_go(),
                 Whose::Ours | Whose::Unfinished if matches!(volume.export, Export::Ours { .. }) => {
                     self.leaving(Effect::Unexport)
                 }
+                Whose::Ours | Whose::Unfinished if self.keeps_data() => self.hand_on(),
                 Whose::Ours | Whose::Unfinished => self.leaving(Effect::Remove),
             },
         }
+    }
+
+    /// Nobody who deletes a share waits for the storage's troubles, unless its type says so.
+    fn troubled(&self, failure: &Failure) -> ShareDecision {
+        if self.o.is_deferred() {
+            self.hand_on()
+        } else {
+            self.blocked(failure)
+        }
+    }
+
+    fn hand_on(&self) -> ShareDecision {
+        match share_deletion::of(self.o, self.now) {
+            Some(deletion) => {
+                let effect = Effect::HandOn(Box::new(deletion));
+                Decision::step(self.before.clone(), Step::Do(effect))
+            }
+            None => self.blocked(&failure(
+                Class::Bug,
+                reasons::INTERNAL_ERROR,
+                "its status does not say where it is".into(),
+            )),
+        }
+    }
+
+    fn keeps_data(&self) -> bool {
+        self.was_provisioned()
+            && (!self.capabilities().retention.is_zero() || deletion_policy(self.o) == DeletionPolicy::Retain)
     }
 
     fn leaving(&self, effect: Effect) -> ShareDecision {
@@ -993,15 +1181,7 @@ impl Pass<'_> {
     }
 
     fn whose(&self, volume: &Volume) -> Whose {
-        match &volume.tag {
-            Tag::Absent => Whose::Unfinished,
-            Tag::Owner(owner) if owner.is_same(&volume_ref(self.o).owner) => Whose::Ours,
-            Tag::Owner(owner) => Whose::Anothers(format!(
-                "Share {}/{} (uid {}) of cluster {}",
-                owner.namespace, owner.name, owner.uid, owner.cluster
-            )),
-            Tag::Unreadable => Whose::Anothers("somebody whose tag can't be read".into()),
-        }
+        whose(volume, &volume_ref(self.o).owner)
     }
 
     fn charged(&self) -> u64 {
@@ -1051,25 +1231,21 @@ impl Pass<'_> {
     }
 }
 
-enum Whose {
-    Ours,
-    Unfinished,
-    Anothers(String),
+fn nothing_to_bring_back(message: String) -> Failure {
+    failure(Class::Stalled, reasons::NOTHING_TO_BRING_BACK, message)
+}
+
+/// A command for a deletion has not been answered in the time that a user waits; it goes on.
+pub fn not_accepted_yet() -> Failure {
+    failure(
+        Class::Waiting,
+        reasons::NOT_ACCEPTED_YET,
+        "the backend has not accepted the deletion yet".into(),
+    )
 }
 
 fn is_not_asked(failure: &Failure) -> bool {
     failure.reason == reasons::BACKEND_NOT_ASKED
-}
-
-fn owned_by_another(volume: &Volume, whose: &str) -> Failure {
-    failure(
-        Class::Conflict,
-        reasons::OWNED_BY_ANOTHER,
-        format!(
-            "the subvolume {} is tagged as belonging to {whose}; it is not touched",
-            volume.handle
-        ),
-    )
 }
 
 fn failure(class: Class, reason: &'static str, message: String) -> Failure {

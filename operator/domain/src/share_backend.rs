@@ -32,7 +32,7 @@ pub struct Observed {
     pub admitted: Option<Result<Description, Failure>>,
     /// What shares have of it.
     pub load: Load,
-    /// If it is being deleted: some of the shares on it, as `namespace/name`.
+    /// If it is being deleted: some of what is on it, shares as `namespace/name`.
     pub in_the_way: Vec<String>,
     /// Whether the API server itself says that there are none.
     pub is_empty: bool,
@@ -141,6 +141,8 @@ fn status(
     };
     let phase = |phase| Some(if is_leaving { BackendPhase::Deleting } else { phase });
     let shares = i64::try_from(observed.load.shares).ok();
+    let deletions = i64::try_from(observed.load.deletions).ok();
+    let pending_deletions = deletions.filter(|count| *count > 0);
     match verdict {
         Ok(description) => {
             let conditions = conditions.ready("it answers");
@@ -171,6 +173,7 @@ fn status(
                 capacity: Some(capacity(before.capacity, description, observed.load)),
                 protocols: description.protocols.clone(),
                 shares,
+                pending_deletions,
             }
         }
         Err(failure) => ShareBackendStatus {
@@ -178,6 +181,7 @@ fn status(
             phase: phase(BackendPhase::Unavailable),
             conditions: conditions.failed(failure).build(),
             shares,
+            pending_deletions,
             ..before.clone()
         },
     }
@@ -185,14 +189,21 @@ fn status(
 
 fn in_the_way(observed: &Observed) -> String {
     let some = observed.in_the_way.join(", ");
-    let more = if observed.load.shares > observed.in_the_way.len() as u64 {
+    let Load {
+        shares, deletions, ..
+    } = observed.load;
+    let more = if shares + deletions > observed.in_the_way.len() as u64 {
         ", …"
     } else {
         ""
     };
+    let left = match deletions {
+        0 => String::new(),
+        _ => format!(", and what is left of {deletions} deleted ones"),
+    };
     format!(
-        "{} shares are on it: {some}{more}. It goes when they are gone; until then they are looked after, and no others come",
-        observed.load.shares
+        "{shares} shares are on it{left}: {some}{more}. It goes when they are gone; until then they are looked after, and no others \
+         come"
     )
 }
 
@@ -277,6 +288,45 @@ fn nfs_cluster(backend: &ShareBackend) -> Option<(&str, &str)> {
     let nfs = backend.spec.ceph.as_ref()?.nfs.as_ref()?;
     let ceph = backend.status.as_ref()?.ceph.as_ref()?;
     Some((&ceph.fsid, &nfs.cluster_id))
+}
+
+/// What a ShareBackend says of itself, if what was recorded on it may be worked on.
+pub fn usable<'a>(
+    name: &str,
+    backend: Option<&'a Result<Description, Failure>>,
+    recorded: &Identity,
+) -> Result<&'a Description, Failure> {
+    match backend {
+        None => Err(Failure {
+            class: Class::Waiting,
+            scope: Scope::Backend,
+            reason: reasons::BACKEND_NOT_FOUND,
+            message: format!("ShareBackend '{name}' does not exist; what is on it waits for it"),
+        }),
+        Some(Err(why)) if why.reason == reasons::BACKEND_NOT_ASKED => Err(why.clone()),
+        Some(Err(why)) => Err(Failure {
+            class: Class::Waiting,
+            scope: Scope::Backend,
+            reason: reasons::BACKEND_NOT_READY,
+            message: format!(
+                "ShareBackend '{name}' is not ready ({}); its conditions say more",
+                why.reason
+            ),
+        }),
+        Some(Ok(d)) if d.identity.fsid != recorded.fsid || d.identity.fs_id != recorded.fs_id => {
+            Err(Failure {
+                class: Class::Stalled,
+                scope: Scope::Backend,
+                reason: reasons::BACKEND_REPLACED,
+                message: format!(
+                    "recorded is cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system {}; nothing is \
+                 touched there",
+                    recorded.fsid, recorded.fs_id, d.identity.fsid, d.identity.fs_id
+                ),
+            })
+        }
+        Some(Ok(description)) => Ok(description),
+    }
 }
 
 /// What was recorded of a backend at first contact.

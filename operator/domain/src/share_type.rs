@@ -186,6 +186,9 @@ pub fn capabilities(share_type: &ShareType) -> Capabilities {
         size: share_type.spec.size,
         root: share_type.spec.root.clone(),
         squash: share_type.spec.squash,
+        deletion: share_type.spec.deletion,
+        retention: share_type.spec.retention,
+        deletion_policy: share_type.spec.deletion_policy,
     }
 }
 

@@ -1,10 +1,11 @@
 //! What the backend really has for one share.
 
-use shoal_crds::{Protocol, RootDirectory};
+use shoal_crds::{Protocol, RootDirectory, condition::reasons};
 
 use crate::{
+    Class, Failure, Scope,
     grant::Access,
-    owner::{Owner, Tag},
+    owner::{Owner, Tag, subvolume_name},
 };
 
 /// Everything a backend needs to know of a share to work on it.
@@ -16,6 +17,8 @@ pub struct VolumeRef {
     pub protocol: Protocol,
     /// The uid of the share's namespace: Ceph's tenant id, which binds a CephX identity to the namespace for ever.
     pub tenant: String,
+    /// Name of its subvolume: that of the share it was made for, which another may have brought back.
+    pub subvolume: String,
 }
 
 /// How a volume is made.
@@ -74,4 +77,45 @@ pub enum Export {
         /// Everything beside the clients is as Shoal makes it: default deny, squash explicit, protocols.
         intact: bool,
     },
+}
+
+/// Whose a subvolume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The share's own.
+    Ours,
+    /// The share's own, and its tag not written yet.
+    Unfinished,
+    /// Another's, for people.
+    Anothers(String),
+}
+
+/// Whose a subvolume is that was found where that of this owner is. Without a tag only one that has the owner's own name
+/// is its.
+pub fn whose(volume: &Volume, owner: &Owner) -> Whose {
+    match &volume.tag {
+        Tag::Absent if volume.handle.rsplit('/').next() == Some(&subvolume_name(&owner.uid)) => {
+            Whose::Unfinished
+        }
+        Tag::Absent => Whose::Anothers("nobody".into()),
+        Tag::Owner(tagged) if tagged.is_same(owner) => Whose::Ours,
+        Tag::Owner(tagged) => Whose::Anothers(format!(
+            "Share {}/{} (uid {}) of cluster {}",
+            tagged.namespace, tagged.name, tagged.uid, tagged.cluster
+        )),
+        Tag::Unreadable => Whose::Anothers("somebody whose tag can't be read".into()),
+    }
+}
+
+/// What is another's is not touched.
+pub fn owned_by_another(volume: &Volume, whose: &str) -> Failure {
+    Failure {
+        class: Class::Conflict,
+        scope: Scope::Object,
+        reason: reasons::OWNED_BY_ANOTHER,
+        message: format!(
+            "the subvolume {} is tagged as belonging to {whose}; it is not touched",
+            volume.handle
+        ),
+    }
 }

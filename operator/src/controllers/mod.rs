@@ -3,30 +3,37 @@
 pub mod share;
 pub mod share_access_rule;
 pub mod share_backend;
+pub mod share_deletion;
 pub mod share_quota;
 pub mod share_type;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareQuota, ShareType};
+use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
 use shoal_domain::{
+    Failure, Scope,
     placement::{Candidate, Load},
-    share_backend as backend_decisions, share_type as type_decisions,
+    share_backend as backend_decisions, share_deletion as deletion_decisions, share_type as type_decisions,
 };
 
 use crate::{
+    backends::Entry,
     caches::{Caches, Change, Guarded, parsed, sorted},
     context::Context,
+    in_hand::Ended,
 };
+
+/// How long after trouble with it a backend is asked what it is.
+const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
 
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
         Change, Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
-        ShareAccessRule, ShareBackend, ShareQuota, ShareType, parsed, room_was_made, type_decisions,
-        wake_unplaced, wake_waiting_in,
+        ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, deletion_decisions, parsed,
+        room_was_made, type_decisions, wake_those_that_bring_back, wake_unplaced, wake_waiting_in,
     };
 
     /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
@@ -39,6 +46,9 @@ pub mod route {
         } else {
             ctx.looks.forget(&uid);
             room_was_made(caches, share);
+            caches
+                .deletion_queue
+                .push_cluster_scoped(&deletion_decisions::name(&uid));
         }
         caches.share_queue.push_ref(key);
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
@@ -88,6 +98,14 @@ pub mod route {
         wake_waiting_in(caches, &quota.namespace().unwrap_or_default());
     }
 
+    /// A deletion concerns itself, and the Share that brings the data back.
+    pub fn share_deletion(ctx: &Context, deletion: &Guarded<ShareDeletion>) {
+        ctx.caches.deletion_queue.push_ref(ObjectRef::from_obj(deletion));
+        if let Ok(deletion) = &deletion.0 {
+            wake_those_that_bring_back(&ctx.caches, deletion);
+        }
+    }
+
     /// A namespace's labels say which types its shares may use.
     pub fn namespace(ctx: &Context, _: &PartialObjectMeta<Namespace>) {
         wake_unplaced(&ctx.caches);
@@ -105,12 +123,90 @@ pub(crate) fn room_was_made(caches: &Caches, gone: &Guarded<Share>) {
         caches.share_queue.push(&namespace, &name);
     }
     let status = gone.0.as_ref().ok().and_then(|share| share.status.as_ref());
-    if let Some(name) = status.and_then(|status| status.backend_name.as_deref())
-        && let Some(backend) = caches.backends.get(&ObjectRef::new(name))
-        && backend.meta().deletion_timestamp.is_some()
-    {
-        caches.backend_queue.push_cluster_scoped(name);
+    if let Some(name) = status.and_then(|status| status.backend_name.as_deref()) {
+        may_be_empty(caches, name);
     }
+}
+
+/// Nothing is left of a deleted share: another may have its room.
+pub(crate) fn remains_are_gone(caches: &Caches, deletion: &Guarded<ShareDeletion>) {
+    for (namespace, name) in caches.ledger.lock().waiting(TOLD_OF_ROOM) {
+        caches.share_queue.push(&namespace, &name);
+    }
+    if let Ok(deletion) = &deletion.0 {
+        may_be_empty(caches, &deletion.spec.backend_name);
+    }
+}
+
+/// A backend that is being deleted goes when nothing is on it any more.
+fn may_be_empty(caches: &Caches, backend: &str) {
+    if let Some(there) = caches.backends.get(&ObjectRef::new(backend))
+        && there.meta().deletion_timestamp.is_some()
+    {
+        caches.backend_queue.push_cluster_scoped(backend);
+    }
+}
+
+/// A command has ended that was begun for a Share that has been let go: its ShareDeletion goes on.
+pub(crate) fn command_ended(ctx: &Context, ended: Ended) {
+    if let Some(failure) = ended.failure {
+        trouble(ctx, &ended.backend_name, &failure);
+    }
+    ctx.caches
+        .deletion_queue
+        .push_cluster_scoped(&deletion_decisions::name(&ended.uid));
+}
+
+/// Notes trouble that somebody had with a backend. The backend's own pass finds out what is the matter; what is on it waits
+/// for that. Not at once: if it finds nothing, they try again, and that must not become a hot loop.
+fn trouble(ctx: &Context, backend: &str, failure: &Failure) {
+    if failure.scope == Scope::Backend
+        && let Some(to_be_asked) = ctx.backends.trouble(backend, failure.clone())
+    {
+        let (queue, name) = (ctx.caches.backend_queue.clone(), backend.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(ASK_BACKEND_AFTER).await;
+            drop(to_be_asked);
+            queue.push_cluster_scoped(&name);
+        });
+    }
+}
+
+/// The backend of this name. None: there is no such ShareBackend.
+fn backend(ctx: &Context, name: &str) -> Option<Result<Entry, Failure>> {
+    let object = ctx.caches.backends.get(&ObjectRef::new(name))?;
+    let uid = object.meta().uid.clone().unwrap_or_default();
+    Some(ctx.backends.find(name, &uid))
+}
+
+/// Whose turn it has to be for work in a namespace on a storage cluster: of all its backends the least counts, for its mgr is
+/// the same.
+fn lane(ctx: &Context, fsid: &str, namespace: &str) -> (String, String, usize) {
+    let most = parsed(&ctx.caches.backends, |b| {
+        b.status
+            .as_ref()
+            .and_then(|s| s.ceph.as_ref())
+            .is_some_and(|c| c.fsid == fsid)
+    })
+    .iter()
+    .map(|b| b.spec.max_concurrent_operations)
+    .min()
+    .unwrap_or(1);
+    (
+        fsid.to_owned(),
+        namespace.to_owned(),
+        usize::try_from(most).unwrap_or(1).max(1),
+    )
+}
+
+/// Asks for a pass over the shares that bring back what a ShareDeletion keeps.
+fn wake_those_that_bring_back(caches: &Caches, deletion: &ShareDeletion) {
+    wake_shares(caches, |share| {
+        share.spec.source.as_ref().is_some_and(|source| {
+            Some(&source.existing.handle) == deletion.spec.handle.as_ref()
+                && source.existing.backend_name == deletion.spec.backend_name
+        })
+    });
 }
 
 /// Asks for a pass over shares of a namespace that ask for more than they have.
@@ -127,8 +223,14 @@ fn wake_unplaced(caches: &Caches) {
     });
 }
 
-/// Asks for a pass over the shares on this backend, and those that have no place yet.
+/// Asks for a pass over the shares on this backend and what is left of deleted ones, and over the shares that have no place
+/// yet.
 pub(crate) fn wake_shares_on(caches: &Caches, backend: &str) {
+    for deletion in parsed(&caches.deletions, |deletion| {
+        deletion.spec.backend_name == backend
+    }) {
+        caches.deletion_queue.push_cluster_scoped(&deletion.name_any());
+    }
     wake_shares(caches, |share| {
         share
             .status

@@ -15,17 +15,20 @@ use kube::{
     core::PartialObjectMeta,
     runtime::reflector::ObjectRef,
 };
+use serde_json::json;
 use shoal_crds::{
-    AccessType, Share, ShareAccessRule, ShareStatus,
+    AccessType, AdoptingShareReference, Share, ShareAccessRule, ShareDeletion, ShareStatus,
     condition::reasons,
     names::{cephx_secret, field_managers, labels},
 };
 use shoal_domain::{
     Class, Decision, Failure, Scope, decision,
     grant::{Applied, Client},
-    ledger::{self, Claim},
-    share::{self, Effect, Observed},
+    ledger::{self, Claim, Reservation},
+    owner::Tag,
+    share::{self, Effect, Going, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
+    share_deletion,
     share_quota::Usage,
     share_type,
     volume::{Export, Sight},
@@ -41,9 +44,6 @@ use crate::{
     error::Error,
     failpoint,
 };
-
-/// How long after a share's trouble with it a backend is asked what it is.
-const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
 
 /// Makes shares, keeps them, and takes them away.
 pub struct Shares;
@@ -104,6 +104,12 @@ impl Kind for Shares {
             sight: None,
             keys: BTreeMap::new(),
             refused: std::collections::HashMap::new(),
+            source: source(ctx, &share),
+            going: Going {
+                is_handed_on: is_handed_on(ctx, &share),
+                is_in_hand: ctx.in_hand.contains(&share.uid().unwrap_or_default()),
+                is_warm: ctx.has_worked_for() >= share::PATIENCE,
+            },
             failure: None,
             share,
         };
@@ -121,6 +127,8 @@ impl Kind for Shares {
             Effect::HoldRules(names) => hold_rules(ctx, o, &names).await,
             Effect::ForgetKeys(names) => forget_keys(ctx, o, &names).await,
             Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
+            Effect::Claim => claim(ctx, o).await,
+            Effect::HandOn(deletion) => hand_on(ctx, o, *deletion).await,
             Effect::Annotate(annotations) => {
                 o.share = api::store_annotations(&ctx.client, &o.share, &annotations).await?;
                 Ok(())
@@ -128,18 +136,9 @@ impl Kind for Shares {
             effect => {
                 let done = on_backend(ctx, o, effect).await;
                 if let Err(Error::Backend(failure)) = &done
-                    && failure.scope == Scope::Backend
-                    && let Some(name) = o.share.status.as_ref().and_then(|s| s.backend_name.clone())
+                    && let Some(name) = o.share.status.as_ref().and_then(|s| s.backend_name.as_deref())
                 {
-                    // The backend's own pass finds out what is the matter; its shares wait for that. Not at once: if it
-                    // finds nothing, the shares try again, and that must not become a hot loop.
-                    if ctx.backends.trouble(&name, failure.clone()) {
-                        let queue = ctx.caches.backend_queue.clone();
-                        tokio::spawn(async move {
-                            tokio::time::sleep(ASK_BACKEND_AFTER).await;
-                            queue.push_cluster_scoped(&name);
-                        });
-                    }
+                    super::trouble(ctx, name, failure);
                 }
                 done
             }
@@ -163,9 +162,15 @@ impl Kind for Shares {
         if !o.candidates.is_empty() {
             let claim = Claim::of(&o.share.spec, status)
                 .ok_or_else(|| Error::Bug("a choice is recorded that is none".into()))?;
-            let mut ledger = ctx.caches.ledger.lock();
-            if ledger.reserve(&o.share, o.ledger_revision, claim) {
-                return Ok(true);
+            let reservation = ctx
+                .caches
+                .ledger
+                .lock()
+                .reserve(&o.share, o.ledger_revision, claim);
+            match reservation {
+                Reservation::Made => return Ok(true),
+                Reservation::Overtaken => {}
+                Reservation::Outdated => return Err(Error::Conflict),
             }
         }
         read_page(ctx, o);
@@ -188,22 +193,11 @@ impl Kind for Shares {
     fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
         let status = o.share.status.as_ref()?;
         let fsid = status.fsid.clone()?;
-        // Of all backends of one storage cluster the least counts: its mgr is the same.
-        let most = parsed(&ctx.caches.backends, |b| {
-            b.status
-                .as_ref()
-                .and_then(|s| s.ceph.as_ref())
-                .is_some_and(|c| c.fsid == fsid)
-        })
-        .iter()
-        .map(|b| b.spec.max_concurrent_operations)
-        .min()
-        .unwrap_or(1);
-        Some((
-            fsid,
-            o.share.namespace().unwrap_or_default(),
-            usize::try_from(most).unwrap_or(1).max(1),
-        ))
+        Some(super::lane(ctx, &fsid, &o.share.namespace().unwrap_or_default()))
+    }
+
+    fn patience(o: &Observed) -> Option<Duration> {
+        o.is_deferred().then_some(share::PATIENCE)
     }
 
     fn deadline(ctx: &Context, o: &Observed) -> Duration {
@@ -247,10 +241,64 @@ async fn namespace(ctx: &Context, name: &str) -> Result<PartialObjectMeta<Namesp
 
 /// The backend that holds the share. None: there is no ShareBackend of that name.
 fn backend(ctx: &Context, status: &ShareStatus) -> Option<Result<Entry, Failure>> {
-    let name = status.backend_name.as_deref()?;
-    let object = ctx.caches.backends.get(&ObjectRef::new(name))?;
-    let uid = object.meta().uid.clone().unwrap_or_default();
-    Some(ctx.backends.find(name, &uid))
+    super::backend(ctx, status.backend_name.as_deref()?)
+}
+
+/// Whether a ShareDeletion has it.
+fn is_handed_on(ctx: &Context, share: &Share) -> bool {
+    share.metadata.deletion_timestamp.is_some() && {
+        let name = share_deletion::name(&share.uid().unwrap_or_default());
+        ctx.caches.deletions.get(&ObjectRef::new(&name)).is_some()
+    }
+}
+
+/// What is kept of a deleted share that this one brings back.
+fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
+    let existing = &share.spec.source.as_ref()?.existing;
+    parsed(&ctx.caches.deletions, |deletion| {
+        deletion.spec.backend_name == existing.backend_name
+            && deletion.spec.handle.as_ref() == Some(&existing.handle)
+    })
+    .into_iter()
+    // One that is on its way out may still be there beside the one that has it now.
+    .max_by_key(|deletion| deletion.metadata.creation_timestamp.as_ref().map(|at| at.0))
+}
+
+/// Writes down what is left to do of a share, so that it can be let go.
+async fn hand_on(ctx: &Context, o: &mut Observed, deletion: ShareDeletion) -> Result<(), Error> {
+    let stored = match api::create(&ctx.client, &deletion).await {
+        Ok(stored) => stored,
+        // Written before, and not heard of yet.
+        Err(Error::Conflict) => api::find::<ShareDeletion>(&ctx.client, None, &deletion.name_any())
+            .await?
+            .filter(|there| there.spec.share_ref.uid == o.uid())
+            .ok_or(Error::Conflict)?,
+        Err(error) => return Err(error),
+    };
+    // The room that it takes is not free for a moment in between.
+    ctx.caches.ledger.lock().note_deletion(&stored);
+    o.going.is_handed_on = true;
+    Ok(())
+}
+
+/// Claims what is kept of a deleted share, on the version that says that it may be.
+async fn claim(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
+    let Some(known) = &o.source else {
+        return Err(Error::Bug("nothing to claim".into()));
+    };
+    let kept = api::live(&ctx.client, known).await?;
+    let claimed = if share_deletion::may_be_adopted(&kept, o.uid()).is_ok() {
+        let by = AdoptingShareReference {
+            namespace: o.share.namespace().unwrap_or_default(),
+            name: o.share.name_any(),
+            uid: o.uid().to_owned(),
+        };
+        api::patch_spec(&ctx.client, &kept, json!({"adoptedBy": by})).await?
+    } else {
+        kept
+    };
+    o.source = Some(claimed);
+    Ok(())
 }
 
 /// Steps that speak to the backend.
@@ -267,8 +315,18 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
     let volume = share::volume_ref(o);
     match effect {
         Effect::Look => {
-            o.sight = Some(backend.look(&on, &volume).await?);
+            let look = async move { backend.look(&on, &volume).await };
+            o.sight = Some(patiently(ctx, o, look).await?);
             ctx.looks.looked(o.uid(), ctx.now());
+        }
+        Effect::BringBack => {
+            let kept = o.source.as_ref().ok_or(Error::Gone)?;
+            let from = share_deletion::volume_ref(kept, &o.cluster);
+            backend.hand_over(&on, &from, &volume.owner).await?;
+            if let Some(Sight::Present(seen)) = &mut o.sight {
+                seen.tag = Tag::Owner(volume.owner);
+            }
+            ctx.caches.deletion_queue.push_cluster_scoped(&kept.name_any());
         }
         Effect::Create(new) => {
             o.sight = Some(Sight::Present(Box::new(
@@ -312,7 +370,8 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             o.keys.insert(grant.client.to_string(), key);
         }
         Effect::Unexport => {
-            backend.unexport(&on, &volume).await?;
+            let unexport = async move { backend.unexport(&on, &volume).await };
+            patiently(ctx, o, unexport).await?;
             match &mut o.sight {
                 Some(Sight::Present(seen)) => seen.export = Export::Absent,
                 Some(Sight::Absent { leftovers }) => *leftovers = false,
@@ -320,16 +379,32 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             }
         }
         Effect::Remove => {
-            backend.remove(&on, &volume).await?;
+            let remove = async move { backend.remove(&on, &volume).await };
+            patiently(ctx, o, remove).await?;
             o.sight = Some(Sight::Absent { leftovers: false });
         }
         Effect::ConfirmRules
         | Effect::HoldRules(_)
         | Effect::ForgetKeys(_)
         | Effect::ReportRules(_)
-        | Effect::Annotate(_) => {}
+        | Effect::Annotate(_)
+        | Effect::Claim
+        | Effect::HandOn(_) => {}
     }
     Ok(())
+}
+
+/// Waits for a command to end; of a share that goes when it is deleted not for long.
+async fn patiently<T: Send + 'static>(
+    ctx: &Context,
+    o: &Observed,
+    command: impl Future<Output = shoal_backend::Result<T>> + Send + 'static,
+) -> Result<T, Error> {
+    let status = o.share.status.as_ref();
+    match status.and_then(|status| status.backend_name.as_deref()) {
+        Some(backend) if o.is_deferred() => ctx.in_hand.patiently(o.uid(), backend, command).await,
+        _ => Ok(command.await?),
+    }
 }
 
 /// Reads the share's rules, and what their Secrets hold, from the API server itself.

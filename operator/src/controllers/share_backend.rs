@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
-use shoal_crds::{Share, ShareBackend, ShareBackendStatus};
+use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion};
 use shoal_domain::{
     Decision, Failure,
     identity::Description,
+    ledger,
     share_backend::{self, Observed},
 };
 
@@ -89,6 +90,14 @@ impl Kind for ShareBackends {
                 if o.in_the_way.is_empty() {
                     let on_it = format!("status.backendName={name}");
                     o.in_the_way = api::some_names::<Share>(&ctx.client, &on_it, NAMED).await?;
+                }
+                if o.in_the_way.is_empty() {
+                    let left = format!("spec.backendName={name},status.phase!=Abandoned");
+                    let left = api::some_names::<ShareDeletion>(&ctx.client, &left, NAMED).await?;
+                    o.in_the_way = left
+                        .iter()
+                        .map(|name| ledger::deletion_in_the_way(name))
+                        .collect();
                 }
                 o.is_empty = o.in_the_way.is_empty();
             }

@@ -12,7 +12,7 @@ use shoal_domain::{
     Class,
     grant::{Client, Grant},
     identity::Identity,
-    owner::{Owner, Tag},
+    owner::{Left, Owner, Tag},
     volume::{Export, NewVolume, Sight, VolumeRef},
 };
 use tokio::time::{Instant, sleep};
@@ -69,6 +69,11 @@ scenarios! {
         anothers_subvolume_is_left_alone,
         subvolume_with_an_unreadable_tag_is_left_alone,
         another_storage_is_left_alone,
+        what_is_handed_over_is_the_others,
+        what_is_left_behind_stays_the_shares_and_says_so,
+        only_ones_own_is_handed_over,
+        without_a_tag_only_what_has_ones_own_name_is_ones_own,
+        what_is_handed_over_already_is_not_written_again,
         many_at_once,
         timeout_means_unknown,
     ],
@@ -435,6 +440,140 @@ async fn is_left_alone(s: &Stage<'_>, volume: &VolumeRef, text: &str, tag: &Tag)
     s.subject.set_tag(volume, Some(&volume.owner.to_tag())).await
 }
 
+async fn what_is_handed_over_is_the_others(s: &Stage<'_>) -> Hand<()> {
+    let giver = s.unkept(&s.subject.fresh_uid());
+    s.create(&giver).await?;
+    s.export_all(&giver, &[s.some_client()?]).await?;
+    let (backend, on) = (s.backend(), &s.on);
+    backend.unexport(on, &giver).await.map_err(wrong("unexport"))?;
+    let mut heir = s.volume();
+    heir.subvolume.clone_from(&giver.subvolume);
+    s.keep(&heir);
+    for _ in 0..2 {
+        let handed = backend.hand_over(on, &giver, &heir.owner).await;
+        handed.map_err(wrong("hand_over"))?;
+    }
+    let (path, seen) = (s.see(&giver).await?.path, s.see(&heir).await?);
+    ensure!(
+        seen.tag == Tag::Owner(heir.owner.clone()) && seen.path == path,
+        "look: {seen:?} after hand_over"
+    );
+    let refused = |what: &str, answer: Result<(), Error>| {
+        expect(what, answer, "OwnedByAnother", |error| {
+            matches!(error, Error::OwnedByAnother(_))
+        })
+    };
+    refused("resize", backend.resize(on, &giver, 2 * SIZE).await)?;
+    refused("remove", backend.remove(on, &giver).await)?;
+    let client = s.some_client()?;
+    s.export_all(&heir, std::slice::from_ref(&client)).await?;
+    let Export::Ours { access, .. } = s.see(&heir).await?.export else {
+        return Err(Flaw::Wrong("look: not exported after export".into()));
+    };
+    ensure!(
+        access.iter().map(|grant| &grant.client).eq([&client.client]),
+        "look: {access:?} let in"
+    );
+    backend.unexport(on, &heir).await.map_err(wrong("unexport"))?;
+    backend.remove(on, &heir).await.map_err(wrong("remove"))?;
+    let gone = backend.look(on, &heir).await.map_err(wrong("look"))?;
+    ensure!(
+        matches!(gone, Sight::Absent { .. }),
+        "look: {gone:?} after remove"
+    );
+    Ok(())
+}
+
+async fn what_is_left_behind_stays_the_shares_and_says_so(s: &Stage<'_>) -> Hand<()> {
+    let volume = s.created().await?;
+    s.subject.set_tag(&volume, None).await?;
+    for left in [Some(Left::Retained), Some(Left::Abandoned), None] {
+        let marked = Owner {
+            left,
+            ..volume.owner.clone()
+        };
+        let done = s.backend().hand_over(&s.on, &volume, &marked).await;
+        done.map_err(wrong("hand_over"))?;
+        let seen = s.see(&volume).await?.tag;
+        ensure!(seen == Tag::Owner(marked), "look: tag {seen:?}");
+    }
+    let resized = s.backend().resize(&s.on, &volume, 2 * SIZE).await;
+    resized.map_err(wrong("resize"))
+}
+
+async fn only_ones_own_is_handed_over(s: &Stage<'_>) -> Hand<()> {
+    let (volume, heir) = (s.volume(), s.volume());
+    let handed = s.backend().hand_over(&s.on, &volume, &heir.owner).await;
+    expect("hand_over", handed, "NotFound", |error| *error == Error::NotFound)?;
+    s.create(&volume).await?;
+    let other = Owner {
+        cluster: "another".into(),
+        ..volume.owner.clone()
+    };
+    // Whoever has no tag to show has only what is under its own name.
+    let stranger = VolumeRef {
+        subvolume: volume.subvolume.clone(),
+        ..s.unkept(&volume.tenant)
+    };
+    for (giver, text) in [
+        (&volume, Some(other.to_tag())),
+        (&volume, Some("made by hand".into())),
+        (&stranger, None),
+    ] {
+        s.subject.set_tag(&volume, text.as_deref()).await?;
+        let before = s.see(&volume).await?;
+        let handed = s.backend().hand_over(&s.on, giver, &heir.owner).await;
+        expect("hand_over", handed, "OwnedByAnother", |error| {
+            matches!(error, Error::OwnedByAnother(_))
+        })?;
+        let after = s.see(&volume).await?;
+        ensure!(after == before, "before {before:?}, after {after:?}");
+    }
+    s.subject.set_tag(&volume, Some(&volume.owner.to_tag())).await
+}
+
+async fn what_is_handed_over_already_is_not_written_again(s: &Stage<'_>) -> Hand<()> {
+    let volume = s.created().await?;
+    let heir = s.unkept(&volume.tenant).owner;
+    let renamed = Owner {
+        name: "renamed".into(),
+        ..heir.clone()
+    };
+    let before = s.writes().await?;
+    for (to, writes) in [(&heir, 1), (&heir, 1), (&renamed, 2), (&renamed, 2)] {
+        let handed = s.backend().hand_over(&s.on, &volume, to).await;
+        handed.map_err(wrong("hand_over"))?;
+        let (tag, after) = (s.see(&volume).await?.tag, s.writes().await?);
+        ensure!(tag == Tag::Owner(to.clone()), "look: tag {tag:?}");
+        ensure!(after == before + writes, "hand_over: {} writes", after - before);
+    }
+    s.subject.set_tag(&volume, Some(&volume.owner.to_tag())).await
+}
+
+async fn without_a_tag_only_what_has_ones_own_name_is_ones_own(s: &Stage<'_>) -> Hand<()> {
+    let volume = s.created().await?;
+    let mut other = s.unkept(&volume.tenant);
+    other.subvolume.clone_from(&volume.subvolume);
+    s.subject.set_tag(&volume, None).await?;
+    let before = s.see(&volume).await?;
+    let (backend, on) = (s.backend(), &s.on);
+    let refused = |what: &str, answer: Result<(), Error>| {
+        expect(what, answer, "OwnedByAnother", |error| {
+            matches!(error, Error::OwnedByAnother(_))
+        })
+    };
+    let made = backend.create(on, &other, &new_volume(2 * SIZE)).await;
+    refused("create", made.map(drop))?;
+    refused("resize", backend.resize(on, &other, 2 * SIZE).await)?;
+    let exported = backend.export(on, &other, &Vec::new()).await;
+    refused("export", exported.map(drop))?;
+    refused("unexport", backend.unexport(on, &other).await)?;
+    refused("remove", backend.remove(on, &other).await)?;
+    let after = s.see(&volume).await?;
+    ensure!(after == before, "before {before:?}, after {after:?}");
+    s.subject.set_tag(&volume, Some(&volume.owner.to_tag())).await
+}
+
 async fn another_storage_is_left_alone(s: &Stage<'_>) -> Hand<()> {
     let volume = s.created().await?;
     let client = s.some_client()?;
@@ -480,6 +619,8 @@ async fn another_storage_is_left_alone(s: &Stage<'_>) -> Hand<()> {
         )?;
         refused("key", backend.key(&on, &volume, &client).await.map(drop))?;
         refused("unexport", backend.unexport(&on, &volume).await)?;
+        let heir = s.volume().owner;
+        refused("hand_over", backend.hand_over(&on, &volume, &heir).await)?;
         refused("remove", backend.remove(&on, &volume).await)?;
     }
     let after = s.see(&volume).await?;

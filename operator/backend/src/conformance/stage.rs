@@ -6,7 +6,7 @@ use shoal_domain::{
     Class,
     grant::{self, Access, Applied, Client, Grant, Key},
     identity::Identity,
-    owner::Owner,
+    owner::{Owner, subvolume_name},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -55,8 +55,13 @@ impl<'a> Stage<'a> {
 
     pub(super) fn volume_of(&self, tenant: &str) -> VolumeRef {
         let volume = self.unkept(tenant);
-        self.volumes.lock().push(volume.clone());
+        self.keep(&volume);
         volume
+    }
+
+    /// Has one cleared away when the scenario has ended.
+    pub(super) fn keep(&self, volume: &VolumeRef) {
+        self.volumes.lock().push(volume.clone());
     }
 
     /// One that the scenario clears away itself.
@@ -66,8 +71,10 @@ impl<'a> Stage<'a> {
             namespace: "conformance".into(),
             name: "share".into(),
             uid: self.subject.fresh_uid(),
+            left: None,
         };
         VolumeRef {
+            subvolume: subvolume_name(&owner.uid),
             owner,
             protocol: self.protocol,
             tenant: tenant.to_owned(),

@@ -8,7 +8,7 @@ use shoal_domain::{
     Failure,
     grant::{Access, Applied, Client, Grant, Key},
     identity::{Description, Identity},
-    owner::{self, Tag},
+    owner::{self, Owner, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 use tokio::{sync::oneshot, time::sleep_until};
@@ -250,26 +250,17 @@ impl Simulated {
     /// The share's own subvolume, if it is there.
     async fn own(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Option<Subvolume>> {
         self.read(call, Module::Volumes, |world| {
-            let name = owner::subvolume_name(&volume.owner.uid);
-            let Some(found) = world.subvolume(&self.fs_name, &name) else {
+            let Some(found) = world.subvolume(&self.fs_name, &volume.subvolume) else {
                 return Ok(None);
             };
-            match found.tag() {
-                Tag::Owner(other) if !other.is_same(&volume.owner) => Err(Error::OwnedByAnother(format!(
-                    "subvolume {GROUP}/{name} belongs to {}/{} of cluster {}",
-                    other.namespace, other.name, other.cluster
-                ))),
-                Tag::Unreadable => Err(Error::OwnedByAnother(format!(
-                    "subvolume {GROUP}/{name} has a tag that is not Shoal's"
-                ))),
-                Tag::Owner(_) | Tag::Absent => Ok(Some(found.clone())),
-            }
+            check_owner(&found.tag(), volume)?;
+            Ok(Some(found.clone()))
         })
         .await
     }
 
     async fn create_in(&self, call: &mut Call<'_>, volume: &VolumeRef, new: &NewVolume) -> Result<Volume> {
-        let name = owner::subvolume_name(&volume.owner.uid);
+        let name = volume.subvolume.clone();
         let there = self.own(call, volume).await?;
         if there.is_none() {
             if new.was_there {
@@ -297,7 +288,7 @@ impl Simulated {
     async fn resize_in(&self, call: &mut Call<'_>, volume: &VolumeRef, size_bytes: u64) -> Result<()> {
         let found = self.own(call, volume).await?.ok_or(Error::NotFound)?;
         if found.size != Some(size_bytes) {
-            let name = owner::subvolume_name(&volume.owner.uid);
+            let name = volume.subvolume.clone();
             self.write(
                 call,
                 Command::Resize {
@@ -367,7 +358,7 @@ impl Simulated {
     async fn own_export(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Option<NfsExport>> {
         self.read(call, Module::Nfs, |world| {
             world.nfs()?;
-            match export_of(world, &self.fs_name, &volume.owner.uid) {
+            match export_of(world, &self.fs_name, volume) {
                 Found::Nothing => Ok(None),
                 Found::Taken(holder) => Err(Error::PathTaken {
                     path: owner::pseudo_path(&volume.owner.uid),
@@ -386,7 +377,7 @@ impl Simulated {
         path: &str,
         access: &Access,
     ) -> Result<Vec<Applied>> {
-        let name = owner::subvolume_name(&volume.owner.uid);
+        let name = volume.subvolume.clone();
         let there = self.own_caps(call, volume).await?;
         let is_wanted = |cap: &Cap| {
             cap.path == path
@@ -438,7 +429,7 @@ impl Simulated {
     /// Ends the sessions that have more than their identity is allowed now: they would keep it. Those of an earlier call
     /// that came no further are among them.
     async fn evict_stale(&self, call: &mut Call<'_>, volume: &VolumeRef) -> Result<()> {
-        let directory = directory(&volume.owner.uid);
+        let directory = directory(volume);
         let stale = self
             .read(call, Module::Volumes, |world| {
                 Ok(world.stale_sessions(&self.fs_name, &directory))
@@ -453,22 +444,20 @@ impl Simulated {
     /// Who is let in to the share's subvolume, or to one that had its name.
     async fn own_caps(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Vec<Cap>> {
         self.read(call, Module::Volumes, |world| {
-            Ok(world
-                .caps_below(&self.fs_name, &directory(&volume.owner.uid))
-                .collect())
+            Ok(world.caps_below(&self.fs_name, &directory(volume)).collect())
         })
         .await
     }
 
     async fn look_in(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Sight> {
         let uid = &volume.owner.uid;
-        let name = owner::subvolume_name(uid);
+        let name = &volume.subvolume;
         let (found, caps, stale) = self
             .read(call, Module::Volumes, |world| {
-                let caps: Vec<_> = world.caps_below(&self.fs_name, &directory(uid)).collect();
-                let stale = world.stale_sessions(&self.fs_name, &directory(uid));
+                let caps: Vec<_> = world.caps_below(&self.fs_name, &directory(volume)).collect();
+                let stale = world.stale_sessions(&self.fs_name, &directory(volume));
                 Ok((
-                    world.subvolume(&self.fs_name, &name).cloned(),
+                    world.subvolume(&self.fs_name, name).cloned(),
                     caps,
                     !stale.is_empty(),
                 ))
@@ -478,7 +467,7 @@ impl Simulated {
             Protocol::NFS => {
                 self.read(call, Module::Nfs, |world| {
                     world.nfs()?;
-                    Ok(export_of(world, &self.fs_name, uid))
+                    Ok(export_of(world, &self.fs_name, volume))
                 })
                 .await?
             }
@@ -555,7 +544,7 @@ impl Simulated {
                 return Err(Error::IdentityNotAvailable);
             }
             world
-                .caps_below(&self.fs_name, &directory(&volume.owner.uid))
+                .caps_below(&self.fs_name, &directory(volume))
                 .find(|cap| cap.path == path && cap.identity == *identity && cap.level == grant.level)
                 .and_then(|_| world.key(identity))
                 .ok_or_else(|| Error::Failed("the client is not let in with this level".into()))
@@ -582,11 +571,28 @@ impl Simulated {
         Ok(())
     }
 
+    async fn hand_over_in(&self, call: &mut Call<'_>, volume: &VolumeRef, to: &Owner) -> Result<()> {
+        let name = &volume.subvolume;
+        let there = self
+            .read(call, Module::Volumes, |world| {
+                let found = world.subvolume(&self.fs_name, name).ok_or(Error::NotFound)?;
+                Ok(found.tag())
+            })
+            .await?;
+        match &there {
+            Tag::Owner(tagged) if tagged == to => return Ok(()),
+            Tag::Owner(tagged) if tagged.is_same(to) => {}
+            tag => check_owner(tag, volume)?,
+        }
+        let (name, tag) = (name.clone(), to.to_tag());
+        self.write(call, Command::Tag { name, tag }).await.map(|_| ())
+    }
+
     async fn remove_in(&self, call: &mut Call<'_>, volume: &VolumeRef) -> Result<()> {
         if self.own(call, volume).await?.is_none() {
             return Ok(());
         }
-        let name = owner::subvolume_name(&volume.owner.uid);
+        let name = volume.subvolume.clone();
         match self.write(call, Command::RemoveSubvolume { name }).await {
             Err(Error::NotFound) => Ok(()),
             answer => answer.map(|_| ()),
@@ -616,6 +622,24 @@ impl Simulated {
     }
 }
 
+/// That a subvolume with this tag is the share's. Without a tag only one under the share's own name is.
+fn check_owner(tag: &Tag, volume: &VolumeRef) -> Result<()> {
+    let name = &volume.subvolume;
+    match tag {
+        Tag::Owner(other) if !other.is_same(&volume.owner) => Err(Error::OwnedByAnother(format!(
+            "subvolume {GROUP}/{name} belongs to {}/{} of cluster {}",
+            other.namespace, other.name, other.cluster
+        ))),
+        Tag::Unreadable => Err(Error::OwnedByAnother(format!(
+            "subvolume {GROUP}/{name} has a tag that is not Shoal's"
+        ))),
+        Tag::Absent if *name != owner::subvolume_name(&volume.owner.uid) => Err(Error::OwnedByAnother(
+            format!("subvolume {GROUP}/{name} has no tag"),
+        )),
+        Tag::Owner(_) | Tag::Absent => Ok(()),
+    }
+}
+
 /// What is at a share's pseudo path.
 enum Found {
     Nothing,
@@ -624,11 +648,11 @@ enum Found {
 }
 
 /// Ours is what exports our file system and a subvolume of our name; the uuid below it tells whether it is today's.
-fn export_of(world: &World, fs_name: &str, uid: &str) -> Found {
-    let Some(there) = world.exports.get(&owner::pseudo_path(uid)) else {
+fn export_of(world: &World, fs_name: &str, volume: &VolumeRef) -> Found {
+    let Some(there) = world.exports.get(&owner::pseudo_path(&volume.owner.uid)) else {
         return Found::Nothing;
     };
-    if there.file_system == fs_name && there.path.starts_with(&format!("{}/", directory(uid))) {
+    if there.file_system == fs_name && there.path.starts_with(&format!("{}/", directory(volume))) {
         Found::Ours(there.clone())
     } else {
         Found::Taken(format!("{}:{}", there.file_system, there.path))
@@ -636,8 +660,8 @@ fn export_of(world: &World, fs_name: &str, uid: &str) -> Found {
 }
 
 /// Where every subvolume of the share's name has its path.
-fn directory(uid: &str) -> String {
-    format!("/volumes/{GROUP}/{}", owner::subvolume_name(uid))
+fn directory(volume: &VolumeRef) -> String {
+    format!("/volumes/{GROUP}/{}", volume.subvolume)
 }
 
 fn after_turn(turn: Until, latency: Duration) -> Until {
@@ -707,6 +731,12 @@ impl Backend for Simulated {
         let mut call = self.begin(Operation::Unexport, on, &volume.owner.uid)?;
         let result = self.unexport_in(&mut call, volume).await;
         self.end(call, module_of(volume), result).await
+    }
+
+    async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()> {
+        let mut call = self.begin(Operation::HandOver, on, &volume.owner.uid)?;
+        let result = self.hand_over_in(&mut call, volume, to).await;
+        self.end(call, Module::Volumes, result).await
     }
 
     async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {

@@ -23,11 +23,13 @@ pub enum Operation {
     Unexport,
     /// `remove`
     Remove,
+    /// `hand_over`
+    HandOver,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Describe,
         Self::Look,
         Self::Create,
@@ -36,6 +38,7 @@ impl Operation {
         Self::Key,
         Self::Unexport,
         Self::Remove,
+        Self::HandOver,
     ];
 }
 

@@ -275,16 +275,20 @@ impl Cluster {
         })
     }
 
-    /// Mounts the share, or a directory in it, as this identity. The answer is the session.
-    pub fn mount(&self, fs_name: &str, uid: &str, identity: &str, key: &Key, directory: &str) -> Result<u64> {
+    /// Mounts a subvolume, or a directory in it, as this identity. The answer is the session.
+    pub fn mount(
+        &self,
+        fs_name: &str,
+        subvolume: &str,
+        identity: &str,
+        key: &Key,
+        directory: &str,
+    ) -> Result<u64> {
         self.access(|world, _| {
             if world.key(identity).as_ref() != Some(key) {
                 return Err(Error::Refused("wrong key".into()));
             }
-            let path = world
-                .subvolume_mut(fs_name, &owner::subvolume_name(uid))?
-                .path
-                .clone();
+            let path = world.subvolume_mut(fs_name, subvolume)?.path.clone();
             let holders = world.caps.get(&format!("{fs_name}:{path}"));
             let level = *holders
                 .and_then(|holders| holders.get(identity))

@@ -83,11 +83,11 @@ pub struct HeldShare {
 }
 
 impl Holdings {
-    /// What is held for the share with this uid; none if its subvolume is not there.
-    pub fn share(&self, file_system: &str, uid: &str) -> Option<HeldShare> {
+    /// What is held for the share with this subvolume and uid; none if its subvolume is not there.
+    pub fn share(&self, file_system: &str, subvolume: &str, uid: &str) -> Option<HeldShare> {
         let there = self
             .subvolumes
-            .get(&(file_system.to_owned(), owner::subvolume_name(uid)))?;
+            .get(&(file_system.to_owned(), subvolume.to_owned()))?;
         let export = self
             .exports
             .get(&owner::pseudo_path(uid))

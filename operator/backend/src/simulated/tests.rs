@@ -73,7 +73,7 @@ impl Subject for Bench {
     async fn root(&self, volume: &VolumeRef) -> Hand<RootDirectory> {
         let holdings = done("root", self.cluster.snapshot())?;
         holdings
-            .share(FS, &volume.owner.uid)
+            .share(FS, &volume.subvolume, &volume.owner.uid)
             .map(|held| held.root)
             .ok_or_else(|| Flaw::of_hand("root", "not there"))
     }
@@ -116,7 +116,7 @@ impl Subject for Bench {
 
     async fn take_path(&self, volume: &VolumeRef, other: &VolumeRef) -> Hand<()> {
         let holdings = done("take_path", self.cluster.snapshot())?;
-        let path = &holdings.subvolumes[&(FS.to_owned(), subvolume_name(&other.owner.uid))].path;
+        let path = &holdings.subvolumes[&(FS.to_owned(), other.subvolume.clone())].path;
         done("take_path", self.cluster.take_path(&volume.owner.uid, FS, path))
     }
 
@@ -163,7 +163,7 @@ impl Subject for Bench {
         done(
             "mount",
             self.cluster
-                .mount(FS, &volume.owner.uid, identity, key, directory),
+                .mount(FS, &volume.subvolume, identity, key, directory),
         )
     }
 
@@ -258,8 +258,10 @@ fn volume(uid: &str, protocol: Protocol) -> VolumeRef {
         namespace: "team".into(),
         name: uid.into(),
         uid: uid.into(),
+        left: None,
     };
     VolumeRef {
+        subvolume: subvolume_name(uid),
         owner,
         protocol,
         tenant: "tenant".into(),
@@ -317,7 +319,10 @@ impl One {
     }
 
     fn held(&self) -> Option<HeldShare> {
-        self.cluster.snapshot().unwrap().share(FS, "u")
+        self.cluster
+            .snapshot()
+            .unwrap()
+            .share(FS, &subvolume_name("u"), "u")
     }
 
     async fn look(&self) -> Result<Sight> {
@@ -380,6 +385,7 @@ async fn every_method_can_be_told_to_fail() {
             Operation::Key => one.backend.key(on, volume, &grant).await.map(drop),
             Operation::Unexport => one.backend.unexport(on, volume).await,
             Operation::Remove => one.backend.remove(on, volume).await,
+            Operation::HandOver => one.backend.hand_over(on, volume, &volume.owner).await,
         };
         assert!(
             matches!(answer, Err(Error::Failed(_))),
@@ -803,7 +809,8 @@ async fn settle(cluster: &Cluster, backend: &Simulated, on: &Identity, wishes: &
     }
     let holdings = cluster.snapshot().unwrap();
     for (n, wish) in wishes.iter().enumerate() {
-        let held = holdings.share(FS, &format!("u{n}"));
+        let uid = format!("u{n}");
+        let held = holdings.share(FS, &subvolume_name(&uid), &uid);
         assert_eq!(held.is_some(), wish.present, "share {n}");
         if let Some(held) = held {
             assert_eq!(held.tag, Tag::Owner(volume(&format!("u{n}"), PROTOCOLS[n]).owner));
@@ -873,7 +880,7 @@ proptest! {
                 if mounts[step] && PROTOCOLS[n] == Protocol::CephFS {
                     for grant in &wishes[n].access {
                         if let (Client::CephX(identity), Ok(key)) = (&grant.client, backend.key(&on, &volume, grant).await) {
-                            cluster.mount(FS, &format!("u{n}"), identity, &key, "/below").unwrap();
+                            cluster.mount(FS, &subvolume_name(&format!("u{n}")), identity, &key, "/below").unwrap();
                         }
                     }
                 }

@@ -124,6 +124,7 @@ fn as_placement_sees_it() {
     b.metadata.name = Some("ceph-b".into());
     b.spec.ceph.as_mut().unwrap().nfs.as_mut().unwrap().max_exports = 50;
     let load = |exports| Load {
+        deletions: 0,
         promised_bytes: GI.into(),
         shares: 4,
         exports,

@@ -130,7 +130,10 @@ proptest! {
     }
 
     #[test]
-    fn an_owner_tag_is_read_or_not(text in like(&[br#"{"cluster":"c","namespace":"team","name":"a","uid":"uid-a"}"#])) {
+    fn an_owner_tag_is_read_or_not(text in like(&[
+        br#"{"cluster":"c","namespace":"team","name":"a","uid":"uid-a"}"#,
+        br#"{"cluster":"c","namespace":"team","name":"a","uid":"uid-a","left":"Retained"}"#,
+    ])) {
         if let Ok(owner) = serde_json::from_slice::<Owner>(&text) {
             prop_assert_eq!(serde_json::from_str::<Owner>(&owner.to_tag()).unwrap(), owner);
         }

@@ -6,9 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Charge, Protocol, QuotaLimits, SecretKeyReference, Share,
-    ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareQuota, ShareQuotaSpec, ShareReference,
-    ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size, Squash, condition::types, names::FINALIZER,
+    AccessLevel, AccessPhase, AccessType, Charge, DeletionMode, Protocol, QuotaLimits, SecretKeyReference,
+    Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareQuota, ShareQuotaSpec,
+    ShareReference, ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size, Squash, condition::types,
+    names::FINALIZER,
 };
 use shoal_domain::{
     Class, Failure, Scope,
@@ -40,6 +41,8 @@ pub fn share(name: &str) -> Share {
             protocol: Protocol::NFS,
             size: size("1Gi"),
             placement: None,
+            source: None,
+            deletion_policy: None,
         },
         status: None,
     }
@@ -263,6 +266,8 @@ pub fn candidate(name: &str, state: Result<Description, Failure>) -> Candidate {
 pub fn share_type() -> ShareType {
     let mut spec = ShareTypeSpec::default();
     spec.size.max = Some(size("10Gi"));
+    // What is told of trouble is told by a share that stays.
+    spec.deletion = DeletionMode::Wait;
     ShareType::new("standard", spec)
 }
 
@@ -272,6 +277,7 @@ pub fn owner_of(share: &Share) -> Owner {
         namespace: share.metadata.namespace.clone().unwrap(),
         name: share.named().into(),
         uid: share.metadata.uid.clone().unwrap(),
+        left: None,
     }
 }
 

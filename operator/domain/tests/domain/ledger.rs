@@ -1,9 +1,12 @@
 //! The books: what was stored and what was reserved, and that nothing is counted twice or forgotten.
 
 use proptest::prelude::*;
-use shoal_crds::{Charge, Placement, Share, Size};
+use shoal_crds::{
+    Charge, DeletionPhase, ExistingShare, Placement, Share, ShareDeletion, ShareDeletionStatus, ShareSource,
+    Size,
+};
 use shoal_domain::{
-    ledger::{Claim, Ledger, charged},
+    ledger::{Claim, Ledger, Reservation, charged},
     share_quota::{Amount, Usage},
 };
 
@@ -40,7 +43,7 @@ fn promised(ledger: &Ledger, backend: &str) -> u128 {
 /// Reserves as of the newest page.
 fn reserve(ledger: &mut Ledger, share: &Share, claim: Claim) {
     let revision = ledger.page(share).revision;
-    assert!(ledger.reserve(share, revision, claim));
+    assert_eq!(ledger.reserve(share, revision, claim), Reservation::Made);
 }
 
 #[test]
@@ -70,11 +73,10 @@ fn of_two_that_read_the_same_page_one_reserves() {
     ledger.note(&a);
     ledger.note(&b);
     let (page_a, page_b) = (ledger.page(&a), ledger.page(&b));
-    assert!(ledger.reserve(&a, page_a.revision, claim("one", 1)));
-    assert!(
-        !ledger.reserve(&b, page_b.revision, claim("one", 1)),
-        "it must look again"
-    );
+    let made = ledger.reserve(&a, page_a.revision, claim("one", 1));
+    assert_eq!(made, Reservation::Made);
+    let overtaken = ledger.reserve(&b, page_b.revision, claim("one", 1));
+    assert_eq!(overtaken, Reservation::Overtaken, "it must look again");
     assert_eq!(ledger.page(&b).loads["one"].shares, 1);
     assert!(ledger.page(&a).loads.is_empty(), "its own is not in its own way");
 }
@@ -114,6 +116,85 @@ fn what_was_reserved_outlives_news_of_versions_before_it() {
     }
     ledger.note(&unplaced("a", 7));
     assert_eq!(promised(&ledger, "one"), 0);
+}
+
+/// A pass on an outdated cache: what it would store is refused, and nobody may rest on it until then.
+#[test]
+fn what_was_decided_on_an_outdated_version_is_not_reserved() {
+    let mut ledger = Ledger::default();
+    ledger.note(&placed("a", 6, "one", 2));
+    let outdated = unplaced("a", 5);
+    let revision = ledger.page(&outdated).revision;
+    let answer = ledger.reserve(&outdated, revision, claim("two", 2));
+    assert_eq!(answer, Reservation::Outdated);
+    assert_eq!((promised(&ledger, "one"), promised(&ledger, "two")), (2, 0));
+    let gone = ledger.reserve(&unplaced("b", 7), revision, claim("two", 2));
+    assert_eq!(gone, Reservation::Outdated);
+}
+
+/// Of a share that is gone, and of `gib` Gi on a backend.
+fn remains(name: &str, backend: &str, gib: u64) -> ShareDeletion {
+    let mut o = crate::share_deletion::going(|_| ());
+    o.going.is_in_hand = true;
+    let mut deletion = crate::share_deletion::handed_on(&o);
+    deletion.metadata.name = Some(name.into());
+    deletion.spec.backend_name = backend.into();
+    deletion.spec.size = Size::from_bytes(gib * GI).unwrap();
+    deletion
+}
+
+/// The room is taken until the data is gone; the quota of the namespace is free at once.
+#[test]
+fn what_is_left_of_a_share_takes_room_and_no_quota() {
+    let mut ledger = Ledger::default();
+    ledger.note(&placed("a", 1, "one", 2));
+    ledger.note_deletion(&remains("d", "one", 2));
+    ledger.gone("uid-a");
+    let load = ledger.load("one");
+    assert_eq!((load.shares, load.deletions, load.exports), (0, 1, 1));
+    assert_eq!(promised(&ledger, "one"), 2);
+    assert_eq!(ledger.usage("team"), Usage::default());
+    assert_eq!(ledger.on_backend("one", 10), ["ShareDeletion d"]);
+
+    // Who brings it back has that room already.
+    let mut heir = unplaced("b", 2);
+    heir.spec.source = Some(ShareSource {
+        existing: ExistingShare {
+            backend_name: "one".into(),
+            handle: "shoal/shoal-uid-a".into(),
+        },
+    });
+    ledger.note(&heir);
+    assert!(ledger.page(&heir).loads.is_empty());
+    assert_eq!(ledger.page(&unplaced("c", 3)).loads["one"].deletions, 1);
+
+    let mut given_up = remains("d", "one", 2);
+    given_up.status = Some(ShareDeletionStatus {
+        phase: Some(DeletionPhase::Abandoned),
+        ..ShareDeletionStatus::default()
+    });
+    assert!(ledger.note_deletion(&given_up), "others may have it");
+    assert!(ledger.loads().is_empty());
+}
+
+#[test]
+fn a_list_of_deletions_says_which_are_gone() {
+    let mut ledger = Ledger::default();
+    for name in ["d", "e", "f"] {
+        ledger.note_deletion(&remains(name, "one", 1));
+    }
+    ledger.begin_deletions();
+    ledger.note_deletion(&remains("d", "one", 1));
+    ledger.deletion_is_there("e");
+    // Written while the others were listed.
+    ledger.note_deletion(&remains("g", "one", 1));
+    ledger.end_deletions();
+    assert_eq!(
+        ledger.on_backend("one", 10),
+        ["ShareDeletion d", "ShareDeletion e", "ShareDeletion g"]
+    );
+    assert!(ledger.deletion_gone("d"));
+    assert!(!ledger.deletion_gone("d"));
 }
 
 #[test]

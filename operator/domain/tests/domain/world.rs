@@ -97,7 +97,7 @@ enum Answer {
     Nothing,
     Seen(Sight),
     Rules(Vec<RuleView>),
-    Made(Volume),
+    Made(Box<Volume>),
     Applied(Vec<Applied>),
     Key(Key),
 }
@@ -235,6 +235,8 @@ impl World {
             sight: None,
             keys: BTreeMap::new(),
             refused: HashMap::new(),
+            source: None,
+            going: shoal_domain::share::Going::default(),
             failure: None,
         })
     }
@@ -337,6 +339,9 @@ impl World {
         let object = |class, reason| Err(failure(Scope::Object, class, reason));
         match effect {
             Effect::Look => Ok(Answer::Seen(self.sight())),
+            Effect::Claim | Effect::BringBack | Effect::HandOn(_) => {
+                panic!("nothing is brought back here, and the share waits: {effect:?}")
+            }
             Effect::ConfirmRules => Ok(Answer::Rules(self.read_rules())),
             Effect::HoldRules(names) => {
                 for rule in &mut self.rules {
@@ -364,7 +369,7 @@ impl World {
                     return object(Class::Conflict, reasons::OWNED_BY_ANOTHER);
                 }
                 match self.sight() {
-                    Sight::Present(volume) => Ok(Answer::Made(*volume)),
+                    Sight::Present(volume) => Ok(Answer::Made(volume)),
                     Sight::Absent { .. } => unreachable!(),
                 }
             }
@@ -488,7 +493,7 @@ impl World {
     fn fold(&self, observed: &mut Observed, effect: &Effect, answer: Answer) {
         match (effect, answer) {
             (_, Answer::Seen(sight)) => observed.sight = Some(sight),
-            (_, Answer::Made(volume)) => observed.sight = Some(Sight::Present(Box::new(volume))),
+            (_, Answer::Made(volume)) => observed.sight = Some(Sight::Present(volume)),
             (_, Answer::Rules(rules)) => {
                 observed.rules = rules;
                 observed.rules_confirmed = true;
@@ -893,6 +898,9 @@ impl World {
             | Effect::Annotate(_)
             | Effect::Look
             | Effect::ConfirmRules => {}
+            Effect::Claim | Effect::BringBack | Effect::HandOn(_) => {
+                panic!("nothing is brought back here, and the share waits: {effect:?}")
+            }
         }
     }
 

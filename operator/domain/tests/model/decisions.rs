@@ -237,6 +237,8 @@ fn observed(known: &Known) -> Observed {
         sight,
         keys: BTreeMap::new(),
         refused: HashMap::new(),
+        source: None,
+        going: shoal_domain::share::Going::default(),
         failure: known.failed.then(|| {
             fixtures::failure(
                 Scope::Backend,
