@@ -84,14 +84,19 @@ pub struct ShareSource {
 }
 
 /// Data that is there already.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExistingShare {
     /// The ShareBackend that holds it.
     #[schemars(length(min = 1, max = 253))]
     pub backend_name: String,
     /// Its name there, as `group/subvolume`.
-    #[schemars(length(min = 1, max = 512), regex(pattern = "^[^/]+/[^/]+$"))]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[^/]+/[^/]+$')").message(Message::Expression(
+            "\"'\" + self + \"' is not group/subvolume; take the handle that kubectl get sharedeletions -o wide shows\"".into()
+        ))
+    )]
     pub handle: String,
 }
 

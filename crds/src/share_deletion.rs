@@ -57,7 +57,11 @@ use crate::{DeletionPolicy, Protocol, Size};
          && has(self.shareTypeName) == has(oldSelf.shareTypeName) \
          && (!has(self.shareTypeName) || self.shareTypeName == oldSelf.shareTypeName)"
     )
-    .message("what was deleted is written once; only abandon and retainUntil may change")
+    .message("what was deleted is written once; only abandon and retainUntil may change"),
+    // Without it data that is to be removed some day would be removed now.
+    validation = Rule::new("!has(oldSelf.retainUntil) || has(self.retainUntil)")
+        .message("retainUntil may be changed and not taken off; to keep the data for long name a time that is far away")
+        .field_path(".retainUntil")
 )]
 pub struct ShareDeletionSpec {
     /// The Share that is gone.
@@ -90,8 +94,8 @@ pub struct ShareDeletionSpec {
     /// if that is set.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// Until when the data is kept, without access. An admin may change it: an earlier time, or one that has passed, has the
-    /// data removed sooner.
+    /// Until when the data is kept, without access. An admin may change it, and not take it off: an earlier time, or one that
+    /// has passed, has the data removed sooner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retain_until: Option<Time>,
     /// Give it up: Shoal says what is left where, and does nothing more about it. The object stays until it is deleted.

@@ -15,8 +15,8 @@ use shoal_crds::{
 };
 use shoal_domain::{
     grant::{self, Access, Client, Grant, Key},
-    owner::{Owner, Tag, generated_identity, pseudo_path},
-    share, share_deletion,
+    owner::{Owner, Place, Tag, generated_identity, pseudo_path},
+    share_deletion,
 };
 
 use crate::world::condition;
@@ -442,7 +442,7 @@ impl Expected {
     /// is what there is.
     fn remains(&mut self, deletion: &ShareDeletion, holdings: &Holdings) {
         let spec = &deletion.spec;
-        let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+        let name = Place::of(spec.handle.as_deref(), &spec.share_ref.uid).subvolume;
         let key = (spec.backend_name.clone(), name);
         if share_deletion::phase(deletion) == Some(DeletionPhase::Retained)
             || holdings.subvolumes.contains_key(&key)
@@ -474,7 +474,7 @@ pub fn specific_first(access: &Access) -> Result<()> {
 /// Name of a share's subvolume.
 pub fn subvolume_of(share: &Share) -> String {
     let handle = share.status.as_ref().and_then(|status| status.handle.as_deref());
-    share::subvolume(handle, &share.uid().unwrap_or_default())
+    Place::of(handle, &share.uid().unwrap_or_default()).subvolume
 }
 
 /// Whether a rule is about this share.

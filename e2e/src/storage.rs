@@ -17,8 +17,8 @@ use shoal_crds::{
 };
 use shoal_domain::{
     grant::{self, Client, Grant},
-    owner::{Owner as Tag, generated_identity, pseudo_path},
-    share, share_deletion,
+    owner::{Owner as Tag, Place, generated_identity, pseudo_path},
+    share_deletion,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -672,7 +672,7 @@ impl Storage {
         let deletions = Api::<ShareDeletion>::all(client.clone());
         for deletion in deletions.list(&ListParams::default()).await? {
             let (spec, phase) = (&deletion.spec, share_deletion::phase(&deletion));
-            let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+            let name = Place::of(spec.handle.as_deref(), &spec.share_ref.uid).subvolume;
             if phase != Some(DeletionPhase::Retained) || !subvolumes.remove(&(spec.fs_name.clone(), name)) {
                 differences.push(format!("ShareDeletion {}: {phase:?}", deletion.name_any()));
             }

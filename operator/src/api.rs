@@ -101,6 +101,15 @@ pub async fn find<K: Object>(
     bounded(K::api(client, namespace).get_opt(name)).await
 }
 
+/// The metadata alone, of one that can't be parsed, too. None: there is none.
+pub async fn find_metadata<K: Object>(
+    client: &Client,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Option<PartialObjectMeta<K>>, Error> {
+    bounded(K::api(client, namespace).get_metadata_opt(name)).await
+}
+
 /// Creates an object. One that is there already is a [`Error::Conflict`].
 pub async fn create<K: Object>(client: &Client, object: &K) -> Result<K, Error> {
     bounded(of(client, object).create(&PostParams::default(), object)).await

@@ -92,8 +92,10 @@ impl InHand {
     /// A pass has ended: what it left to go on keeps its turn.
     pub fn leave(&self, uid: &str, turn: Option<Turn>) {
         self.since.lock().remove(uid);
-        if let Some(held) = self.held.lock().get_mut(uid) {
-            *held = turn;
+        if let Some(turn) = turn
+            && let Some(held) = self.held.lock().get_mut(uid)
+        {
+            *held = Some(turn);
         }
     }
 
@@ -107,8 +109,9 @@ impl InHand {
         self.held.lock().is_empty()
     }
 
-    /// Lets them go on, and tells of each that has ended. Never ends.
-    pub async fn go_on(&self, ended: impl Fn(Ended)) {
+    /// Lets them go on. Tells of each that has ended before anybody may take it for done, and wakes who waits for it
+    /// afterwards. Never ends.
+    pub async fn go_on(&self, tell: impl Fn(&Ended), wake: impl Fn(&Ended)) {
         let Some(mut taken_up) = self.taken_up.lock().take() else {
             return;
         };
@@ -118,8 +121,9 @@ impl InHand {
                 biased;
                 Some(one) = commands.next() => {
                     let one: Ended = one;
+                    tell(&one);
                     self.held.lock().remove(&one.uid);
-                    ended(one);
+                    wake(&one);
                     self.empty.notify_waiters();
                 }
                 Some(command) = taken_up.next() => commands.push(command),

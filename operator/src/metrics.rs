@@ -138,14 +138,12 @@ impl Metrics {
             let found = count(&|deletion| phase(deletion) == each);
             self.share_deletions.get_or_create(&label).set(found);
         }
-        let with_access = |deletion: &ShareDeletion| {
-            phase(deletion) != Abandoned && share_deletion::may_have_access(deletion)
-        };
-        self.share_deletions_with_access.set(count(&with_access));
+        self.share_deletions_with_access
+            .set(count(&share_deletion::may_have_access));
         let oldest = deletions
             .iter()
             .filter(|deletion| !phase(deletion).is_adoptable())
-            .filter_map(|deletion| Some(now.duration_since(deletion.metadata.creation_timestamp.as_ref()?.0)))
+            .filter_map(|deletion| Some(now.duration_since(share_deletion::due_since(deletion)?)))
             .max();
         self.share_deletion_oldest_seconds
             .set(oldest.map_or(0.0, |age| age.as_secs_f64().max(0.0)));

@@ -15,7 +15,7 @@ use crate::{
     caches::{self, Caches, Change, Due, Guarded, Writers},
     context::Context,
     controllers::{
-        command_ended, remains_are_gone, room_was_made, route, share::Shares,
+        command_ended, go_on_deleting, remains_are_gone, room_was_made, route, share::Shares,
         share_access_rule::ShareAccessRules, share_backend::ShareBackends, share_deletion::ShareDeletions,
         share_quota::ShareQuotas, share_type::ShareTypes,
     },
@@ -58,7 +58,12 @@ pub async fn live<E: Engine>(
     keep_caches(engine, &mut watches, ctx, writers);
     let own = ctx.clone();
     engine.spawn(&mut watches, async move {
-        own.in_hand.go_on(|ended| command_ended(&own, ended)).await;
+        own.in_hand
+            .go_on(
+                |ended| command_ended(&own, ended),
+                |ended| go_on_deleting(&own, ended),
+            )
+            .await;
     });
     tokio::select! {
         biased;
@@ -130,15 +135,7 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
     keep!(writers.backends, route::backend);
     keep!(writers.types, route::share_type);
     keep!(writers.quotas, route::share_quota);
-    keep!(
-        writers.deletions,
-        note_deletion,
-        |ctx: &Context, deletion: &_, change| {
-            if change == Change::Object {
-                route::share_deletion(ctx, deletion);
-            }
-        }
-    );
+    keep!(writers.deletions, note_deletion, route::share_deletion);
     keep!(writers.shares, note_share, |ctx: &Context, share: &_, change| {
         if change == Change::Object {
             route::share(ctx, share);

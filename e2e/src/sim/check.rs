@@ -18,8 +18,8 @@ use shoal_crds::{
 };
 use shoal_domain::{
     grant::{Access, Client},
-    owner::pseudo_path,
-    share, share_deletion,
+    owner::{Place, pseudo_path},
+    share_deletion,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -221,7 +221,7 @@ impl Checker {
         for (name, deletion) in before {
             if !now.contains_key(&name) && deletion.spec.abandon {
                 let uid = deletion.spec.share_ref.uid;
-                let subvolume = share::subvolume(deletion.spec.handle.as_deref(), &uid);
+                let subvolume = Place::of(deletion.spec.handle.as_deref(), &uid).subvolume;
                 self.by_hand().altered.abandoned.insert(uid, subvolume);
             }
         }
@@ -473,7 +473,7 @@ impl Checker {
         let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
         let remains: BTreeSet<String> = deletions
             .iter()
-            .map(|d| share::subvolume(d.spec.handle.as_deref(), &d.spec.share_ref.uid))
+            .map(|d| Place::of(d.spec.handle.as_deref(), &d.spec.share_ref.uid).subvolume)
             .collect();
         let by_hand = self.by_hand().clone();
         let mut names = BTreeMap::new();
@@ -536,7 +536,7 @@ impl Checker {
                 let Some(share) = names.get(path).and_then(|name| by_name.get(name)) else {
                     let of_it = |deletion: &&ShareDeletion| {
                         let spec = &deletion.spec;
-                        let name = share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid);
+                        let name = Place::of(spec.handle.as_deref(), &spec.share_ref.uid).subvolume;
                         names.get(path) == Some(&name) && !share_deletion::may_have_access(deletion)
                     };
                     if let Some(revoked) = deletions.iter().find(of_it) {

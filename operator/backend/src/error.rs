@@ -22,7 +22,7 @@ pub enum Error {
     /// It is another cluster or file system than the one recorded.
     #[error(
         "expected {expected}, found {found}. Nothing is touched there. If the old storage is gone for good, delete its \
-         shares and this ShareBackend, and create another"
+         shares, set spec.abandon on their ShareDeletions, and delete this ShareBackend and create another"
     )]
     Replaced {
         /// What was recorded.
@@ -57,8 +57,8 @@ pub enum Error {
         used_bytes: u64,
     },
     /// Snapshots stand in the way.
-    #[error("it has snapshots; remove them first")]
-    HasSnapshots,
+    #[error("it has snapshots that Shoal did not make, {}; remove them first", named(.0))]
+    HasSnapshots(Vec<String>),
     /// The subvolume does not exist.
     #[error("the subvolume does not exist")]
     NotFound,
@@ -76,6 +76,17 @@ pub enum Error {
     NotUnderstood(String),
 }
 
+/// Some of them: a message is no list.
+fn named(snapshots: &[String]) -> String {
+    const MOST: usize = 5;
+    let some = snapshots.iter().take(MOST).map(|name| format!("'{name}'"));
+    let some = some.collect::<Vec<_>>().join(", ");
+    match snapshots.len() {
+        0..=MOST => some,
+        all => format!("{some} and {} more", all - MOST),
+    }
+}
+
 impl Error {
     /// What the error asks for.
     pub fn class(&self) -> Class {
@@ -83,7 +94,7 @@ impl Error {
             Self::Unreachable(_) | Self::TimedOut(_) | Self::Failed(_) | Self::NotUnderstood(_) => {
                 Class::Transient
             }
-            Self::Silent(_) | Self::HasSnapshots => Class::Waiting,
+            Self::Silent(_) | Self::HasSnapshots(_) => Class::Waiting,
             Self::CredentialsRefused(_)
             | Self::Replaced { .. }
             | Self::FileSystemNotFound(_)
@@ -125,7 +136,7 @@ impl Error {
             Self::OwnedByAnother(_) => reasons::OWNED_BY_ANOTHER,
             Self::PathTaken { .. } => reasons::EXPORT_PATH_TAKEN,
             Self::BelowUsed { .. } => reasons::SHRINK_BELOW_USED,
-            Self::HasSnapshots => reasons::HAS_SNAPSHOTS,
+            Self::HasSnapshots(_) => reasons::HAS_SNAPSHOTS,
             Self::NotFound => reasons::VOLUME_MISSING,
             Self::IdentityNotAvailable => reasons::IDENTITY_NOT_AVAILABLE,
             Self::Failed(_) | Self::Refused(_) | Self::NotUnderstood(_) => reasons::BACKEND_ERROR,

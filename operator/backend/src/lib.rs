@@ -71,6 +71,6 @@ pub trait Backend: Send + Sync + Debug {
     /// already.
     async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()>;
 
-    /// Removes the subvolume with its data. [`Error::HasSnapshots`] if snapshots stand in the way.
+    /// Removes the subvolume with its data. [`Error::HasSnapshots`], with their names, if snapshots stand in the way.
     async fn remove(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
 }

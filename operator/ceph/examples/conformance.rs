@@ -68,7 +68,7 @@ impl Lab {
     fn subvolume(words: &[&str], v: &VolumeRef, more: &[&str]) -> Hand<String> {
         let mut all = vec!["fs", "subvolume"];
         all.extend(words);
-        all.extend([FS, &v.subvolume]);
+        all.extend([FS, &v.place.subvolume]);
         all.extend(more);
         all.extend(["--group_name", GROUP]);
         ceph(&all)

@@ -321,6 +321,25 @@ pub(crate) struct SubvolumeRm<'a> {
 request!(SubvolumeRm<'_>, "fs subvolume rm", VOLUMES, (), nothing);
 
 #[derive(Serialize)]
+pub(crate) struct SnapshotLs<'a> {
+    #[serde(flatten)]
+    pub place: Place<'a>,
+}
+request!(
+    SnapshotLs<'_>,
+    "fs subvolume snapshot ls",
+    VOLUMES,
+    Vec<SnapshotLsReply>,
+    json
+);
+
+/// One snapshot.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SnapshotLsReply {
+    pub name: String,
+}
+
+#[derive(Serialize)]
 pub(crate) struct MetadataLs<'a> {
     #[serde(flatten)]
     pub place: Place<'a>,

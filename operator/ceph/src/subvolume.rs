@@ -10,8 +10,8 @@ use shoal_domain::{
 
 use crate::{
     commands::{
-        GroupCreate, MetadataLs, MetadataRm, MetadataSet, SubvolumeCreate, SubvolumeInfo, SubvolumeResize,
-        SubvolumeRm,
+        GroupCreate, MetadataLs, MetadataRm, MetadataSet, SnapshotLs, SubvolumeCreate, SubvolumeInfo,
+        SubvolumeResize, SubvolumeRm,
     },
     errno::{EINVAL, ENODATA, ENOENT, ENOTEMPTY},
     work::{Work, both},
@@ -145,7 +145,7 @@ impl Work<'_> {
                 "subvolume {handle} has an owner tag that is not Shoal's"
             ))),
             // Without a tag only one under the share's own name is its.
-            Tag::Absent if self.volume.subvolume != subvolume_name(&self.volume.owner.uid) => Err(
+            Tag::Absent if self.volume.place.subvolume != subvolume_name(&self.volume.owner.uid) => Err(
                 Error::OwnedByAnother(format!("subvolume {handle} has no owner tag")),
             ),
             Tag::Owner(_) | Tag::Absent => Ok(()),
@@ -248,7 +248,7 @@ impl Work<'_> {
         // The file system was there a moment ago, so it is the group that is missing.
         let group = GroupCreate {
             vol_name: self.fs_name(),
-            group_name: &settings.subvolume_group,
+            group_name: self.group(),
             mode: "755",
         };
         self.call.run(&group).await?;
@@ -288,7 +288,12 @@ impl Work<'_> {
             Ok(()) => Ok(()),
             Err(fault) => match fault.errno() {
                 Some(ENOENT) => Ok(()),
-                Some(ENOTEMPTY) => Err(Error::HasSnapshots),
+                Some(ENOTEMPTY) => {
+                    let snapshots = self.call.run(&SnapshotLs { place: self.place() }).await?;
+                    Err(Error::HasSnapshots(
+                        snapshots.into_iter().map(|s| s.name).collect(),
+                    ))
+                }
                 _ => Err(fault.into()),
             },
         }

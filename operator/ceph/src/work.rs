@@ -54,14 +54,20 @@ impl<'a> Work<'a> {
     pub(crate) fn place(&self) -> Place<'_> {
         Place {
             vol_name: &self.settings.filesystem,
-            group_name: &self.settings.subvolume_group,
-            sub_name: &self.volume.subvolume,
+            group_name: self.group(),
+            sub_name: &self.volume.place.subvolume,
         }
+    }
+
+    /// The one it was made in, whatever the backend's is by now.
+    pub(crate) fn group(&self) -> &str {
+        let group = self.volume.place.group.as_deref();
+        group.unwrap_or(&self.settings.subvolume_group)
     }
 
     /// `group/subvolume`.
     pub(crate) fn handle(&self) -> String {
-        format!("{}/{}", self.settings.subvolume_group, self.volume.subvolume)
+        format!("{}/{}", self.group(), self.volume.place.subvolume)
     }
 
     /// Whether a path of our file system is, or was, the data of a subvolume of our name.

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::{Next, condition::whole_seconds};
+
 /// The first wait.
 const FIRST: Duration = Duration::from_secs(2);
 /// The longest wait.
@@ -12,6 +17,24 @@ const LONGEST: Duration = Duration::from_mins(5);
 pub fn after(attempts: u32, uid: &str) -> Duration {
     let doubled = FIRST.saturating_mul(1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX));
     spread(doubled.min(LONGEST), uid, attempts)
+}
+
+/// Where an object that has failed once more stands: its failures in a row and when it is tried again, both kept in its
+/// status, so that a restart does not forget them; and when to look.
+pub fn next(attempts: Option<i32>, uid: &str, now: Timestamp) -> (Option<i32>, Option<Time>, Next) {
+    let attempts = attempts.unwrap_or_default().saturating_add(1);
+    let wait = after(attempts.unsigned_abs(), uid);
+    let at = whole_seconds(now.saturating_add(wait).unwrap_or(now));
+    (Some(attempts), Some(Time(at)), Next::After(wait))
+}
+
+/// How long the last failure still holds an object back. None: it does not.
+pub fn left(next_retry_time: Option<&Time>, now: Timestamp) -> Option<Duration> {
+    let until = next_retry_time?.0;
+    if until <= now {
+        return None;
+    }
+    until.duration_since(now).try_into().ok()
 }
 
 /// Lengthens a wait by up to a quarter, the same for the same uid and round.

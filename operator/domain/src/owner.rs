@@ -59,6 +59,31 @@ pub fn subvolume_name(uid: &str) -> String {
     format!("shoal-{uid}")
 }
 
+/// Where a share's subvolume is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The subvolume group. None: the backend's.
+    pub group: Option<String>,
+    /// The subvolume: that of the share it was made for, which another may have brought back.
+    pub subvolume: String,
+}
+
+impl Place {
+    /// As the handle says, `group/subvolume`; without one as a share of this uid has it made.
+    pub fn of(handle: Option<&str>, uid: &str) -> Self {
+        match handle.and_then(|handle| handle.rsplit_once('/')) {
+            Some((group, subvolume)) => Self {
+                group: Some(group.to_owned()),
+                subvolume: subvolume.to_owned(),
+            },
+            None => Self {
+                group: None,
+                subvolume: subvolume_name(uid),
+            },
+        }
+    }
+}
+
 /// NFS pseudo path of the share with this uid.
 pub fn pseudo_path(uid: &str) -> String {
     format!("/shoal-{uid}")

@@ -224,8 +224,9 @@ fn has_exports_left(request: &Request<'_>, candidate: &Candidate) -> Option<Stri
     let most = candidate
         .max_exports
         .filter(|_| request.protocol == Protocol::NFS)?;
-    (candidate.load.exports >= most)
-        .then(|| format!("its NFS cluster has {most} exports, the most it may have"))
+    (candidate.load.exports >= most).then(|| {
+        format!("its NFS cluster has {most} exports, the most it may have (spec.ceph.nfs.maxExports)")
+    })
 }
 
 /// What is free beside the reserve; none if it is not known.
@@ -242,6 +243,8 @@ fn free_for_new(candidate: &Candidate) -> Option<u64> {
 fn promises_hold(candidate: &Candidate, bytes: u64) -> bool {
     let total = candidate.state.as_ref().ok().and_then(|d| d.total_bytes);
     match (candidate.overcommit, total) {
+        // What is there already was promised long ago.
+        _ if bytes == 0 => true,
         (Some(ratio), Some(total)) => {
             candidate.load.promised_bytes + u128::from(bytes) <= u128::from(ratio.of(total))
         }

@@ -16,12 +16,12 @@ use shoal_crds::{
 
 use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
-    condition::{Conditions, is_true, whole_seconds},
+    condition::{Conditions, is_true},
     export_location,
     grant::{Access, Client, Grant, Key},
     identity::{Description, Identity},
     ledger,
-    owner::{Owner, subvolume_name},
+    owner::{Owner, Place},
     placement::{self, Candidate, Neighbour},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
     share_backend, share_deletion,
@@ -191,6 +191,10 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
             .conditions
             .retain(|c| c.type_ != types::PAUSED && c.reason != reasons::PAUSED);
     }
+    // Where it is stands in status as soon as it is said to be there.
+    if let Some(volume) = o.tagged_as_ours() {
+        before.handle = Some(volume.handle.clone());
+    }
     Pass { o, now, before }.decide()
 }
 
@@ -206,7 +210,7 @@ pub fn volume_ref(o: &Observed) -> VolumeRef {
         },
         protocol: o.share.spec.protocol,
         tenant: o.tenant.clone(),
-        subvolume: subvolume(
+        place: Place::of(
             o.share
                 .status
                 .as_ref()
@@ -214,12 +218,6 @@ pub fn volume_ref(o: &Observed) -> VolumeRef {
             o.uid(),
         ),
     }
-}
-
-/// Name of a share's subvolume: of one that brought data back as it was, and else its own.
-pub fn subvolume(handle: Option<&str>, uid: &str) -> String {
-    let there = handle.and_then(|handle| handle.rsplit('/').next());
-    there.map_or_else(|| subvolume_name(uid), str::to_owned)
 }
 
 /// Whether a subvolume was there, and ours.
@@ -264,6 +262,47 @@ impl Observed {
 
     fn brings_back(&self) -> Option<&ExistingShare> {
         self.share.spec.source.as_ref().map(|source| &source.existing)
+    }
+
+    /// The subvolume as seen in this pass, if it is there and says that it is the share's.
+    fn tagged_as_ours(&self) -> Option<&Volume> {
+        match &self.sight {
+            Some(Sight::Present(volume)) => {
+                let is_ours = whose(volume, &volume_ref(self).owner) == Whose::Ours;
+                is_ours.then_some(&**volume)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there may be data of its own: clients may have written to it before its status said that it is there, and it
+    /// may have brought some back.
+    pub fn may_hold_data(&self) -> bool {
+        if self.share.status.as_ref().is_some_and(was_provisioned) || self.has_claimed() {
+            return true;
+        }
+        match &self.sight {
+            None => self.brings_back().is_none(),
+            Some(_) => self.tagged_as_ours().is_some(),
+        }
+    }
+
+    /// Whether the data that it brings back is kept for it alone.
+    fn has_claimed(&self) -> bool {
+        let by = self
+            .source
+            .as_ref()
+            .and_then(|kept| kept.spec.adopted_by.as_ref());
+        by.is_some_and(|by| by.uid == self.uid())
+    }
+
+    /// The name of its data on the backend. What it was to bring back and has not claimed is not its.
+    pub fn handle(&self) -> Option<String> {
+        match self.tagged_as_ours() {
+            Some(volume) => Some(volume.handle.clone()),
+            None if self.brings_back().is_some() && !self.may_hold_data() => None,
+            None => self.share.status.as_ref()?.handle.clone(),
+        }
     }
 
     fn is_paused(&self) -> bool {
@@ -392,17 +431,12 @@ impl Pass<'_> {
                 "neither this Share nor the one that was deleted",
             ));
         }
-        let claimed = kept
-            .spec
-            .adopted_by
-            .as_ref()
-            .is_some_and(|by| by.uid == self.o.uid());
-        if claimed {
+        if self.o.has_claimed() {
             return self.progress(reasons::CREATING, "being brought back", Effect::BringBack);
         }
         match share_deletion::may_be_adopted(kept, self.o.uid()) {
             Ok(()) => self.progress(reasons::CREATING, "being brought back", Effect::Claim),
-            // A change there wakes it.
+            // What is kept wakes it when it may be had.
             Err(refusal) => self.fail(&Failure {
                 class: Class::Stalled,
                 ..refusal
@@ -1030,7 +1064,7 @@ impl Pass<'_> {
     }
 
     fn keeps_data(&self) -> bool {
-        self.was_provisioned()
+        self.o.may_hold_data()
             && (!self.capabilities().retention.is_zero() || deletion_policy(self.o) == DeletionPolicy::Retain)
     }
 
@@ -1158,26 +1192,20 @@ impl Pass<'_> {
                 self.after_backend_trouble(),
             ),
             (Scope::Object, Class::Stalled | Class::Conflict) => (None, None, Next::After(self.o.look_again)),
-            (Scope::Object, _) => {
-                let attempts = self.before.attempts.unwrap_or_default().saturating_add(1);
-                let wait = backoff::after(attempts.unsigned_abs(), self.o.uid());
-                let at = whole_seconds(self.now.saturating_add(wait).unwrap_or(self.now));
-                (Some(attempts), Some(Time(at)), Next::After(wait))
-            }
+            (Scope::Object, _) => backoff::next(self.before.attempts, self.o.uid(), self.now),
         }
     }
 
     /// How long its last failure still holds it back. A change of the spec is tried at once, and so is one of a rule: who
     /// loses access must not keep it because something else failed.
     fn still_backing_off(&self) -> Option<Duration> {
-        let until = self.before.next_retry_time.as_ref()?.0;
         let news = self.o.share.metadata.deletion_timestamp.is_none()
             && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
         let fresh = news || self.before.observed_generation != Some(self.generation());
-        if fresh || until <= self.now || self.o.sight.is_some() {
+        if fresh || self.o.sight.is_some() {
             return None;
         }
-        until.duration_since(self.now).try_into().ok()
+        backoff::left(self.before.next_retry_time.as_ref(), self.now)
     }
 
     fn whose(&self, volume: &Volume) -> Whose {

@@ -111,7 +111,8 @@ fn same_as_recorded(recorded: Option<&CephStatus>, description: Description) -> 
             reason: reasons::BACKEND_REPLACED,
             message: format!(
                 "recorded: cluster {} file system {} ({}); found: cluster {} file system {} ({}). Nothing is touched \
-                 there. If the old storage is gone for good, delete its shares and this ShareBackend, and create another",
+                 there. If the old storage is gone for good, delete its shares, set spec.abandon on their ShareDeletions, and \
+                 delete this ShareBackend and create another",
                 r.fsid, r.fs_name, r.fs_id, found.fsid, found.fs_name, found.fs_id
             ),
         }),

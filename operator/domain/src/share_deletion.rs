@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use shoal_crds::{
-    AdoptingShareReference, DeletedShareReference, DeletionPhase, DeletionPolicy, ShareDeletion,
-    ShareDeletionSpec, ShareDeletionStatus,
+    DeletedShareReference, DeletionPhase, DeletionPolicy, Protocol, ShareDeletion, ShareDeletionSpec,
+    ShareDeletionStatus,
     condition::{reasons, types},
     names::FINALIZER,
 };
@@ -16,7 +16,7 @@ use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
     condition::{Conditions, is_true, whole_seconds},
     identity::{Description, Identity},
-    owner::{Left, Owner, Tag, subvolume_name},
+    owner::{Left, Owner, Place, Tag, subvolume_name},
     share,
     share_backend::usable,
     volume::{Export, Sight, Volume, VolumeRef, Whose, owned_by_another, whose},
@@ -25,6 +25,9 @@ use crate::{
 /// How soon it is looked again whether the Share has let go, or the Share that brings the data back has it, if nothing
 /// wakes the deletion earlier.
 const AGAIN: Duration = Duration::from_secs(15);
+
+/// How soon it is looked again whether somebody has helped, where nothing else does.
+const SEEN_TO_AGAIN: Duration = Duration::from_mins(5);
 
 /// What a pass over a ShareDeletion sees.
 #[derive(Clone, Debug)]
@@ -117,8 +120,12 @@ pub fn of(o: &share::Observed, now: Timestamp) -> Option<ShareDeletion> {
     let status = o.share.status.as_ref()?;
     let on = share::recorded(status)?;
     let capabilities = status.capabilities.clone().unwrap_or_default();
-    let keep = !capabilities.retention.is_zero() && share::was_provisioned(status);
-    let policy = share::deletion_policy(o);
+    // What never was there holds no data.
+    let (keep, policy) = if o.may_hold_data() {
+        (!capabilities.retention.is_zero(), share::deletion_policy(o))
+    } else {
+        (false, DeletionPolicy::Delete)
+    };
     let until = now
         .saturating_add(capabilities.retention.duration())
         .unwrap_or(now);
@@ -131,12 +138,12 @@ pub fn of(o: &share::Observed, now: Timestamp) -> Option<ShareDeletion> {
         },
         share_type_name: status.share_type_name.clone(),
         protocol: o.share.spec.protocol,
-        size: status.quota.map(|quota| quota.charged).or(status.size)?,
+        size: status.quota.map_or(o.share.spec.size, |quota| quota.charged),
         backend_name: status.backend_name.clone()?,
         fsid: on.fsid,
         fs_name: on.fs_name,
         fs_id: on.fs_id,
-        handle: status.handle.clone(),
+        handle: o.handle(),
         deletion_policy: policy,
         retain_until: (keep && policy == DeletionPolicy::Delete).then(|| Time(whole_seconds(until))),
         abandon: false,
@@ -166,7 +173,7 @@ pub fn volume_ref(deletion: &ShareDeletion, cluster: &str) -> VolumeRef {
         },
         protocol: spec.protocol,
         tenant: spec.share_ref.namespace_uid.clone(),
-        subvolume: share::subvolume(spec.handle.as_deref(), &spec.share_ref.uid),
+        place: Place::of(spec.handle.as_deref(), &spec.share_ref.uid),
     }
 }
 
@@ -188,6 +195,13 @@ pub fn is_pending(deletion: &ShareDeletion) -> bool {
 pub fn may_have_access(deletion: &ShareDeletion) -> bool {
     let status = deletion.status.as_ref();
     status.and_then(|status| status.access_revoked) != Some(true)
+}
+
+/// Since when it should be done: what was kept for a while is due when that has ended.
+pub fn due_since(deletion: &ShareDeletion) -> Option<Timestamp> {
+    let made = deletion.metadata.creation_timestamp.as_ref()?.0;
+    let kept_until = deletion.spec.retain_until.as_ref();
+    Some(kept_until.map_or(made, |until| until.0.max(made)))
 }
 
 /// How far it is.
@@ -212,8 +226,15 @@ pub fn may_be_adopted(deletion: &ShareDeletion, by: &str) -> Result<(), Failure>
             other.namespace, other.name
         ));
     }
+    // Its own pass may be at work on it, until it has answered a change of its spec and has nothing left to try.
+    let is_at_rest = deletion.status.as_ref().is_some_and(|status| {
+        status.observed_generation == deletion.metadata.generation && status.last_error.is_none()
+    });
     match phase(deletion) {
-        Some(phase) if phase.is_adoptable() && !may_have_access(deletion) => Ok(()),
+        Some(phase) if phase.is_adoptable() && !may_have_access(deletion) && is_at_rest => Ok(()),
+        Some(phase) if phase.is_adoptable() && !may_have_access(deletion) => refuse(format!(
+            "spec.source.existing: ShareDeletion '{name}' is being worked on; what it holds can be brought back when that is done"
+        )),
         Some(DeletionPhase::Abandoned) => refuse(format!(
             "spec.source.existing: ShareDeletion '{name}' was given up with clients still let in; set its spec.abandon to false, so that \
              access is taken away, and to keep the data its spec.retainUntil"
@@ -270,43 +291,53 @@ impl Pass<'_> {
             Some(Whereabouts::Leaving) => return self.rest(Next::After(AGAIN)),
             None | Some(Whereabouts::Gone) => {}
         }
-        if self.o.deletion.spec.abandon && self.o.deletion.spec.adopted_by.is_none() {
+        match (&self.o.deletion.spec.adopted_by, self.o.adopter) {
+            (None, _) => {}
+            (Some(_), None) => return self.step(Effect::FindAdopter),
+            // It has left it here, or its tag is on it by now: that is seen.
+            (Some(_), Some(Whereabouts::Gone)) => return self.step(Effect::Unclaim),
+            (Some(_), Some(Whereabouts::There | Whereabouts::Leaving)) => return self.until_handed_over(),
+        }
+        if self.o.deletion.spec.abandon {
             return self.abandon();
         }
         if let Some(kept) = self.still_kept() {
             return kept;
         }
-        let backend = usable(
-            &self.o.deletion.spec.backend_name,
-            self.o.backend.as_ref(),
-            &recorded(&self.o.deletion.spec),
-        );
-        match backend {
-            Err(failure) if failure.reason == reasons::BACKEND_NOT_ASKED => return self.rest(Next::Await),
-            Err(failure) => return self.fail(&failure),
-            Ok(_) => {}
-        }
-        if let Some(failure) = &self.o.failure {
-            return self.fail(failure);
-        }
-        if let Some(wait) = self.still_backing_off() {
-            return self.rest(Next::After(wait));
+        if let Some(waits) = self.until_it_can_be_worked_on() {
+            return waits;
         }
         match &self.o.sight {
             None => self.step(Effect::Look),
             Some(Sight::Absent { leftovers: true }) => self.revoke(),
             Some(Sight::Absent { leftovers: false }) => self.finish(),
             Some(Sight::Present(volume)) => match whose(volume, &self.volume_ref().owner) {
-                Whose::Anothers(_) if self.is_a_shares(volume) => self.finish(),
+                Whose::Anothers(_) if self.was_brought_back(volume) => self.finish(),
                 Whose::Anothers(whose) => self.fail(&owned_by_another(volume, &whose)),
-                // From the claim on, the Share that brings it back has it in hand.
-                Whose::Ours | Whose::Unfinished => match &self.o.deletion.spec.adopted_by {
-                    Some(by) => self.until_handed_over(by),
-                    None if lets_in(&volume.export) => self.revoke(),
-                    None => self.without_access(volume),
-                },
+                Whose::Ours | Whose::Unfinished if lets_in(&volume.export) => self.revoke(),
+                Whose::Ours | Whose::Unfinished => self.without_access(volume),
             },
         }
+    }
+
+    fn usable_backend(&self) -> Result<&Description, Failure> {
+        let spec = &self.o.deletion.spec;
+        usable(&spec.backend_name, self.o.backend.as_ref(), &recorded(spec))
+    }
+
+    /// What stands in the way of asking the backend for anything.
+    fn until_it_can_be_worked_on(&self) -> Option<DeletionDecision> {
+        match self.usable_backend() {
+            Err(failure) if failure.reason == reasons::BACKEND_NOT_ASKED => {
+                return Some(self.rest(Next::Await));
+            }
+            Err(failure) => return Some(self.fail(&failure)),
+            Ok(_) => {}
+        }
+        if let Some(failure) = &self.o.failure {
+            return Some(self.fail(failure));
+        }
+        self.still_backing_off().map(|wait| self.rest(Next::After(wait)))
     }
 
     /// Nobody is let in any more: the data is kept or removed.
@@ -327,24 +358,16 @@ impl Pass<'_> {
         }
     }
 
-    /// The Share that brings it back writes its own tag on it; one that went before it did has left it here.
-    fn until_handed_over(&self, by: &AdoptingShareReference) -> DeletionDecision {
-        match self.o.adopter {
-            None => self.step(Effect::FindAdopter),
-            Some(Whereabouts::Gone) => self.step(Effect::Unclaim),
-            Some(Whereabouts::There | Whereabouts::Leaving) => {
-                let status = ShareDeletionStatus {
-                    conditions: self
-                        .conditions()
-                        .reconciling(
-                            reasons::RETAINED,
-                            format!("Share {}/{} brings it back", by.namespace, by.name),
-                        )
-                        .build(),
-                    ..self.calm(DeletionPhase::Retained)
-                };
-                Decision::done(status, Next::After(AGAIN))
-            }
+    /// From the claim on, the Share that brings it back has it in hand, and writes its own tag on it.
+    fn until_handed_over(&self) -> DeletionDecision {
+        if let Some(waits) = self.until_it_can_be_worked_on() {
+            return waits;
+        }
+        match &self.o.sight {
+            None => self.step(Effect::Look),
+            Some(Sight::Present(volume)) if self.was_brought_back(volume) => self.finish(),
+            // The Share is told what is the matter with it.
+            Some(_) => self.rest(Next::After(AGAIN)),
         }
     }
 
@@ -353,22 +376,19 @@ impl Pass<'_> {
         if self.is_at_rest() && self.o.share.is_none() {
             return self.rest(Next::Await);
         }
-        let backend = usable(
-            &self.o.deletion.spec.backend_name,
-            self.o.backend.as_ref(),
-            &recorded(&self.o.deletion.spec),
-        );
-        if backend.is_ok() && self.o.failure.is_none() {
+        let mut is_told = false;
+        if self.usable_backend().is_ok() && self.o.failure.is_none() {
             match &self.o.sight {
                 None => return self.step(Effect::Look),
                 Some(Sight::Absent { leftovers: false }) => return self.finish(),
+                Some(Sight::Present(volume)) if self.was_brought_back(volume) => return self.finish(),
                 Some(Sight::Present(volume))
-                    if matches!(whose(volume, &self.volume_ref().owner), Whose::Ours)
+                    if !matches!(whose(volume, &self.volume_ref().owner), Whose::Anothers(_))
                         && !is_marked(volume, Left::Abandoned) =>
                 {
                     return self.step(Effect::Mark(Left::Abandoned));
                 }
-                Some(_) => {}
+                Some(_) => is_told = true,
             }
         }
         let revoked = self.is_revoked();
@@ -390,12 +410,20 @@ impl Pass<'_> {
         let status = ShareDeletionStatus {
             conditions: self.conditions().failed(&failure).build(),
             access_revoked: Some(revoked),
+            last_error: (!is_told).then(|| match self.usable_backend().err().or(self.o.failure.clone()) {
+                Some(why) => format!("its tag does not say so yet: {why}"),
+                None => "its tag does not say so yet".into(),
+            }),
             ..self.calm(DeletionPhase::Abandoned)
         };
         match (
             self.o.deletion.metadata.deletion_timestamp.is_some(),
             self.before.phase,
         ) {
+            // The backend is told as soon as it can be.
+            (false, _) if !is_told && self.usable_backend().is_ok() => {
+                Decision::done(status, Next::After(backoff::spread(AGAIN, self.uid(), 0)))
+            }
             (false, _) => Decision::done(status, Next::Await),
             (true, Some(DeletionPhase::Abandoned)) => Decision::step(status, Step::RemoveFinalizer),
             // What is left is told before the object goes.
@@ -425,6 +453,7 @@ impl Pass<'_> {
                 spec.abandon
                     && spec.adopted_by.is_none()
                     && self.is_answered()
+                    && (self.before.last_error.is_none() || self.usable_backend().is_err())
                     && self.o.deletion.metadata.deletion_timestamp.is_none()
             }
             _ => false,
@@ -438,8 +467,6 @@ impl Pass<'_> {
     fn keep(&self) -> Option<Keep> {
         let spec = &self.o.deletion.spec;
         match (&spec.retain_until, spec.deletion_policy) {
-            // What never was there holds no data.
-            _ if spec.handle.is_none() => None,
             (Some(until), _) => (self.now < until.0).then_some(Keep::Until(until.0)),
             (None, DeletionPolicy::Retain) => Some(Keep::ForGood),
             (None, DeletionPolicy::Delete) => None,
@@ -471,9 +498,13 @@ impl Pass<'_> {
         )
     }
 
-    /// Whether the tag is that of another share of this cluster: it was brought back, and is no business of ours any more.
-    fn is_a_shares(&self, volume: &Volume) -> bool {
-        matches!(&volume.tag, Tag::Owner(owner) if owner.cluster == self.o.cluster)
+    /// Whether another share of this cluster has it, and nothing is left of this one's: no business of ours any more.
+    fn was_brought_back(&self, volume: &Volume) -> bool {
+        let own = &self.volume_ref().owner;
+        let anothers = |tagged: &Owner| tagged.cluster == own.cluster && !tagged.is_same(own);
+        // An NFS export is the share's own; identities of native CephFS are the other's by now.
+        let left = self.o.deletion.spec.protocol == Protocol::NFS && lets_in(&volume.export);
+        matches!(&volume.tag, Tag::Owner(tagged) if anothers(tagged)) && !left
     }
 
     /// Whether it is known that nobody is let in.
@@ -486,17 +517,21 @@ impl Pass<'_> {
     }
 
     fn still_backing_off(&self) -> Option<Duration> {
-        let until = self.before.next_retry_time.as_ref()?.0;
-        if !self.is_answered() || until <= self.now || self.o.sight.is_some() {
+        if !self.is_answered() || self.o.sight.is_some() {
             return None;
         }
-        until.duration_since(self.now).try_into().ok()
+        backoff::left(self.before.next_retry_time.as_ref(), self.now)
     }
 
     // ---- what it says
 
     fn rest(&self, next: Next) -> DeletionDecision {
-        Decision::done(self.before.clone(), next)
+        let status = if self.before.phase.is_none() {
+            self.working(DeletionPhase::Accepted)
+        } else {
+            self.before.clone()
+        };
+        Decision::done(status, next)
     }
 
     fn step(&self, effect: Effect) -> DeletionDecision {
@@ -523,6 +558,7 @@ impl Pass<'_> {
 
     fn working(&self, phase: DeletionPhase) -> ShareDeletionStatus {
         let message = match phase {
+            DeletionPhase::Accepted => "the backend is about to be asked",
             DeletionPhase::RevokingAccess => "access is being taken away",
             _ => "the subvolume is being removed",
         };
@@ -560,12 +596,9 @@ impl Pass<'_> {
                 };
                 (self.before.attempts, self.before.next_retry_time.clone(), next)
             }
-            (Scope::Object, _) => {
-                let attempts = self.before.attempts.unwrap_or_default().saturating_add(1);
-                let wait = backoff::after(attempts.unsigned_abs(), self.uid());
-                let at = whole_seconds(self.now.saturating_add(wait).unwrap_or(self.now));
-                (Some(attempts), Some(Time(at)), Next::After(wait))
-            }
+            // Nothing was tried: only a hand helps, and that it did is seen now and then.
+            (Scope::Object, Class::Conflict) => (None, None, Next::After(SEEN_TO_AGAIN)),
+            (Scope::Object, _) => backoff::next(self.before.attempts, self.uid(), self.now),
         };
         let status = ShareDeletionStatus {
             observed_generation: Some(self.generation()),
@@ -588,7 +621,7 @@ impl Pass<'_> {
     fn share_is_there(&self) -> Failure {
         let share = &self.o.deletion.spec.share_ref;
         failure(
-            Class::Stalled,
+            Class::Conflict,
             reasons::SHARE_EXISTS,
             format!(
                 "spec.shareRef: Share {}/{} (uid {}) is there and not being deleted; nothing of it is touched. Delete this object",
@@ -606,7 +639,7 @@ impl Pass<'_> {
         let name = self.o.deletion.spec.handle.clone();
         format!(
             "subvolume {}",
-            name.unwrap_or_else(|| self.volume_ref().subvolume)
+            name.unwrap_or_else(|| self.volume_ref().place.subvolume)
         )
     }
 

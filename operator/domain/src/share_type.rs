@@ -64,7 +64,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, 
     let (phase, conditions) = if names.is_empty() {
         let failure = failure(
             reasons::NO_BACKEND_FITS,
-            "it selects no ShareBackend that exists".into(),
+            selects_nothing(&observed.share_type),
             Class::Waiting,
         );
         (ShareTypePhase::Unavailable, conditions.failed(&failure))
@@ -81,6 +81,25 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, 
         backend_names: names,
     };
     Decision::done(status, Next::Await)
+}
+
+fn selects_nothing(share_type: &ShareType) -> String {
+    let spec = &share_type.spec;
+    match (&spec.backend_names, &spec.backend_selector) {
+        (Some(names), _) => format!(
+            "spec.backendNames: no ShareBackend is named {}; create one, or name another",
+            names.join(" or ")
+        ),
+        (None, Some(selector)) => {
+            let labels = selector.match_labels.iter();
+            let labels: Vec<_> = labels.map(|(key, value)| format!("{key}={value}")).collect();
+            format!(
+                "spec.backendSelector: no ShareBackend carries {}; label one, or select others",
+                labels.join(" and ")
+            )
+        }
+        (None, None) => "there is no ShareBackend; create one".into(),
+    }
 }
 
 /// The type that a share asks for: by name, or the one marked as default; of several the newest.
@@ -161,10 +180,10 @@ pub fn within(limits: SizeLimits, size: Size) -> Result<(), Failure> {
     let refuse = |what: String| Err(failure(reasons::SIZE_OUT_OF_RANGE, what, Class::Stalled));
     match (limits.min, limits.max) {
         (Some(min), _) if size < min => refuse(format!(
-            "spec.size: {size} is below the type's smallest size, {min}"
+            "spec.size: {size} is below the type's smallest size, {min}; ask for at least that"
         )),
         (_, Some(max)) if size > max => refuse(format!(
-            "spec.size: {size} is above the type's largest size, {max}"
+            "spec.size: {size} is above the type's largest size, {max}; ask for at most that"
         )),
         _ => Ok(()),
     }

@@ -5,7 +5,7 @@ use shoal_crds::{Protocol, RootDirectory, condition::reasons};
 use crate::{
     Class, Failure, Scope,
     grant::Access,
-    owner::{Owner, Tag, subvolume_name},
+    owner::{Owner, Place, Tag, subvolume_name},
 };
 
 /// Everything a backend needs to know of a share to work on it.
@@ -17,8 +17,8 @@ pub struct VolumeRef {
     pub protocol: Protocol,
     /// The uid of the share's namespace: Ceph's tenant id, which binds a CephX identity to the namespace for ever.
     pub tenant: String,
-    /// Name of its subvolume: that of the share it was made for, which another may have brought back.
-    pub subvolume: String,
+    /// Where its subvolume is.
+    pub place: Place,
 }
 
 /// How a volume is made.

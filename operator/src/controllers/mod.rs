@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
+use shoal_crds::{DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
 use shoal_domain::{
     Failure, Scope,
     placement::{Candidate, Load},
@@ -31,7 +31,7 @@ const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Change, Context, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
+        Change, Context, DeletionPhase, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
         ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, deletion_decisions, parsed,
         room_was_made, type_decisions, wake_those_that_bring_back, wake_unplaced, wake_waiting_in,
     };
@@ -98,10 +98,14 @@ pub mod route {
         wake_waiting_in(caches, &quota.namespace().unwrap_or_default());
     }
 
-    /// A deletion concerns itself, and the Share that brings the data back.
-    pub fn share_deletion(ctx: &Context, deletion: &Guarded<ShareDeletion>) {
-        ctx.caches.deletion_queue.push_ref(ObjectRef::from_obj(deletion));
-        if let Ok(deletion) = &deletion.0 {
+    /// A deletion concerns itself, and, once its data is kept, the Share that brings that back.
+    pub fn share_deletion(ctx: &Context, deletion: &Guarded<ShareDeletion>, change: Change) {
+        if change == Change::Object {
+            ctx.caches.deletion_queue.push_ref(ObjectRef::from_obj(deletion));
+        }
+        if let Ok(deletion) = &deletion.0
+            && deletion_decisions::phase(deletion).is_some_and(DeletionPhase::is_adoptable)
+        {
             wake_those_that_bring_back(&ctx.caches, deletion);
         }
     }
@@ -147,11 +151,15 @@ fn may_be_empty(caches: &Caches, backend: &str) {
     }
 }
 
-/// A command has ended that was begun for a Share that has been let go: its ShareDeletion goes on.
-pub(crate) fn command_ended(ctx: &Context, ended: Ended) {
-    if let Some(failure) = ended.failure {
-        trouble(ctx, &ended.backend_name, &failure);
+/// A command has ended that was begun for a Share that has been let go.
+pub(crate) fn command_ended(ctx: &Context, ended: &Ended) {
+    if let Some(failure) = &ended.failure {
+        trouble(ctx, &ended.backend_name, failure);
     }
+}
+
+/// Its ShareDeletion goes on.
+pub(crate) fn go_on_deleting(ctx: &Context, ended: &Ended) {
     ctx.caches
         .deletion_queue
         .push_cluster_scoped(&deletion_decisions::name(&ended.uid));

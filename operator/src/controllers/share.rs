@@ -247,21 +247,32 @@ fn backend(ctx: &Context, status: &ShareStatus) -> Option<Result<Entry, Failure>
 /// Whether a ShareDeletion has it.
 fn is_handed_on(ctx: &Context, share: &Share) -> bool {
     share.metadata.deletion_timestamp.is_some() && {
-        let name = share_deletion::name(&share.uid().unwrap_or_default());
-        ctx.caches.deletions.get(&ObjectRef::new(&name)).is_some()
+        let uid = share.uid().unwrap_or_default();
+        let found = ctx
+            .caches
+            .deletions
+            .get(&ObjectRef::new(&share_deletion::name(&uid)));
+        found.is_some_and(|guard| guard.0.as_ref().is_ok_and(|d| d.spec.share_ref.uid == uid))
     }
 }
 
 /// What is kept of a deleted share that this one brings back.
 fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
     let existing = &share.spec.source.as_ref()?.existing;
+    let uid = share.uid().unwrap_or_default();
     parsed(&ctx.caches.deletions, |deletion| {
         deletion.spec.backend_name == existing.backend_name
             && deletion.spec.handle.as_ref() == Some(&existing.handle)
     })
     .into_iter()
     // One that is on its way out may still be there beside the one that has it now.
-    .max_by_key(|deletion| deletion.metadata.creation_timestamp.as_ref().map(|at| at.0))
+    .max_by_key(|deletion| {
+        (
+            deletion.spec.adopted_by.as_ref().is_some_and(|by| by.uid == uid),
+            share_deletion::may_be_adopted(deletion, &uid).is_ok(),
+            deletion.metadata.creation_timestamp.as_ref().map(|at| at.0),
+        )
+    })
 }
 
 /// Writes down what is left to do of a share, so that it can be let go.

@@ -125,7 +125,7 @@ impl Kind for ShareDeletions {
 
 /// Where this very Share is, from the API server itself.
 async fn whereabouts(ctx: &Context, namespace: &str, name: &str, uid: &str) -> Result<Whereabouts, Error> {
-    let found = api::find::<Share>(&ctx.client, Some(namespace), name).await?;
+    let found = api::find_metadata::<Share>(&ctx.client, Some(namespace), name).await?;
     Ok(match found.filter(|share| share.uid().as_deref() == Some(uid)) {
         Some(share) if share.metadata.deletion_timestamp.is_none() => Whereabouts::There,
         Some(share) if share.finalizers().iter().any(|f| f == FINALIZER) => Whereabouts::Leaving,

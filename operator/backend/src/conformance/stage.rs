@@ -6,7 +6,7 @@ use shoal_domain::{
     Class,
     grant::{self, Access, Applied, Client, Grant, Key},
     identity::Identity,
-    owner::{Owner, subvolume_name},
+    owner::{Owner, Place},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -74,7 +74,7 @@ impl<'a> Stage<'a> {
             left: None,
         };
         VolumeRef {
-            subvolume: subvolume_name(&owner.uid),
+            place: Place::of(None, &owner.uid),
             owner,
             protocol: self.protocol,
             tenant: tenant.to_owned(),

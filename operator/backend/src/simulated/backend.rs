@@ -250,7 +250,7 @@ impl Simulated {
     /// The share's own subvolume, if it is there.
     async fn own(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Option<Subvolume>> {
         self.read(call, Module::Volumes, |world| {
-            let Some(found) = world.subvolume(&self.fs_name, &volume.subvolume) else {
+            let Some(found) = world.subvolume(&self.fs_name, &volume.place.subvolume) else {
                 return Ok(None);
             };
             check_owner(&found.tag(), volume)?;
@@ -260,7 +260,7 @@ impl Simulated {
     }
 
     async fn create_in(&self, call: &mut Call<'_>, volume: &VolumeRef, new: &NewVolume) -> Result<Volume> {
-        let name = volume.subvolume.clone();
+        let name = volume.place.subvolume.clone();
         let there = self.own(call, volume).await?;
         if there.is_none() {
             if new.was_there {
@@ -288,7 +288,7 @@ impl Simulated {
     async fn resize_in(&self, call: &mut Call<'_>, volume: &VolumeRef, size_bytes: u64) -> Result<()> {
         let found = self.own(call, volume).await?.ok_or(Error::NotFound)?;
         if found.size != Some(size_bytes) {
-            let name = volume.subvolume.clone();
+            let name = volume.place.subvolume.clone();
             self.write(
                 call,
                 Command::Resize {
@@ -377,7 +377,7 @@ impl Simulated {
         path: &str,
         access: &Access,
     ) -> Result<Vec<Applied>> {
-        let name = volume.subvolume.clone();
+        let name = volume.place.subvolume.clone();
         let there = self.own_caps(call, volume).await?;
         let is_wanted = |cap: &Cap| {
             cap.path == path
@@ -451,7 +451,7 @@ impl Simulated {
 
     async fn look_in(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Sight> {
         let uid = &volume.owner.uid;
-        let name = &volume.subvolume;
+        let name = &volume.place.subvolume;
         let (found, caps, stale) = self
             .read(call, Module::Volumes, |world| {
                 let caps: Vec<_> = world.caps_below(&self.fs_name, &directory(volume)).collect();
@@ -572,7 +572,7 @@ impl Simulated {
     }
 
     async fn hand_over_in(&self, call: &mut Call<'_>, volume: &VolumeRef, to: &Owner) -> Result<()> {
-        let name = &volume.subvolume;
+        let name = &volume.place.subvolume;
         let there = self
             .read(call, Module::Volumes, |world| {
                 let found = world.subvolume(&self.fs_name, name).ok_or(Error::NotFound)?;
@@ -592,7 +592,7 @@ impl Simulated {
         if self.own(call, volume).await?.is_none() {
             return Ok(());
         }
-        let name = volume.subvolume.clone();
+        let name = volume.place.subvolume.clone();
         match self.write(call, Command::RemoveSubvolume { name }).await {
             Err(Error::NotFound) => Ok(()),
             answer => answer.map(|_| ()),
@@ -624,7 +624,7 @@ impl Simulated {
 
 /// That a subvolume with this tag is the share's. Without a tag only one under the share's own name is.
 fn check_owner(tag: &Tag, volume: &VolumeRef) -> Result<()> {
-    let name = &volume.subvolume;
+    let name = &volume.place.subvolume;
     match tag {
         Tag::Owner(other) if !other.is_same(&volume.owner) => Err(Error::OwnedByAnother(format!(
             "subvolume {GROUP}/{name} belongs to {}/{} of cluster {}",
@@ -661,7 +661,7 @@ fn export_of(world: &World, fs_name: &str, volume: &VolumeRef) -> Found {
 
 /// Where every subvolume of the share's name has its path.
 fn directory(volume: &VolumeRef) -> String {
-    format!("/volumes/{GROUP}/{}", volume.subvolume)
+    format!("/volumes/{GROUP}/{}", volume.place.subvolume)
 }
 
 fn after_turn(turn: Until, latency: Duration) -> Until {

@@ -10,7 +10,7 @@ use shoal_crds::{AccessLevel, AccessType, Protocol, RootDirectory, Squash};
 use shoal_domain::{
     grant::{self, Access, Client, Grant, Key},
     identity::Identity,
-    owner::{Owner, Tag, subvolume_name},
+    owner::{Owner, Place, Tag, subvolume_name},
     volume::{Export, NewVolume, Sight, VolumeRef},
 };
 use tokio::time::{Instant, advance, sleep};
@@ -73,7 +73,7 @@ impl Subject for Bench {
     async fn root(&self, volume: &VolumeRef) -> Hand<RootDirectory> {
         let holdings = done("root", self.cluster.snapshot())?;
         holdings
-            .share(FS, &volume.subvolume, &volume.owner.uid)
+            .share(FS, &volume.place.subvolume, &volume.owner.uid)
             .map(|held| held.root)
             .ok_or_else(|| Flaw::of_hand("root", "not there"))
     }
@@ -116,7 +116,7 @@ impl Subject for Bench {
 
     async fn take_path(&self, volume: &VolumeRef, other: &VolumeRef) -> Hand<()> {
         let holdings = done("take_path", self.cluster.snapshot())?;
-        let path = &holdings.subvolumes[&(FS.to_owned(), other.subvolume.clone())].path;
+        let path = &holdings.subvolumes[&(FS.to_owned(), other.place.subvolume.clone())].path;
         done("take_path", self.cluster.take_path(&volume.owner.uid, FS, path))
     }
 
@@ -163,7 +163,7 @@ impl Subject for Bench {
         done(
             "mount",
             self.cluster
-                .mount(FS, &volume.subvolume, identity, key, directory),
+                .mount(FS, &volume.place.subvolume, identity, key, directory),
         )
     }
 
@@ -261,7 +261,7 @@ fn volume(uid: &str, protocol: Protocol) -> VolumeRef {
         left: None,
     };
     VolumeRef {
-        subvolume: subvolume_name(uid),
+        place: Place::of(None, uid),
         owner,
         protocol,
         tenant: "tenant".into(),

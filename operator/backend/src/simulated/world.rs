@@ -540,8 +540,11 @@ impl World {
     }
 
     pub(super) fn remove_subvolume(&mut self, fs: &str, name: &str, force: bool) -> Result<()> {
-        if self.subvolume_mut(fs, name)?.snapshots > 0 && !force {
-            return Err(Error::HasSnapshots);
+        let snapshots = self.subvolume_mut(fs, name)?.snapshots;
+        if snapshots > 0 && !force {
+            return Err(Error::HasSnapshots(
+                (1..=snapshots).map(|n| format!("by-hand-{n}")).collect(),
+            ));
         }
         if let Some(fs) = self.file_systems.get_mut(fs)
             && let Some(gone) = fs.subvolumes.remove(name)

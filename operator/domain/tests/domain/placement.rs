@@ -121,7 +121,7 @@ fn exports_of_the_nfs_cluster_are_counted_for_nfs_shares() {
     candidate.load.exports = 7;
     assert_eq!(
         passed_over(candidate.clone()),
-        "a: its NFS cluster has 7 exports, the most it may have"
+        "a: its NFS cluster has 7 exports, the most it may have (spec.ceph.nfs.maxExports)"
     );
     candidate.state.as_mut().unwrap().protocols = vec![Protocol::CephFS];
     let share_type = share_type();

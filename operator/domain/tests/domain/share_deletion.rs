@@ -209,6 +209,52 @@ fn retention_counts_from_the_deletion() {
     assert_eq!(until.duration_since(now()), SignedDuration::from_hours(720));
 }
 
+/// Clients may have been told that they may write before the share's first status says that it is there.
+#[test]
+fn what_is_tagged_is_kept_whatever_its_status_says() {
+    for change in [(|c| c.retention = "1h".parse().unwrap()) as Change, |c| {
+        c.deletion_policy = DeletionPolicy::Retain
+    }] {
+        let mut o = going(change);
+        let status = o.share.status.as_mut().unwrap();
+        (status.conditions, status.handle) = (Vec::new(), None);
+        o.sight = volume(&o.share).seen();
+        let deletion = handed_on(&o);
+        assert_eq!(deletion.spec.handle.as_deref(), Some("shoal/shoal-uid-a"));
+        let keeps =
+            deletion.spec.retain_until.is_some() || deletion.spec.deletion_policy == DeletionPolicy::Retain;
+        assert!(keeps, "{deletion:?}");
+
+        // Not even looked at: it may be there.
+        o.sight = None;
+        o.failure = Some(trouble(Scope::Backend));
+        let deletion = handed_on(&o);
+        let keeps =
+            deletion.spec.retain_until.is_some() || deletion.spec.deletion_policy == DeletionPolicy::Retain;
+        assert!(keeps, "{deletion:?}");
+    }
+}
+
+/// A failure after it was made says that it is there, and then says where, too: without that nobody could keep it.
+#[test]
+fn what_is_said_to_be_there_is_said_to_be_somewhere() {
+    let mut o = observed(share("a").placed());
+    o.sight = volume(&o.share).seen();
+    o.failure = Some(trouble(Scope::Object));
+    let status = share::decide(&o, now()).status;
+    assert!(says(&status.conditions, types::PROVISIONED));
+    assert_eq!(status.handle.as_deref(), Some("shoal/shoal-uid-a"));
+}
+
+/// As a deletion that keeps may come without a name: one that was told of before names were.
+#[test]
+fn what_has_no_name_is_kept_too() {
+    let mut o = of_remains(kept(Some(3600)));
+    o.deletion.spec.handle = None;
+    o.sight = there().seen();
+    assert_eq!(decided(&o).status.phase, Some(DeletionPhase::Retained));
+}
+
 #[test]
 fn what_was_never_there_is_not_kept() {
     let mut o = going(|capabilities| capabilities.retention = "720h".parse().unwrap());
@@ -526,9 +572,62 @@ fn one_that_is_given_up_is_marked_if_it_can_be_and_says_what_is_left_where() {
     assert_eq!(decided(&o).status.phase, Some(DeletionPhase::Abandoned));
     let mut o = told_at(o);
     assert_eq!(decided(&o).step, None);
+
+    // When it is back its tag is told.
+    o.backend = Some(Ok(backend_description()));
+    o.sight = None;
+    o.share = None;
+    assert_eq!(effect(&o), Some(Effect::FindShare));
+    o.share = Some(Whereabouts::Gone);
+    assert_eq!(effect(&o), Some(Effect::Look));
+    o.sight = there().seen();
+    assert_eq!(effect(&o), Some(Effect::Mark(Left::Abandoned)));
+    o.failure = Some(trouble(Scope::Object));
+    let decision = decided(&o);
+    assert!(matches!(decision.next, Next::After(_)), "{decision:?}");
+    assert!(decision.status.last_error.is_some(), "not told yet");
+    o.failure = None;
+    o.sight = marked(Left::Abandoned).seen();
+    let mut o = told_at(o);
+    assert_eq!(o.deletion.status.as_ref().unwrap().last_error, None);
+    (o.share, o.sight) = (None, None);
+    assert_eq!((decided(&o).step, decided(&o).next), (None, Next::Await));
+
     o.deletion = o.deletion.leaving();
     o.share = Some(Whereabouts::Gone);
+    o.sight = marked(Left::Abandoned).seen();
     assert_eq!(decided(&o).step, Some(Step::RemoveFinalizer));
+}
+
+#[test]
+fn what_anothers_share_has_by_now_is_not_said_to_be_left_behind() {
+    let mut o = of_remains(remains());
+    o.deletion.spec.abandon = true;
+    let heir = Owner {
+        uid: "uid-b".into(),
+        ..owner_of(&share("b"))
+    };
+    o.sight = there().tagged(Tag::Owner(heir)).seen();
+    assert_eq!(effect(&o), Some(Effect::Finish));
+}
+
+#[test]
+fn it_does_not_finish_while_its_own_export_is_there() {
+    let mut o = of_remains(remains());
+    let heir = Owner {
+        uid: "uid-b".into(),
+        ..owner_of(&share("b"))
+    };
+    o.sight = there()
+        .exported_to([may_write(ip("10.0.0.1"))])
+        .tagged(Tag::Owner(heir))
+        .seen();
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::OWNED_BY_ANOTHER
+    );
 }
 
 #[test]
@@ -582,7 +681,7 @@ fn who_brings_it_back_is_placed_there_claims_it_and_makes_it_its_own() {
     assert_eq!(decision.status.quota.unwrap().charged, size("1Gi"));
     o.share.status = Some(decision.status);
     o.backend = Some(Ok(backend_description()));
-    assert_eq!(share::volume_ref(&o).subvolume, "shoal-uid-a");
+    assert_eq!(share::volume_ref(&o).place.subvolume, "shoal-uid-a");
     assert_eq!(step(&o), Some(Step::Do(share::Effect::Look)), "it is not made");
 
     o.sight = marked(Left::Retained).seen();
@@ -706,4 +805,66 @@ fn it_is_written_down_for_whoever_was_placed() {
         ..volume(&o.share)
     })));
     assert_eq!(step(&o), Some(Step::Do(share::Effect::Remove)));
+}
+
+/// The pass that marks or exports it is not done before status says so.
+#[test]
+fn what_is_being_worked_on_is_not_claimed() {
+    let mut deletion = retained();
+    assert_eq!(may_be_adopted(&deletion, "uid-b"), Ok(()));
+    deletion.metadata.generation = Some(7);
+    assert_eq!(
+        may_be_adopted(&deletion, "uid-b").unwrap_err().reason,
+        reasons::NOT_TO_BE_BROUGHT_BACK
+    );
+    let mut deletion = retained();
+    deletion.status.as_mut().unwrap().last_error = Some("its tag does not say so yet".into());
+    assert!(may_be_adopted(&deletion, "uid-b").is_err());
+}
+
+#[test]
+fn a_claim_of_one_that_is_gone_is_taken_off_without_asking_the_storage() {
+    let mut o = of_remains(kept(None));
+    o.deletion.spec.adopted_by = Some(adopter());
+    o.deletion.spec.abandon = true;
+    o.backend = None;
+    assert_eq!(effect(&o), Some(Effect::FindAdopter));
+    o.adopter = Some(Whereabouts::Gone);
+    assert_eq!(effect(&o), Some(Effect::Unclaim));
+    o.deletion.spec.adopted_by = None;
+    assert_eq!(decided(&o).status.phase, Some(DeletionPhase::Abandoned));
+}
+
+/// It never had the data, and so leaves none.
+#[test]
+fn who_never_claimed_leaves_nothing_of_what_it_was_to_bring_back() {
+    let mut o = bringing_back(retained());
+    o.share.status = Some(share::decide(&o, now()).status);
+    o.share = o.share.leaving();
+    o.backend = Some(Ok(backend_description()));
+    o.failure = Some(trouble(Scope::Backend));
+    let left = of(&o, now()).unwrap();
+    assert_eq!(left.spec.handle, None);
+    assert_eq!(left.spec.deletion_policy, DeletionPolicy::Delete);
+
+    o.source.as_mut().unwrap().spec.adopted_by = Some(adopter());
+    assert_eq!(
+        of(&o, now()).unwrap().spec.handle.as_deref(),
+        Some("shoal/shoal-uid-a")
+    );
+}
+
+/// Its own policy holds from the moment in which it has the data.
+#[test]
+fn what_was_just_brought_back_is_kept_as_its_new_share_says() {
+    let mut o = bringing_back(retained());
+    o.share.spec.deletion_policy = Some(DeletionPolicy::Retain);
+    o.share.status = Some(share::decide(&o, now()).status);
+    o.share = o.share.leaving();
+    o.backend = Some(Ok(backend_description()));
+    o.source.as_mut().unwrap().spec.adopted_by = Some(adopter());
+    o.sight = there().tagged(Tag::Owner(owner_of(&o.share))).seen();
+    let deletion = handed_on(&o);
+    assert_eq!(deletion.spec.deletion_policy, DeletionPolicy::Retain);
+    assert_eq!(deletion.spec.handle.as_deref(), Some("shoal/shoal-uid-a"));
 }
