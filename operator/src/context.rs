@@ -112,8 +112,8 @@ impl Context {
     }
 }
 
-/// A clock for what people read and for waits that are kept in status. Nothing that keeps data safe rests on it: leases and
-/// deadlines are measured by tokio's monotonic one.
+/// A clock for what people read, and for times that are kept in status and spec, until when a deleted share's data is kept
+/// among them. Leases and deadlines are measured by tokio's monotonic one.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 

@@ -404,7 +404,7 @@ pub enum Effect {
 }
 
 /// While a share exists, its pass is the rules' one applier and writer. Without it a rule waits, and can be deleted at
-/// once: whoever was let in lost access with the share.
+/// once: whoever was let in lost access with the share, or loses it by the ShareDeletion that says so.
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleStatus, Effect> {
     let rule = &observed.rule;
     let before = rule.status.clone().unwrap_or_default();
