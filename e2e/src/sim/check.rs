@@ -68,8 +68,10 @@ struct Inner {
     limits: Mutex<placing::Limits>,
     /// As they were after the last write.
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
+    /// ShareDeletions, by name, that were given up at some time.
+    given_up: Mutex<BTreeSet<String>>,
     /// What the shares of each namespace were charged after the last write.
-    charged: Mutex<BTreeMap<String, (u64, u64)>>,
+    charged: Mutex<BTreeMap<String, placing::Charges>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
     owed: Mutex<BTreeSet<String>>,
     /// In which minute each call was made last, and how often.
@@ -111,6 +113,7 @@ impl Checker {
             late: Mutex::default(),
             limits: Mutex::default(),
             deletions: Mutex::default(),
+            given_up: Mutex::default(),
             charged: Mutex::default(),
             owed: Mutex::default(),
             pace: Mutex::default(),
@@ -203,6 +206,7 @@ impl Checker {
         }
         if call.resource == "sharedeletions" && call.stored {
             self.given_up();
+            self.placed_well();
         }
         if call.resource == "sharequotas" && call.stored {
             self.0.limits.lock().note(&self.all::<ShareQuota>("sharequotas"));
@@ -213,9 +217,14 @@ impl Checker {
         }
     }
 
-    /// Notes what was left for good: its ShareDeletion says that it is given up, and is gone.
+    /// Notes what is given up, and what was left for good: its ShareDeletion says that it is given up, and is gone.
     fn given_up(&self) {
         let now: Vec<ShareDeletion> = self.all("sharedeletions");
+        for deletion in &now {
+            if !share_deletion::is_pending(deletion) {
+                self.0.given_up.lock().insert(deletion.name_any());
+            }
+        }
         let now: BTreeMap<_, _> = now.into_iter().map(|d| (d.name_any(), d)).collect();
         let before = std::mem::replace(&mut *self.0.deletions.lock(), now.clone());
         for (name, deletion) in before {
@@ -268,7 +277,11 @@ impl Checker {
     fn placed_well(&self) {
         let mut shares: Vec<Share> = self.all("shares");
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
-        if let Err(error) = placing::check(&shares, self.0.room) {
+        let mut deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        deletions.retain(|left| !self.0.late.lock().contains(&left.spec.share_ref.uid));
+        // The room of what was given up may be another's by the time that it is taken up again.
+        deletions.retain(|left| !self.0.given_up.lock().contains(&left.name_any()));
+        if let Err(error) = placing::check(&shares, &deletions, self.0.room) {
             self.violated("shares are placed as was asked", error.to_string());
         }
     }
@@ -278,9 +291,9 @@ impl Checker {
         let mut shares: Vec<Share> = self.all("shares");
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
         let now = placing::used(namespace, &shares);
-        let before = self.0.charged.lock().insert(namespace.to_owned(), now);
+        let before = self.0.charged.lock().insert(namespace.to_owned(), now.clone());
         let before = before.unwrap_or_default();
-        if let Err(error) = self.0.limits.lock().check(namespace, before, now) {
+        if let Err(error) = self.0.limits.lock().check(namespace, &before, &now) {
             self.violated("quotas hold", error.to_string());
         }
     }

@@ -1,11 +1,14 @@
 //! Where shares must be, and must not, and what they may take.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
 use shoal_crds::{
-    Placement, QuotaLimits, Share, ShareBackend, ShareDeletion, ShareQuota, Size,
+    Placement, QuotaLimits, QuotaUse, Share, ShareBackend, ShareDeletion, ShareQuota, ShareQuotaSpec, Size,
     condition::{reasons, types},
     names::FINALIZER,
 };
@@ -18,18 +21,29 @@ use crate::world::condition;
 
 const GIB: u64 = 1 << 30;
 
-/// No backend has promised more GiB than `room`, and shares that are to be together, or apart, are.
-pub fn check(shares: &[Share], room: Option<u32>) -> Result<()> {
+/// No backend has promised more GiB than `room`, with what is left of deleted shares, and shares that are to be together, or
+/// apart, are.
+pub fn check(shares: &[Share], deletions: &[ShareDeletion], room: Option<u32>) -> Result<()> {
     // What is brought back has its room already, and one that was given up may have lost it meanwhile.
     let asked: Vec<Share> = shares
         .iter()
         .filter(|share| share.spec.source.is_none())
         .cloned()
         .collect();
-    for (backend, promised) in promised(&asked) {
+    let mut promised = promised(&asked);
+    let counts = |uid: &str| {
+        let share = shares.iter().find(|share| share.uid().as_deref() == Some(uid));
+        share.and_then(on).is_some()
+    };
+    for left in deletions {
+        if share_deletion::is_pending(left) && !counts(&left.spec.share_ref.uid) {
+            *promised.entry(left.spec.backend_name.clone()).or_default() += left.spec.size.bytes();
+        }
+    }
+    for (backend, promised) in promised {
         ensure!(
             room.is_none_or(|gib| promised <= u64::from(gib) * GIB),
-            "{backend} has promised {promised} bytes: {:#?}",
+            "{backend} has promised {promised} bytes: {:#?} {deletions:#?}",
             shares
                 .iter()
                 .map(|s| (&s.metadata, &s.status))
@@ -63,9 +77,15 @@ pub fn check(shares: &[Share], room: Option<u32>) -> Result<()> {
     Ok(())
 }
 
+/// What each share of a namespace is charged, by uid: its type, and bytes.
+pub type Charges = BTreeMap<String, (String, u64)>;
+
+/// How many shares there are, how large they are together, and how large the largest.
+type Sum = (u64, u64, u64);
+
 /// Limits that were in force, by namespace, and since when.
 #[derive(Debug, Default)]
-pub struct Limits(BTreeMap<String, Vec<(Instant, QuotaLimits)>>);
+pub struct Limits(BTreeMap<String, Vec<(Instant, ShareQuotaSpec)>>);
 
 impl Limits {
     /// How long after a limit was lowered the old one may still be gone by: watches are behind.
@@ -75,18 +95,21 @@ impl Limits {
     pub fn note(&mut self, quotas: &[ShareQuota]) {
         for quota in quotas {
             let history = self.0.entry(quota.namespace().unwrap_or_default()).or_default();
-            if history.last().map(|(_, limits)| limits) != Some(&quota.spec.hard) {
-                history.push((Instant::now(), quota.spec.hard));
+            if history.last().map(|(_, limits)| limits) != Some(&quota.spec) {
+                history.push((Instant::now(), quota.spec.clone()));
             }
         }
     }
 
     /// What a namespace's shares take grows no further than some limit that it has, or had until lately. A limit below what
     /// is used stops growth alone.
-    pub fn check(&self, namespace: &str, before: (u64, u64), now: (u64, u64)) -> Result<()> {
+    pub fn check(&self, namespace: &str, before: &Charges, now: &Charges) -> Result<()> {
         let Some(history) = self.0.get(namespace) else {
             return Ok(());
         };
+        if history.first().is_some_and(|(at, _)| at.elapsed() < Self::LAG) {
+            return Ok(());
+        }
         // Each was in force until the next one came.
         let ends = history.iter().skip(1).map(|(at, _)| Some(*at)).chain([None]);
         let recent = history
@@ -94,31 +117,81 @@ impl Limits {
             .zip(ends)
             .filter(|(_, end)| end.is_none_or(|end| end.elapsed() < Self::LAG))
             .map(|((_, limits), _)| limits);
-        let is_new = history.first().is_some_and(|(at, _)| at.elapsed() < Self::LAG);
         let grown = |before: u64, now: u64| if now > before { now } else { 0 };
-        let grown = (grown(before.0, now.0), grown(before.1, now.1));
-        ensure!(
-            is_new || recent.clone().any(|limits| fits(*limits, grown)),
-            "{namespace} had {before:?} and has {now:?}, and {:?} was allowed",
-            recent.collect::<Vec<_>>()
-        );
+        let of_each = now.iter().map(|(uid, (_, bytes))| {
+            let had = before.get(uid).map_or(0, |(_, bytes)| *bytes);
+            (uid, grown(had, *bytes))
+        });
+        let of_each: BTreeMap<_, _> = of_each.collect();
+        for of in scopes(now) {
+            let (had, has) = (sum(before, of), sum(now, of));
+            let largest = now
+                .iter()
+                .filter(|(_, (share_type, _))| of.is_none_or(|of| of == share_type))
+                .filter_map(|(uid, _)| of_each.get(uid).copied())
+                .max();
+            let grown = (
+                grown(had.0, has.0),
+                grown(had.1, has.1),
+                largest.unwrap_or_default(),
+            );
+            ensure!(
+                recent.clone().any(|spec| fits(limits(spec, of), grown)),
+                "{namespace} had {had:?} of type {of:?} and has {has:?}, and {:?} was allowed",
+                recent.collect::<Vec<_>>()
+            );
+        }
         Ok(())
     }
 }
 
-/// How many shares a namespace has that are charged, and what.
-pub fn used(namespace: &str, shares: &[Share]) -> (u64, u64) {
+/// What the shares of a namespace are charged.
+pub fn used(namespace: &str, shares: &[Share]) -> Charges {
     let of_it = shares
         .iter()
         .filter(|share| share.namespace().as_deref() == Some(namespace) && on(share).is_some());
-    of_it.fold((0, 0), |(count, bytes), share| {
-        (count + 1, bytes + charged(share))
-    })
+    of_it
+        .map(|share| (share.uid().unwrap_or_default(), (type_of(share), charged(share))))
+        .collect()
 }
 
-fn fits(limits: QuotaLimits, (count, bytes): (u64, u64)) -> bool {
+/// All shares, and those of each type.
+fn scopes(charges: &Charges) -> Vec<Option<&str>> {
+    let types: BTreeSet<_> = charges
+        .values()
+        .map(|(share_type, _)| share_type.as_str())
+        .collect();
+    types.into_iter().map(Some).chain([None]).collect()
+}
+
+fn sum(charges: &Charges, of: Option<&str>) -> Sum {
+    charges
+        .values()
+        .filter(|(share_type, _)| of.is_none_or(|of| of == share_type))
+        .fold((0, 0, 0), |(count, together, largest), (_, bytes)| {
+            (count + 1, together + bytes, largest.max(*bytes))
+        })
+}
+
+/// What a quota says of all shares, or of those of one type.
+fn limits(spec: &ShareQuotaSpec, of: Option<&str>) -> QuotaLimits {
+    let Some(of) = of else {
+        return spec.hard;
+    };
+    let of_it = spec
+        .per_share_type
+        .iter()
+        .find(|limits| limits.share_type_name == of);
+    of_it.map(|limits| limits.hard).unwrap_or_default()
+}
+
+fn fits(limits: QuotaLimits, (count, together, largest): Sum) -> bool {
     let shares = limits.shares.and_then(|most| u64::try_from(most).ok());
-    shares.is_none_or(|most| count <= most) && limits.capacity.is_none_or(|most| bytes <= most.bytes())
+    shares.is_none_or(|most| count <= most)
+        && limits.capacity.is_none_or(|most| together <= most.bytes())
+        && limits
+            .per_share_capacity
+            .is_none_or(|most| largest <= most.bytes())
 }
 
 /// At rest, whoever waits for its namespace's quota would not fit, and quotas tell what is used.
@@ -130,33 +203,55 @@ pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
         let why = condition(&status.conditions, types::READY).map(|(_, reason)| reason);
         let namespace = share.namespace().unwrap_or_default();
         if why == Some(reasons::QUOTA_EXCEEDED) {
-            let (count, bytes) = used(&namespace, &shares);
-            let is_new = u64::from(on(share).is_none());
-            let with_it = (count + is_new, bytes - charged(share) + share.spec.size.bytes());
-            let of_it = quotas
+            let others = used(&namespace, &shares);
+            let asks = (type_of(share), share.spec.size.bytes());
+            let mut with_it = others.clone();
+            with_it.insert(share.uid().unwrap_or_default(), asks.clone());
+            // What is there already may be more than is allowed.
+            let has_room = |spec: &ShareQuotaSpec, of: Option<&str>| {
+                let (count, together, _) = sum(&with_it, of);
+                let is_new = on(share).is_none();
+                fits(
+                    limits(spec, of),
+                    (if is_new { count } else { 0 }, together, asks.1),
+                )
+            };
+            let mut of_it = quotas
                 .iter()
                 .filter(|quota| quota.namespace().as_deref() == Some(&namespace));
             ensure!(
-                !of_it.clone().all(|quota| fits(quota.spec.hard, with_it)),
-                "{} waits, and {:?} has room beside {count} shares of {bytes}",
+                !of_it.all(|quota| has_room(&quota.spec, None) && has_room(&quota.spec, Some(&asks.0))),
+                "{} waits, and {quotas:?} have room beside {others:?}",
                 share.name_any(),
-                of_it.collect::<Vec<_>>()
             );
         }
     }
     for quota in &quotas {
-        let (count, bytes) = used(&quota.namespace().unwrap_or_default(), &shares);
-        let told = quota
-            .status
-            .as_ref()
-            .and_then(|status| status.used)
-            .unwrap_or_default();
-        let told = (u64::try_from(told.shares)?, told.capacity.map_or(0, Size::bytes));
-        ensure!(
-            told == (count, bytes),
-            "{quota:?} tells of {told:?}, and it is {:?}",
-            (count, bytes)
-        );
+        let charges = used(&quota.namespace().unwrap_or_default(), &shares);
+        let status = quota.status.clone().unwrap_or_default();
+        let of_types = status.used_per_share_type.iter();
+        let told = of_types.map(|told| (Some(told.share_type_name.as_str()), told.used));
+        for (of, told) in told.chain([(None, status.used.unwrap_or_default())]) {
+            let QuotaUse { shares, capacity } = told;
+            let (count, together, _) = sum(&charges, of);
+            ensure!(
+                (u64::try_from(shares)?, capacity.map_or(0, Size::bytes)) == (count, together),
+                "{quota:?} tells of {told:?} of type {of:?}, and it is {:?}",
+                (count, together)
+            );
+        }
+        let of_types: Vec<_> = status
+            .used_per_share_type
+            .iter()
+            .map(|told| &told.share_type_name)
+            .collect();
+        let limited: Vec<_> = quota
+            .spec
+            .per_share_type
+            .iter()
+            .map(|of| &of.share_type_name)
+            .collect();
+        ensure!(of_types == limited, "{quota:?} tells of {of_types:?}");
     }
     Ok(())
 }
@@ -239,6 +334,16 @@ pub fn on(share: &Share) -> Option<&str> {
         .backend_name
         .as_deref()
         .filter(|_| !is_gone)
+}
+
+/// The type whose terms it has, or asks for.
+fn type_of(share: &Share) -> String {
+    let has = share
+        .status
+        .as_ref()
+        .and_then(|status| status.share_type_name.clone());
+    has.or_else(|| share.spec.share_type_name.clone())
+        .unwrap_or_default()
 }
 
 fn charged(share: &Share) -> u64 {

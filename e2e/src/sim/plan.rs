@@ -38,6 +38,8 @@ const METHODS: [Method; 8] = [
 const DELETIONS: u64 = 102;
 /// The race for places.
 const RACE: u64 = 103;
+/// The part that is about quotas for one share and for one type.
+const FINE_QUOTAS: u64 = 104;
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
 
@@ -160,6 +162,10 @@ pub enum Operation {
         shares: Option<u32>,
         /// How many GiB.
         gib: Option<u32>,
+        /// How many GiB one of them.
+        each: Option<u32>,
+        /// How many shares of one of [`TYPES`].
+        of_type: Option<(usize, u32)>,
     },
     /// Ask for another size.
     ResizeShare {
@@ -451,9 +457,15 @@ impl Plan {
         for _ in 0..of_placing.random_range(0..15) {
             events.push(event(&mut of_placing, |rng| What::Do(placing(rng))));
         }
-        events.extend(quotas(&mut generator(seed, QUOTAS)));
+        events.extend(quotas(
+            &mut generator(seed, QUOTAS),
+            &mut generator(seed, FINE_QUOTAS),
+        ));
         for _ in 0..of_deletions.random_range(0..15) {
             events.push(event(&mut of_deletions, deletions));
+        }
+        for _ in 0..of_deletions.random_range(0..3) {
+            events.push(event(&mut of_deletions, |rng| What::Fault(slow_watch(rng))));
         }
         events.sort_by_key(|event| event.at);
         Self {
@@ -487,6 +499,8 @@ impl Plan {
                 namespace: 0,
                 shares: Some(PLACES),
                 gib: None,
+                each: None,
+                of_type: None,
             });
             events.push(Event {
                 at: Duration::ZERO,
@@ -512,6 +526,13 @@ impl Plan {
                     what: What::Do(Operation::DeleteShare(share)),
                 });
             }
+        }
+        let mut of_deletions = generator(seed, DELETIONS);
+        for _ in 0..of_deletions.random_range(0..4) {
+            events.push(Event {
+                at: between(&mut of_deletions, 125_000, 300_000),
+                what: What::Fault(slow_watch(&mut of_deletions)),
+            });
         }
         for _ in 0..rng.random_range(10..25) {
             let at = between(&mut rng, 125_000, 300_000);
@@ -711,14 +732,27 @@ fn deletions(rng: &mut SmallRng) -> What {
     })
 }
 
+/// What is left of deleted shares, and what shares may take, is heard of late.
+fn slow_watch(rng: &mut SmallRng) -> Fault {
+    Fault::SlowWatch {
+        replica: rng.random_range(0..2),
+        resource: pick(rng, &["sharedeletions", "sharedeletions", "sharequotas"]),
+        seconds: rng.random_range(1..90),
+    }
+}
+
 /// In every second run one namespace has a quota from the start, and in every fourth it changes.
-fn quotas(rng: &mut SmallRng) -> Vec<Event> {
+fn quotas(rng: &mut SmallRng, fine: &mut SmallRng) -> Vec<Event> {
     let namespace = rng.random_range(0..NAMESPACES.len());
-    let draw = |rng: &mut SmallRng| {
+    let mut draw = |rng: &mut SmallRng| {
         What::Do(Operation::SetQuota {
             namespace,
             shares: rng.random_bool(0.6).then(|| rng.random_range(0..4)),
             gib: rng.random_bool(0.6).then(|| rng.random_range(1..10)),
+            each: fine.random_bool(0.2).then(|| fine.random_range(1..5)),
+            of_type: fine
+                .random_bool(0.3)
+                .then(|| (fine.random_range(0..TYPES.len()), fine.random_range(0..3))),
         })
     };
     if rng.random() {
@@ -730,7 +764,7 @@ fn quotas(rng: &mut SmallRng) -> Vec<Event> {
     };
     let more = if rng.random() { 0 } else { rng.random_range(1..5) };
     std::iter::once(first)
-        .chain((0..more).map(|_| event(rng, draw)).collect::<Vec<_>>())
+        .chain((0..more).map(|_| event(rng, &mut draw)).collect::<Vec<_>>())
         .collect()
 }
 

@@ -242,13 +242,23 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
             namespace,
             shares,
             gib,
+            each,
+            of_type,
         } => {
             let quotas: Api<ShareQuota> = Api::namespaced(client.clone(), NAMESPACES[namespace]);
             let quota = json!({
                 "apiVersion": "shoal.storage/v1alpha1",
                 "kind": "ShareQuota",
                 "metadata": {"name": "quota"},
-                "spec": {"hard": {"shares": shares, "capacity": gib.map(|gib| format!("{gib}Gi"))}},
+                "spec": {
+                    "hard": {
+                        "shares": shares, "capacity": gib.map(|gib| format!("{gib}Gi")),
+                        "perShareCapacity": each.map(|gib| format!("{gib}Gi")),
+                    },
+                    "perShareType": of_type.iter().map(|(share_type, most)| {
+                        json!({"shareTypeName": TYPES[*share_type], "hard": {"shares": most}})
+                    }).collect::<Vec<_>>(),
+                },
             });
             let apply = PatchParams::apply("admin").force();
             quotas.patch("quota", &apply, &Patch::Apply(quota)).await?;
