@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
-    DeletionPhase, DeletionPolicy, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+    DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
 use shoal_domain::{
+    condition::is_true,
     grant::{Access, Client},
     owner::{Place, pseudo_path},
     share_deletion,
@@ -25,8 +26,10 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     api_server::{ApiServer, Call, Verb},
+    keeping::Promises,
     placing,
-    replica::{COMMAND_DEADLINE, END, LEASE},
+    plan::Plan,
+    replica::{COMMAND_DEADLINE, END, LEASE, time},
 };
 use crate::{
     holdings::{self, Altered, Objects, client_of, names_it, specific_first, subvolume_of},
@@ -68,6 +71,7 @@ struct Inner {
     limits: Mutex<placing::Limits>,
     /// As they were after the last write.
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
+    promises: Mutex<Promises>,
     /// ShareDeletions, by name, that were given up at some time.
     given_up: Mutex<BTreeSet<String>>,
     /// What the shares of each namespace were charged after the last write.
@@ -101,11 +105,11 @@ pub struct ByHand {
 }
 
 impl Checker {
-    /// Watches a server and a storage cluster.
-    pub fn new(server: &ApiServer, cluster: &Cluster, room: Option<u32>, began: Instant) -> Self {
+    /// Watches a server and a storage cluster in a run.
+    pub fn new(server: &ApiServer, cluster: &Cluster, plan: &Plan, began: Instant) -> Self {
         let checker = Self(Arc::new(Inner {
             server: server.clone(),
-            room,
+            room: plan.setting.room,
             began,
             lease: Mutex::default(),
             by_hand: Mutex::default(),
@@ -113,6 +117,7 @@ impl Checker {
             late: Mutex::default(),
             limits: Mutex::default(),
             deletions: Mutex::default(),
+            promises: Mutex::new(Promises::new(plan.clocks_fast())),
             given_up: Mutex::default(),
             charged: Mutex::default(),
             owed: Mutex::default(),
@@ -194,12 +199,19 @@ impl Checker {
         }
         if call.resource == "shares" && call.stored {
             let leads = call.caller == self.0.lease.lock().0;
+            let shares: Vec<Share> = self.all("shares");
+            let written = shares.iter().find(|share| {
+                share.name_any() == call.name && share.namespace().as_deref() == Some(&call.namespace)
+            });
             if !leads && call.caller.starts_with("replica") {
-                let shares: Vec<Share> = self.all("shares");
-                let written = shares.iter().find(|share| {
-                    share.name_any() == call.name && share.namespace().as_deref() == Some(&call.namespace)
-                });
                 self.0.late.lock().extend(written.and_then(ResourceExt::uid));
+            }
+            let is_ready = |share: &&Share| {
+                let status = share.status.as_ref();
+                status.is_some_and(|status| is_true(&status.conditions, types::READY))
+            };
+            if let Some(share) = written.filter(is_ready) {
+                self.0.promises.lock().note(share);
             }
             self.placed_well();
             self.within_quota(&call.namespace);
@@ -217,10 +229,11 @@ impl Checker {
         }
     }
 
-    /// Notes what is given up, and what was left for good: its ShareDeletion says that it is given up, and is gone.
+    /// Notes until when data is kept, and what was left for good: its ShareDeletion says that it is given up, and is gone.
     fn given_up(&self) {
         let now: Vec<ShareDeletion> = self.all("sharedeletions");
         for deletion in &now {
+            self.0.promises.lock().note_end(deletion);
             if !share_deletion::is_pending(deletion) {
                 self.0.given_up.lock().insert(deletion.name_any());
             }
@@ -323,6 +336,12 @@ impl Checker {
                 self.not_anothers(entry, command, late);
                 match command {
                     "subvolume create" => self.created(entry, late),
+                    // One that comes late may come after the last look before a removal.
+                    "subvolume metadata set" if entry.operation == Method::Create && !late => {
+                        if let Some(share) = self.share(&entry.uid) {
+                            self.0.promises.lock().note(&share);
+                        }
+                    }
                     "subvolume rm" => self.removed(entry, late),
                     _ => {}
                 }
@@ -453,17 +472,23 @@ impl Checker {
             );
         }
         let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
-        let kept = deletions.iter().find(|deletion| {
-            deletion.spec.share_ref.uid == entry.uid
-                && (is_kept_for_good(deletion)
-                    || match share_deletion::phase(deletion) {
-                        Some(DeletionPhase::Retained) => true,
-                        // It may have been given up with the command on its way.
-                        Some(DeletionPhase::Abandoned) => !late,
-                        _ => false,
-                    })
-        });
-        if let Some(kept) = kept {
+        let deletion = deletions
+            .iter()
+            .find(|deletion| deletion.spec.share_ref.uid == entry.uid);
+        let now = time(self.0.began);
+        if let Err(error) = self.0.promises.lock().check(&entry.uid, deletion, now) {
+            self.violated(
+                "what is to be kept is not removed before its time",
+                format!("{entry:?}: {error:#}"),
+            );
+        }
+        let is_kept = |deletion: &&ShareDeletion| match share_deletion::phase(deletion) {
+            Some(DeletionPhase::Retained) => true,
+            // It may have been given up with the command on its way.
+            Some(DeletionPhase::Abandoned) => !late,
+            _ => false,
+        };
+        if let Some(kept) = deletion.filter(is_kept) {
             self.violated("what is kept is not destroyed", format!("{entry:?}: {kept:#?}"));
         }
     }
@@ -595,14 +620,6 @@ pub fn parsed<K: DeserializeOwned>(server: &ApiServer, plural: &str) -> Vec<K> {
 fn ends_soon(deletion: &ShareDeletion) -> bool {
     let until = deletion.spec.retain_until.as_ref().map(|until| until.0);
     !deletion.spec.abandon && until.is_some_and(|until| until < END)
-}
-
-fn is_kept_for_good(deletion: &ShareDeletion) -> bool {
-    let spec = &deletion.spec;
-    spec.deletion_policy == DeletionPolicy::Retain
-        && spec.retain_until.is_none()
-        && spec.handle.is_some()
-        && spec.adopted_by.is_none()
 }
 
 fn is_held<K: ResourceExt>(object: &K) -> bool {

@@ -4,6 +4,7 @@
 pub mod api_server;
 mod check;
 mod explore;
+mod keeping;
 mod placing;
 pub mod plan;
 mod replica;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use shoal_backend::simulated::{After, FaultKind, Operation as Method};
 use shoal_crds::{AccessLevel, Protocol};
@@ -562,6 +563,15 @@ impl Plan {
             setting,
             events,
         }
+    }
+
+    /// By how much a replica's clock is fast at most.
+    pub fn clocks_fast(&self) -> SignedDuration {
+        let seconds = self.events.iter().map(|event| match event.what {
+            What::Fault(Fault::Clock { by, .. }) => by.max(0),
+            _ => 0,
+        });
+        SignedDuration::from_secs(seconds.sum())
     }
 
     /// How many faults it has.

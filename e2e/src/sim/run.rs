@@ -107,7 +107,7 @@ impl<'a> Run<'a> {
             born_held: plan.setting.born_held,
         });
         let cluster = Cluster::new(plan.seed);
-        let checker = Checker::new(&server, &cluster, plan.setting.room, began);
+        let checker = Checker::new(&server, &cluster, plan, began);
         let user = User::new(&server, plan.setting);
         cluster.record();
         let replicas = (0..2)
