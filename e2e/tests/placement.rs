@@ -15,6 +15,7 @@ use shoal_crds::{BackendPhase, Protocol, Share, ShareAccessRule, ShareBackend, S
 use shoal_domain::owner::subvolume_name;
 use shoal_e2e::{
     lab::KubernetesRelease,
+    race::{PLACES, Places, race},
     simulated_storage::{BACKEND, SimulatedStorage, ip_rule, message, share_spec},
     suite::Suite,
     world::{PATIENCE, condition, eventually, until, until_gone},
@@ -239,6 +240,19 @@ fn shares_that_race_for_the_last_room_never_get_more_than_there_is() {
         s.until_share(&ns, &grows, "True", "Available").await?;
         s.clear(&ns).await?;
         remove_backends(s, &["narrow"]).await
+    });
+}
+
+/// The same as for a quota, with the places on a backend: those of shares that are gone count until nothing is left of them.
+#[test]
+fn two_hundred_shares_race_for_the_last_room_and_replicas_die() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("crowd").await?;
+        let room = json!({"simulated": {"capacity": format!("{PLACES}Gi")}, "overcommitRatio": 1});
+        let spec = type_on(s, "on-crowded", &[("crowded", room)]).await?;
+        race(s, &ns, &spec, Places::OnBackend).await?;
+        remove_backends(s, &["crowded"]).await
     });
 }
 

@@ -4,19 +4,19 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 use anyhow::{Result, ensure};
-use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{
-    Api, ResourceExt,
+    Api,
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use shoal_crds::{Share, ShareQuota, Size};
 use shoal_e2e::{
     lab::KubernetesRelease,
+    race::{PLACES, Places, race},
     simulated_storage::{SimulatedStorage, message, share_spec},
     suite::Suite,
-    world::{OperatorOptions, PATIENCE, condition, eventually, until},
+    world::{PATIENCE, condition, eventually, until},
 };
 
 static SUITE: Suite<SimulatedStorage> = Suite::new();
@@ -192,56 +192,11 @@ fn shares_of_a_type_have_limits_of_their_own() {
 /// Two hundred shares at once for fifty places, while one replica after the other is killed: never more, and never fewer for good.
 #[test]
 fn two_hundred_shares_race_for_fifty_places_and_replicas_die() {
-    const PLACES: usize = 50;
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("race").await?;
         set_quota(s, &ns, json!({"hard": {"shares": PLACES}})).await?;
-        // One that waits for the Lease, and is not waited for.
-        let standby = |name: &str| OperatorOptions {
-            failpoints: "never=off".into(),
-            ..s.operator_options(name)
-        };
-        let mut second = s.world.operator(&standby("second")).await?;
-        let (world, namespace) = (&s.world, ns.as_str());
-        stream::iter(0..200)
-            .map(|n| async move { world.share(namespace, &format!("s{n}"), of("1Gi")).await })
-            .buffer_unordered(16)
-            .try_for_each(|_| async { Ok(()) })
-            .await?;
-        for round in 0..4 {
-            if round % 2 == 0 {
-                s.kill_operator().await?;
-                s.start_operator_with(&standby("operator")).await?;
-            } else {
-                second.kill()?;
-                second = s.world.operator(&standby("second")).await?;
-            }
-            let shares = eventually("fifty to be ready, and the others told", PATIENCE, async || {
-                let shares = s
-                    .world
-                    .api::<Share>(&ns)
-                    .list(&ListParams::default())
-                    .await?
-                    .items;
-                let (count, _) = charged(s, &ns).await?;
-                ensure!(count <= PLACES, "{count} shares are charged, and {PLACES} may be");
-                let ready = |share: &&Share| is(share, "Ready", "True", "Available");
-                let waits = |share: &&Share| is(share, "QuotaReserved", "False", "QuotaExceeded");
-                let ready: Vec<_> = shares.iter().filter(ready).cloned().collect();
-                let waiting = shares.iter().filter(waits).count();
-                let settled = ready.len() == PLACES && waiting == shares.len() - PLACES;
-                Ok(settled.then_some(ready))
-            })
-            .await?;
-            for share in shares.iter().take(15) {
-                s.delete_share(&ns, &share.name_any()).await?;
-            }
-        }
-        second.kill()?;
-        s.kill_operator().await?;
-        s.start_operator("").await?;
-        s.clear(&ns).await?;
+        race(s, &ns, &of("1Gi"), Places::OfQuota).await?;
         s.check_holdings(Some(&ns)).await
     });
 }
