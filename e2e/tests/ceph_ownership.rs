@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Share, ShareBackend};
+use shoal_crds::{Protocol, Share, ShareBackend};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
@@ -315,6 +315,7 @@ fn two_backends_of_one_ceph() {
                 &suite.world.api::<Share>(&ns).get(&share.name_any()).await?
             ));
         }
+        no_more_exports_than_the_least_allows(suite, &ns).await?;
         suite
             .world
             .cluster_api::<ShareBackend>()
@@ -322,6 +323,37 @@ fn two_backends_of_one_ceph() {
             .await?;
         Ok(())
     });
+}
+
+/// With as many exports on the NFS cluster as one of its backends allows, a share that needs one waits for another's to go, and
+/// a share that needs none does not.
+async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Result<()> {
+    let shares = Api::<Share>::all(suite.world.client.clone());
+    let all = shares.list(&ListParams::default()).await?.items;
+    let exported = all.iter().filter(|share| {
+        let status = share.status.as_ref();
+        share.spec.protocol == Protocol::NFS && status.is_some_and(|status| status.backend_name.is_some())
+    });
+    let most = json!({"spec": {"ceph": {"nfs": {"maxExports": exported.count()}}}});
+    suite
+        .world
+        .cluster_api::<ShareBackend>()
+        .patch("twin", &PatchParams::default(), &Patch::Merge(most))
+        .await?;
+    suite.until_backend("twin", "True", "Available").await?;
+    suite.ask_for_share(ns, "waits", "NFS", "on-twin", SIZE).await?;
+    let told = suite.until_share(ns, "waits", "False", "NoBackendFits").await?;
+    ensure!(message(&told).contains("exports"), "{}", message(&told));
+    suite.share(ns, "needs-none", "CephFS", "on-twin").await?;
+    let still = suite.until_share(ns, "waits", "False", "NoBackendFits").await?;
+    ensure!(still.status.is_some_and(|status| status.backend_name.is_none()));
+    suite.delete_share(ns, "on-second-0").await?;
+    suite.ready(ns, "waits").await?;
+    suite.delete_rule(ns, "on-second-0").await?;
+    for name in ["waits", "needs-none"] {
+        suite.delete_share(ns, name).await?;
+    }
+    suite.until_consistent().await
 }
 
 #[test]
