@@ -1,4 +1,4 @@
-//! What operators did, as those they did it to have it: the API server's audit log.
+//! What operators did, as those they did it to have it: the audit logs of the API server and of Ceph.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::{SYSTEM_NAMESPACE, World, eventually};
+use crate::{
+    storage::Storage,
+    world::{SYSTEM_NAMESPACE, World, eventually},
+};
 
 impl World {
     /// Where the audit log ends now.
@@ -53,6 +56,42 @@ impl World {
         }
         writes.sort_by_key(|write| write.at);
         Ok(open.is_empty().then_some(writes))
+    }
+}
+
+impl Storage {
+    /// All commands that managers were sent by operators so far, as Ceph's audit log has them.
+    pub fn commands(&self) -> Result<Vec<Command>> {
+        let log = self.ceph().path_outside("/var/log/ceph/ceph.audit.log");
+        let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        let user = format!("entity='client.{}'", self.ceph().user_id());
+        let command = |line: &str| {
+            // When, by which daemon, and what: a manager's own lines are in the order of its work.
+            let daemon = line.split_whitespace().nth(1)?;
+            let by = line.split("from='").nth(1)?.split('\'').next()?;
+            (daemon.starts_with("mgr.") && line.contains(&user)).then(|| Command {
+                by: by.into(),
+                line: line.into(),
+            })
+        };
+        Ok(text.lines().filter_map(command).collect())
+    }
+}
+
+/// A command that a manager was sent by an operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Which connection.
+    pub by: String,
+    /// The line of Ceph's audit log.
+    pub line: String,
+}
+
+impl Command {
+    /// Which it is, in Ceph's words.
+    pub fn prefix(&self) -> &str {
+        let rest = self.line.split("\"prefix\":").nth(1).unwrap_or_default();
+        rest.split('"').nth(1).unwrap_or_default()
     }
 }
 

@@ -1,34 +1,44 @@
-//! How shares end on real Ceph: refused by a snapshot, by a manager that hangs, through a restart; and a namespace with hundreds.
+//! How shares end on real Ceph: refused by a snapshot, by a manager that hangs, through a restart and a failover, with the
+//! command in hand taking effect late; and a namespace with many.
 
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::json;
 use shoal_crds::{DeletionPhase, Share, ShareAccessRule, ShareDeletion};
-use shoal_domain::share_deletion;
+use shoal_domain::{owner::subvolume_name, share_deletion};
 use shoal_e2e::{
+    audit::Command,
     lab::client::Owner,
-    storage::{SIZE, Storage, at, cephx_rule, ip_rule, is_ready, scale, soon, uid},
+    storage::{SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, scale, soon, uid},
     suite::Suite,
-    world::{condition, eventually, until_gone},
+    world::{Operator, OperatorOptions, condition, eventually, until, until_gone},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
 
-/// Shares in the namespace that is deleted as a whole; of all faults (`cargo xtask test --faults`) 200.
+/// Shares in the namespace that is deleted as a whole, if `SHOAL_E2E_NAMESPACE_SHARES` does not say otherwise, as `cargo
+/// xtask test --faults` does.
 const MANY: u32 = 50;
+/// How long a namespace of many may take to come, or to go.
+const FOR_MANY: Duration = Duration::from_mins(15);
+/// How long a user may wait whatever the storage does: the operator's two seconds, and what a busy machine takes.
+const AT_ONCE: Duration = Duration::from_secs(10);
+/// Rounds within which a manager is stopped with a command in hand that takes something away.
+const ROUNDS: u32 = 15;
 
 async fn quota_of_one(suite: &Storage, namespace: &str) -> Result<()> {
     let quota = json!({
@@ -39,12 +49,67 @@ async fn quota_of_one(suite: &Storage, namespace: &str) -> Result<()> {
     Ok(())
 }
 
-/// Deletes a share, and says how long its user waits.
+/// Deletes a share: it is gone at once, whatever the storage does.
 async fn let_go(suite: &Storage, namespace: &str, name: &str) -> Result<()> {
     let asked = Instant::now();
     suite.forget_share(namespace, name).await?;
     until_gone(&suite.world.api::<Share>(namespace), name).await?;
-    println!("{name} is gone after {:.2} s", asked.elapsed().as_secs_f64());
+    let took = asked.elapsed();
+    println!("{name} is gone after {:.2} s", took.as_secs_f64());
+    ensure!(took < AT_ONCE, "{name} was waited for for {took:?}");
+    Ok(())
+}
+
+/// The same, where a quota has one place: the name and the place are free for another at once.
+async fn let_go_for_another(suite: &Storage, namespace: &str, name: &str) -> Result<()> {
+    let shares = suite.world.api::<Share>(namespace);
+    let spec = shares.get(name).await?.spec;
+    let asked = Instant::now();
+    let_go(suite, namespace, name).await?;
+    suite
+        .world
+        .share(namespace, name, serde_json::to_value(spec)?)
+        .await?;
+    until(&shares, name, "in the place of the quota", |share: &Share| {
+        condition(conditions(share), "QuotaReserved").is_some_and(|(is, _)| is == "True")
+    })
+    .await?;
+    let took = asked.elapsed();
+    println!("another {name} has its place after {:.2} s", took.as_secs_f64());
+    ensure!(took < AT_ONCE, "another {name} had no place for {took:?}");
+    Ok(())
+}
+
+/// The leader is killed, and a standby takes over.
+async fn fail_over(suite: &Storage) -> Result<Operator> {
+    let standby = suite.world.operator(&OperatorOptions::quick("standby")).await?;
+    suite.kill_operator().await?;
+    standby.wait_until_leading().await?;
+    Ok(standby)
+}
+
+/// The operator for every scenario is back.
+async fn fail_back(suite: &Storage, standby: Operator) -> Result<()> {
+    standby.terminate()?;
+    suite.start_operator("").await
+}
+
+/// Whether a deletion says that it is in trouble, and that clients may still be let in.
+fn is_in_trouble(deletion: &ShareDeletion) -> bool {
+    let status = deletion.status.clone().unwrap_or_default();
+    status.phase == Some(DeletionPhase::Error)
+        && status.access_revoked == Some(false)
+        && condition(&status.conditions, "Ready").is_some_and(|(is, _)| is == "False")
+}
+
+/// Nothing in Ceph is left of a share.
+fn nothing_left(suite: &Storage, share: &Share) -> Result<()> {
+    ensure!(suite.subvolume(share)?.is_none(), "{} is left", share.name_any());
+    ensure!(
+        suite.export(share)?.is_none(),
+        "{} is still exported",
+        share.name_any()
+    );
     Ok(())
 }
 
@@ -66,8 +131,8 @@ fn a_snapshot_keeps_the_data_and_not_the_user() {
         snapshot["snap_name"] = json!("by-hand");
         suite.admin.mgr(snapshot)?;
 
-        let_go(suite, &ns, "data").await?;
-        let second = suite.share(&ns, "data", "NFS", "on-cephfs").await?;
+        let_go_for_another(suite, &ns, "data").await?;
+        let second = suite.ready(&ns, "data").await?;
         ensure!(uid(&first) != uid(&second));
         let told = suite.until_deletion_waits(&first, &["HasSnapshots"]).await?;
         let status = told.status.clone().context("a status")?;
@@ -82,27 +147,46 @@ fn a_snapshot_keeps_the_data_and_not_the_user() {
         // A new process goes on with it, and knows of the attempts before.
         suite.kill_operator().await?;
         suite.start_operator("").await?;
-        let before = status.attempts;
-        suite
-            .until_deletion(&first, "another attempt", |deletion| {
-                deletion
-                    .status
-                    .as_ref()
-                    .is_some_and(|status| status.attempts > before)
-            })
-            .await?;
+        another_attempt(suite, &first, status.attempts).await?;
+        // And so does another replica, once the one that leads is lost.
+        let known = told_attempts(suite, &first).await?;
+        let standby = fail_over(suite).await?;
+        another_attempt(suite, &first, known).await?;
         ensure!(suite.subvolume(&first)?.is_some());
         let mut snapshot = at(&first, "fs subvolume snapshot rm");
         snapshot["snap_name"] = json!("by-hand");
         suite.admin.mgr(snapshot)?;
         suite.until_finished(&first).await?;
-        ensure!(suite.subvolume(&first)?.is_none());
+        nothing_left(suite, &first)?;
+        fail_back(suite, standby).await?;
         suite.until_consistent().await
     });
 }
 
-/// The manager hangs with the deletion in hand, an operator dies meanwhile, and the next one finds the backend in trouble. What
-/// the manager was told takes effect when it wakes.
+/// How often the rest of a share's deletion was tried in vain.
+async fn told_attempts(suite: &Storage, share: &Share) -> Result<Option<i32>> {
+    let told = suite.until_deletion(share, "there", |_| true).await?;
+    Ok(told.status.and_then(|status| status.attempts))
+}
+
+/// Waits until it is tried once more, and again in vain.
+async fn another_attempt(suite: &Storage, share: &Share, before: Option<i32>) -> Result<()> {
+    let tried = suite
+        .until_deletion(share, "another attempt", |deletion| {
+            let status = deletion.status.as_ref();
+            status
+                .is_some_and(|status| status.attempts > before && status.phase == Some(DeletionPhase::Error))
+        })
+        .await?;
+    println!(
+        "attempts: {before:?}, {:?}",
+        tried.status.and_then(|status| status.attempts)
+    );
+    Ok(())
+}
+
+/// The manager hangs before the deletion; an operator dies meanwhile, the next one finds the backend in trouble, and a standby
+/// takes over from that.
 #[test]
 fn a_hanging_manager_keeps_nobody_waiting_and_leaves_nothing_behind() {
     SUITE.run(Storage::start, async |suite| {
@@ -118,44 +202,117 @@ fn a_hanging_manager_keeps_nobody_waiting_and_leaves_nothing_behind() {
         let manager = suite.ceph().daemon("mgr.x")?;
         manager.stop()?;
         let played = async {
-            let_go(suite, &ns, "data").await?;
-            // Its name and the only place of the quota.
-            suite
-                .ask_for_share(&ns, "data", "CephFS", "on-cephfs", SIZE)
-                .await?;
+            let_go_for_another(suite, &ns, "data").await?;
             let left = suite.until_deletion(&first, "written", |_| true).await?;
             ensure!(share_deletion::may_have_access(&left));
             suite.kill_operator().await?;
             suite.start_operator("").await?;
             let_go(suite, &other_ns, "other").await?;
             for share in [&first, &other] {
-                suite
-                    .until_deletion(share, "access not known to be revoked", |deletion| {
-                        let status = deletion.status.clone().unwrap_or_default();
-                        status.access_revoked == Some(false)
-                            && condition(&status.conditions, "Ready").is_some_and(|(is, _)| is == "False")
-                    })
-                    .await?;
+                suite.until_deletion(share, "in trouble", is_in_trouble).await?;
             }
-            anyhow::Ok(())
+            fail_over(suite).await
         }
         .await;
         manager.cont()?;
-        played?;
+        let standby = played?;
         for share in [&first, &other] {
             suite.until_finished(share).await?;
-            ensure!(suite.subvolume(share)?.is_none(), "{} is left", share.name_any());
+            nothing_left(suite, share)?;
         }
         suite.until_backends_ready().await?;
         let second = suite.ready(&ns, "data").await?;
         ensure!(uid(&second) != uid(&first));
+        fail_back(suite, standby).await?;
         suite.until_consistent().await
     });
 }
 
-/// `kubectl delete ns` with hundreds of shares and their rules ends by itself, and leaves nothing.
+/// The manager stops with a command in hand that takes something away, the operator that waits for it dies, and the command
+/// takes effect when the manager wakes: beside the next operator, and the share that has the name by then.
 #[test]
-fn a_namespace_with_hundreds_of_shares_goes() {
+fn a_command_that_takes_effect_late_leaves_nothing_behind() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        let ns = suite.world.namespace("late").await?;
+        quota_of_one(suite, &ns).await?;
+        let manager = suite.ceph().daemon("mgr.x")?;
+        let mut rng = SmallRng::seed_from_u64(5);
+        let mut in_hand = Vec::new();
+        for round in 0..ROUNDS {
+            let (protocol, rule) = if round % 2 == 0 {
+                ("CephFS", cephx_rule("data", "", "ReadWrite"))
+            } else {
+                ("NFS", ip_rule("data", "127.70.2.1", "ReadWrite"))
+            };
+            let first = suite.share(&ns, "data", protocol, "on-cephfs").await?;
+            suite.rule(&ns, "client", rule).await?;
+            // Ceph writes its log down a moment later.
+            let of_leader = eventually("the leader's commands", Duration::from_mins(1), async || {
+                let all = suite.commands()?.into_iter().filter(|c| is_for(c, &first));
+                let by: BTreeSet<_> = all.map(|c| c.by).collect();
+                Ok((!by.is_empty()).then_some(by))
+            })
+            .await?;
+
+            suite.forget_share(&ns, "data").await?;
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..100))).await;
+            manager.stop()?;
+            let played = async {
+                let shares = suite.world.api::<Share>(&ns);
+                until_gone(&shares, "data").await?;
+                suite
+                    .ask_for_share(&ns, "data", protocol, "on-cephfs", SIZE)
+                    .await?;
+                let deletions = suite.world.cluster_api::<ShareDeletion>();
+                let left = deletions.get_opt(&share_deletion::name(&uid(&first))).await?;
+                suite.kill_operator().await?;
+                anyhow::Ok(left)
+            }
+            .await;
+            manager.cont()?;
+            let left = played?;
+            suite.start_operator("").await?;
+            suite.until_finished(&first).await?;
+            nothing_left(suite, &first)?;
+            let second = suite.ready(&ns, "data").await?;
+            ensure!(uid(&second) != uid(&first));
+            suite.delete_rule(&ns, "client").await?;
+            suite.until_consistent().await?;
+
+            // The last that the one that died has sent was not answered, or there would have been another, or nothing left.
+            let all = suite.commands()?;
+            let last = all
+                .iter()
+                .rfind(|c| of_leader.contains(&c.by) && is_for(c, &first))
+                .map_or("nothing", Command::prefix);
+            println!(
+                "round {round}: {protocol}, handed on: {}, in hand: {last}",
+                left.is_some()
+            );
+            if left.is_some() && DESTRUCTIVE.contains(&last) {
+                in_hand.push(last.to_owned());
+            }
+            suite.delete_share(&ns, "data").await?;
+            if !in_hand.is_empty() && round > 1 {
+                return Ok(());
+            }
+        }
+        bail!("in {ROUNDS} rounds the manager never stopped with one of {DESTRUCTIVE:?} in hand")
+    });
+}
+
+/// Commands that take something away.
+const DESTRUCTIVE: [&str; 3] = ["fs subvolume rm", "nfs export rm", "fs subvolume deauthorize"];
+
+/// Whether a command is about a share's subvolume, or its export.
+fn is_for(command: &Command, share: &Share) -> bool {
+    command.line.contains(&subvolume_name(&uid(share)))
+}
+
+/// `kubectl delete ns` with many shares and their rules ends by itself, and leaves nothing.
+#[test]
+fn a_namespace_with_many_shares_goes() {
     SUITE.run(Storage::start, async |suite| {
         let _alone = suite.alone().await;
         let ns = filled(suite, "going", "on-cephfs").await?;
@@ -205,7 +362,7 @@ fn a_namespace_deleted_by_mistake_is_brought_back() {
 
         let deletions = suite.world.cluster_api::<ShareDeletion>();
         let of_ns = |deletion: &ShareDeletion| deletion.spec.share_ref.namespace == ns;
-        let kept = eventually("all to be kept", Duration::from_mins(5), async || {
+        let kept = eventually("all to be kept", FOR_MANY, async || {
             let mut all = deletions.list(&ListParams::default()).await?.items;
             all.retain(of_ns);
             let is_kept =
@@ -284,7 +441,7 @@ async fn filled(suite: &Storage, prefix: &str, share_type: &str) -> Result<Strin
         .await?;
     until_all_ready(suite, &ns, many).await?;
     let rules = suite.world.api::<ShareAccessRule>(&ns);
-    eventually("all rules to be in force", Duration::from_mins(5), async || {
+    eventually("all rules to be in force", FOR_MANY, async || {
         let rules = rules.list(&ListParams::default()).await?.items;
         let active = |rule: &&ShareAccessRule| {
             rule.status.as_ref().and_then(|status| status.phase) == Some(shoal_crds::AccessPhase::Active)
@@ -301,7 +458,7 @@ async fn filled(suite: &Storage, prefix: &str, share_type: &str) -> Result<Strin
 
 async fn until_all_ready(suite: &Storage, namespace: &str, many: usize) -> Result<Vec<Share>> {
     let api = suite.world.api::<Share>(namespace);
-    eventually("all shares to be ready", Duration::from_mins(5), async || {
+    eventually("all shares to be ready", FOR_MANY, async || {
         let shares = api.list(&ListParams::default()).await?.items;
         let all = shares.len() == many && shares.iter().all(is_ready);
         Ok(all.then_some(shares))
@@ -313,7 +470,7 @@ async fn end_namespace(suite: &Storage, name: &str) -> Result<()> {
     let began = Instant::now();
     let namespaces = Api::<Namespace>::all(suite.world.client.clone());
     namespaces.delete(name, &DeleteParams::default()).await?;
-    eventually("the namespace to be gone", Duration::from_mins(5), async || {
+    eventually("the namespace to be gone", FOR_MANY, async || {
         Ok(namespaces.get_opt(name).await?.is_none().then_some(()))
     })
     .await?;
@@ -323,7 +480,7 @@ async fn end_namespace(suite: &Storage, name: &str) -> Result<()> {
 
 async fn nothing_left_of(suite: &Storage, namespace: &str) -> Result<()> {
     let deletions = suite.world.cluster_api::<ShareDeletion>();
-    eventually("nothing to be left", Duration::from_mins(5), async || {
+    eventually("nothing to be left", FOR_MANY, async || {
         let all = deletions.list(&ListParams::default()).await?;
         let mut left = all
             .iter()

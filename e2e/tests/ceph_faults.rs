@@ -10,7 +10,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use shoal_crds::{Share, ShareAccessRule};
 use shoal_e2e::{
-    audit::one_after_the_other,
+    audit::{Command, one_after_the_other},
     lab::{CephOptions, Process, Proxy, client::Failure, client::Owner},
     storage::{SIZE, Storage, cephx_rule, conditions, ip_rule, release},
     suite::Suite,
@@ -630,39 +630,13 @@ fn a_leader_without_its_api_server() {
     });
 }
 
-/// A command that the manager was sent by an operator.
-#[derive(Clone, Debug, PartialEq)]
-struct Command {
-    /// Which connection.
-    by: String,
-    /// The line of Ceph's audit log.
-    line: String,
-}
-
-/// All of them so far, as Ceph's audit log has them.
-fn commands(suite: &Storage) -> Result<Vec<Command>> {
-    let log = suite.ceph().path_outside("/var/log/ceph/ceph.audit.log");
-    let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
-    let user = format!("entity='client.{}'", suite.ceph().user_id());
-    let command = |line: &str| {
-        // When, by which daemon, and what: a manager's own lines are in the order of its work.
-        let daemon = line.split_whitespace().nth(1)?;
-        let by = line.split("from='").nth(1)?.split('\'').next()?;
-        (daemon.starts_with("mgr.") && line.contains(&user)).then(|| Command {
-            by: by.into(),
-            line: line.into(),
-        })
-    };
-    Ok(text.lines().filter_map(command).collect())
-}
-
 fn since(suite: &Storage, before: &[Command]) -> Result<Vec<Command>> {
-    Ok(commands(suite)?.split_off(before.len()))
+    Ok(suite.commands()?.split_off(before.len()))
 }
 
 /// Commands so far, and the connections of the one operator that runs: those that commands come by from now on.
 async fn commands_of_leader(suite: &Storage) -> Result<(Vec<Command>, BTreeSet<String>)> {
-    let before = commands(suite)?;
+    let before = suite.commands()?;
     let theirs = eventually("the leader's commands", Duration::from_mins(1), async || {
         let by: BTreeSet<_> = since(suite, &before)?.into_iter().map(|c| c.by).collect();
         Ok((!by.is_empty()).then_some(by))
@@ -681,23 +655,8 @@ fn taken_over(commands: &[Command], theirs: &BTreeSet<String>) -> Result<usize> 
 
 /// Changes that the first operator sent after the second had begun.
 fn late_changes(commands: &[Command], theirs: &BTreeSet<String>) -> Result<Vec<Command>> {
-    const READS: [&str; 7] = [
-        "ls\"",
-        "info\"",
-        "getpath\"",
-        "list\"",
-        "get\"",
-        "status\"",
-        "session ls\"",
-    ];
-    let reads = |c: &Command| {
-        let prefix = c
-            .line
-            .split("\"prefix\":\"")
-            .nth(1)
-            .and_then(|p| p.split(',').next());
-        prefix.is_some_and(|prefix| READS.iter().any(|end| prefix.ends_with(end)))
-    };
+    const READS: [&str; 7] = ["ls", "info", "getpath", "list", "get", "status", "session ls"];
+    let reads = |c: &Command| READS.iter().any(|end| c.prefix().ends_with(end));
     let after = &commands[taken_over(commands, theirs)?..];
     Ok(after
         .iter()

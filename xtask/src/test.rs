@@ -13,20 +13,32 @@ use clap::Args;
 use shoal_e2e::lab::{self, CephOptions, CephRelease, KubernetesRelease, Lab, LabOptions};
 
 use crate::workspace::{cargo, metadata, run as run_command, target_folder};
-use suite::{Outcome, Suite};
+use suite::{AtLength, Outcome, Suite};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Leave out the suites that need servers (e2e/tests)
     #[arg(long)]
     fast: bool,
-    /// Instead of all others the suite in which real servers are killed and stopped, in full, on each Ceph release
+    /// Instead of all others the suites that take longer than stands before every change, in full, on each Ceph release
     #[arg(long, conflicts_with = "fast")]
     faults: bool,
 }
 
-/// The suite of `--faults`. It takes a quarter of an hour, more than stands before every change.
-const FAULTS: &str = "ceph_faults.rs";
+/// The suites of `--faults`, which take longer than stands before every change: real servers are killed and stopped, and
+/// namespaces of hundreds of shares deleted.
+const FAULTS: [AtLength; 2] = [
+    AtLength {
+        suite: "ceph_faults.rs",
+        arguments: &["--ignored"],
+        variable: ("SHOAL_E2E_FAULTS", "full"),
+    },
+    AtLength {
+        suite: "ceph_deletions.rs",
+        arguments: &[],
+        variable: ("SHOAL_E2E_NAMESPACE_SHARES", "200"),
+    },
+];
 
 /// The lab's versions, each at least once.
 const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
@@ -35,7 +47,13 @@ const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
 ];
 
 /// The suites that are run on the other Ceph release too: what clients and other tenants meet, and what is repaired.
-const ON_BOTH: [&str; 4] = ["ceph_nfs", "ceph_native", "ceph_ownership", "ceph_drift"];
+const ON_BOTH: [&str; 5] = [
+    "ceph_nfs",
+    "ceph_native",
+    "ceph_ownership",
+    "ceph_drift",
+    "ceph_deletions",
+];
 
 /// How many of the suites that need servers run at the same time.
 const AT_ONCE: usize = 2;
@@ -53,9 +71,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut outcomes = Vec::new();
     match &operator {
         Some(operator) if arguments.faults => {
-            for suite in with_servers.iter().filter(|suite| suite.name.ends_with(FAULTS)) {
-                for (release, _) in RELEASES {
-                    outcomes.push(suite.run_faults(operator, release)?);
+            for how in &FAULTS {
+                for suite in with_servers
+                    .iter()
+                    .filter(|suite| suite.name.ends_with(how.suite))
+                {
+                    for (release, _) in RELEASES {
+                        outcomes.push(suite.run_at_length(operator, release, how)?);
+                    }
                 }
             }
         }

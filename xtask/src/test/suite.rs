@@ -25,6 +25,15 @@ pub(super) struct Suite {
     pub(super) needs_servers: bool,
 }
 
+/// How a suite is run for as long as it takes.
+pub(super) struct AtLength {
+    /// Its file.
+    pub(super) suite: &'static str,
+    pub(super) arguments: &'static [&'static str],
+    /// What it asks how much is wanted.
+    pub(super) variable: (&'static str, &'static str),
+}
+
 /// What came of a suite.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -94,10 +103,16 @@ impl Suite {
         run(&name, &mut command)
     }
 
-    /// Runs the tests in it that are for `--faults` alone, each fault in every manner.
-    pub(super) fn run_faults(&self, operator: &Path, ceph: CephRelease) -> Result<Outcome> {
+    /// Runs it for as long as it takes.
+    pub(super) fn run_at_length(
+        &self,
+        operator: &Path,
+        ceph: CephRelease,
+        how: &AtLength,
+    ) -> Result<Outcome> {
         let (name, mut command) = self.command(Some(operator), Some(ceph));
-        command.arg("--ignored").env("SHOAL_E2E_FAULTS", "full");
+        let (variable, value) = how.variable;
+        command.args(how.arguments).env(variable, value);
         run(&name, &mut command)
     }
 
