@@ -1,8 +1,9 @@
 //! Whatever users, people with hands on the storage, faults and crashes do to a share: passes end, they converge, and at
 //! rest the backend holds exactly what the objects say, or the status says why not.
 
+use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use shoal_crds::{AccessLevel, Protocol, condition::reasons};
+use shoal_crds::{AccessLevel, DeletionMode, DeletionPolicy, Protocol, condition::reasons};
 use shoal_domain::{Class, Scope, owner::Tag, volume::Export};
 
 use crate::{
@@ -44,6 +45,8 @@ enum Event {
         killed_after: Option<usize>,
     },
     Wait,
+    /// Longer than a retention.
+    Later,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +178,7 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             world.pass(killed_after);
         }
         Event::Wait => world.let_back_off_pass(),
+        Event::Later => world.now += SignedDuration::from_hours(2),
     }
 }
 
@@ -208,14 +212,19 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::StaleRules),
         1 => any::<bool>().prop_map(Event::Slow),
         2 => Just(Event::Wait),
+        1 => Just(Event::Later),
     ]
 }
 
-/// A share that may shrink or not, NFS or CephFS, and what happened to it.
+/// A share that may shrink or not, NFS or CephFS, that is let go at once or not, with its data kept or not, and what happened
+/// to it.
 #[derive(Clone, Debug)]
 struct History {
     protocol: Protocol,
     shrink: bool,
+    deletion: DeletionMode,
+    retention: &'static str,
+    policy: Option<DeletionPolicy>,
     events: Vec<Event>,
 }
 
@@ -223,8 +232,12 @@ impl History {
     fn world(self) -> World {
         let mut share = share("a").sized("2Gi");
         share.spec.protocol = self.protocol;
+        share.spec.deletion_policy = self.policy;
         let mut world = World::new(share, []);
-        world.share_type.as_mut().unwrap().spec.shrink = self.shrink;
+        let terms = &mut world.share_type.as_mut().unwrap().spec;
+        terms.shrink = self.shrink;
+        terms.deletion = self.deletion;
+        terms.retention = self.retention.parse().unwrap();
         for (serial, event) in self.events.into_iter().enumerate() {
             happen(&mut world, event, serial);
         }
@@ -236,10 +249,20 @@ impl History {
 
 fn history() -> impl Strategy<Value = History> {
     let protocol = select(vec![Protocol::NFS, Protocol::CephFS]);
-    (protocol, any::<bool>(), vec(event(), 0..24)).prop_map(|(protocol, shrink, events)| History {
-        protocol,
-        shrink,
-        events,
+    let deletion = select(vec![DeletionMode::Wait, DeletionMode::Deferred]);
+    let retention = select(vec!["0s", "0s", "1h"]);
+    let policy = select(vec![None, None, Some(DeletionPolicy::Retain)]);
+    let terms = (any::<bool>(), deletion, retention, policy);
+    (protocol, terms, vec(event(), 0..24)).prop_map(|(protocol, terms, events)| {
+        let (shrink, deletion, retention, policy) = terms;
+        History {
+            protocol,
+            shrink,
+            deletion,
+            retention,
+            policy,
+            events,
+        }
     })
 }
 
@@ -274,6 +297,12 @@ proptest! {
         world.delete_share();
         world.run_to_rest();
         prop_assert!(anothers || world.share.is_none(), "{:?}", world.status());
+        // What is kept for a while goes in its time.
+        happen(&mut world, Event::Later, 0);
+        world.run_to_rest();
+        let left = world.deletion.map(|deletion| deletion.spec);
+        let for_good = left.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Retain);
+        prop_assert!(anothers || for_good || left.is_none(), "{left:?}");
     }
 }
 
@@ -293,6 +322,9 @@ fn a_rule_goes_though_the_place_of_its_share_is_anothers() {
     let mut world = History {
         protocol,
         shrink: false,
+        deletion: DeletionMode::Wait,
+        retention: "0s",
+        policy: None,
         events,
     }
     .world();

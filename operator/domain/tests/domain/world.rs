@@ -8,7 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Protocol, Share, ShareAccessRule, ShareStatus, ShareType,
+    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, Protocol, Share, ShareAccessRule,
+    ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
     condition::{reasons, types},
     names::RESERVED_IDENTITIES,
 };
@@ -18,8 +19,9 @@ use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     identity::Description,
     owner::{Owner, Tag},
-    share::{Effect, Observed, decide, recorded},
+    share::{Effect, Going, Observed, decide, recorded},
     share_access_rule::{self, Credentials, Report, RuleView},
+    share_deletion::{self, Whereabouts},
     volume::{Export, Sight, Volume},
 };
 
@@ -36,6 +38,12 @@ pub struct World {
     /// What the API server has.
     pub share: Option<Share>,
     pub rules: Vec<ShareAccessRule>,
+    /// What is left of the share once it was handed on.
+    pub deletion: Option<ShareDeletion>,
+    /// The share as it was born: what is left of it is of that protocol.
+    born: Share,
+    /// Whether it ever said that its subvolume is there.
+    was_there: bool,
     /// What the watch cache has of the rules, when it is behind.
     pub cached_rules: Option<Vec<ShareAccessRule>>,
     /// Secrets for CephX keys.
@@ -106,8 +114,11 @@ impl World {
     pub fn new(share: Share, rules: impl Into<Vec<ShareAccessRule>>) -> Self {
         Self {
             now: now(),
+            born: share.clone(),
             share: Some(share),
             rules: rules.into(),
+            deletion: None,
+            was_there: false,
             cached_rules: None,
             secrets: BTreeMap::new(),
             values: BTreeMap::new(),
@@ -236,7 +247,10 @@ impl World {
             keys: BTreeMap::new(),
             refused: HashMap::new(),
             source: None,
-            going: shoal_domain::share::Going::default(),
+            going: Going {
+                is_handed_on: self.deletion.is_some(),
+                ..Going::default()
+            },
             failure: None,
         })
     }
@@ -244,7 +258,7 @@ impl World {
     /// One pass. The operator may be killed right after one of its steps.
     pub fn pass(&mut self, killed_after: Option<usize>) -> End {
         let Some(mut observed) = self.load() else {
-            return End::Gone;
+            return self.deletion_pass(killed_after);
         };
         for n in 0..MOST_STEPS {
             let decision = decide(&observed, self.now);
@@ -293,7 +307,169 @@ impl World {
         );
     }
 
+    /// One pass over what is left of the share.
+    fn deletion_pass(&mut self, killed_after: Option<usize>) -> End {
+        let Some(deletion) = self.deletion.clone() else {
+            return End::Gone;
+        };
+        let mut observed = share_deletion::Observed {
+            deletion,
+            cluster: CLUSTER.into(),
+            backend: self.backend.clone(),
+            is_in_hand: false,
+            share: None,
+            adopter: None,
+            sight: None,
+            failure: None,
+        };
+        for n in 0..MOST_STEPS {
+            let decision = share_deletion::decide(&observed, self.now);
+            let Some(step) = decision.step else {
+                self.store_deletion(decision.status);
+                return End::Rest(decision.next);
+            };
+            if self.slow && matches!(step, Step::Do(_)) {
+                self.store_deletion(decision.status.clone());
+            }
+            match step {
+                Step::AddFinalizer => panic!("it is born with its finalizer"),
+                Step::Record => {
+                    self.steps.push("Record");
+                    self.store_deletion(decision.status);
+                }
+                Step::RemoveFinalizer => {
+                    self.steps.push("RemoveFinalizer");
+                    self.deletion = None;
+                    return End::Gone;
+                }
+                Step::Do(effect) => {
+                    self.steps.push(effect.name());
+                    if !self.act_on_deletion(&mut observed, &effect) {
+                        return End::Cut;
+                    }
+                }
+            }
+            let Some(deletion) = self.deletion.clone() else {
+                return End::Gone;
+            };
+            observed.deletion = deletion;
+            if killed_after == Some(n) {
+                return End::Cut;
+            }
+        }
+        panic!(
+            "a pass does not end: {:?}",
+            &self.steps[self.steps.len() - MOST_STEPS..]
+        );
+    }
+
+    fn store_deletion(&mut self, status: ShareDeletionStatus) {
+        let revoked = status.access_revoked == Some(true);
+        assert!(
+            !revoked || self.access().is_empty(),
+            "clients are let in: {status:?}"
+        );
+        let deletion = self.deletion.as_mut().unwrap();
+        if deletion.status.clone().unwrap_or_default() != status {
+            deletion.status = Some(status);
+            self.status_writes += 1;
+        }
+    }
+
+    /// Whether the pass goes on.
+    fn act_on_deletion(
+        &mut self,
+        observed: &mut share_deletion::Observed,
+        effect: &share_deletion::Effect,
+    ) -> bool {
+        use share_deletion::Effect::{FindAdopter, FindShare, Finish, Look, Mark, Remove, Unclaim, Unexport};
+        if effect.changes_backend() {
+            assert!(self.share.is_none(), "{} beside the share", effect.name());
+            assert!(!self.is_anothers(), "{} on another's volume", effect.name());
+            assert!(observed.failure.is_none(), "{} after a failure", effect.name());
+        }
+        let fault = self.faults.pop_front().flatten();
+        let takes_place = fault.is_none_or(|fault| fault.took_place);
+        let mut outcome = Ok(());
+        match effect {
+            FindShare => {
+                observed.share = Some(match &self.share {
+                    None => Whereabouts::Gone,
+                    Some(share) if share.is_leaving() => Whereabouts::Leaving,
+                    Some(_) => Whereabouts::There,
+                });
+            }
+            Look => observed.sight = Some(self.sight()),
+            Unexport => {
+                if takes_place && matches!(self.export, Export::Ours { .. }) {
+                    self.export = Export::Absent;
+                }
+                observed.sight = Some(self.sight());
+            }
+            Mark(left) => {
+                if takes_place && let Some(there) = &mut self.subvolume {
+                    let ours = owner_of(&self.born);
+                    there.tag = Tag::Owner(Owner {
+                        left: Some(*left),
+                        ..ours
+                    });
+                }
+                observed.sight = Some(self.sight());
+            }
+            Remove if self.snapshots => {
+                outcome = Err(failure(Scope::Object, Class::Waiting, reasons::HAS_SNAPSHOTS));
+            }
+            Remove => {
+                self.check_purge();
+                if takes_place {
+                    self.subvolume = None;
+                }
+                observed.sight = Some(self.sight());
+            }
+            Finish if takes_place => self.deletion = self.deletion.take().map(Object::leaving),
+            Finish => {}
+            FindAdopter | Unclaim => panic!("nothing is brought back here: {effect:?}"),
+        }
+        match fault {
+            // The API server fails the pass.
+            Some(_) if !effect.speaks_to_backend() => return false,
+            Some(Fault { scope, .. }) => {
+                outcome = Err(failure(scope, Class::Transient, reasons::BACKEND_ERROR));
+            }
+            None => {}
+        }
+        if let Err(failure) = outcome {
+            observed.sight = None;
+            observed.failure = Some(failure);
+        }
+        true
+    }
+
+    /// What was there is removed when its time has come, and with nobody let in.
+    fn check_purge(&self) {
+        assert!(self.access().is_empty(), "removed with clients let in");
+        let spec = &self.deletion.as_ref().unwrap().spec;
+        if let Some(until) = &spec.retain_until {
+            assert!(until.0 <= self.now || !self.was_there, "removed before {until:?}");
+        } else {
+            let is_kept = self.was_there && spec.deletion_policy == DeletionPolicy::Retain;
+            assert!(!is_kept, "removed, and it is to be kept");
+        }
+    }
+
+    /// Whether the data of the share is to be kept for a while, or for good, when it is deleted.
+    fn keeps_data(&self) -> bool {
+        let Some(capabilities) = self.status().capabilities else {
+            return false;
+        };
+        let policy = self.share().spec.deletion_policy;
+        self.was_there
+            && (!capabilities.retention.is_zero()
+                || policy.unwrap_or(capabilities.deletion_policy) == DeletionPolicy::Retain)
+    }
+
     fn store(&mut self, status: ShareStatus) {
+        self.was_there |= is_true(&status.conditions, types::PROVISIONED);
         let share = self.share.as_mut().unwrap();
         if share.status.clone().unwrap_or_default() != status {
             share.status = Some(status);
@@ -317,6 +493,7 @@ impl World {
                 | Effect::ForgetKeys(_)
                 | Effect::ReportRules(_)
                 | Effect::Annotate(_)
+                | Effect::HandOn(_)
         );
         let outcome = match fault {
             Some(_) if api => return false,
@@ -339,8 +516,12 @@ impl World {
         let object = |class, reason| Err(failure(Scope::Object, class, reason));
         match effect {
             Effect::Look => Ok(Answer::Seen(self.sight())),
-            Effect::Claim | Effect::BringBack | Effect::HandOn(_) => {
-                panic!("nothing is brought back here, and the share waits: {effect:?}")
+            Effect::Claim | Effect::BringBack => panic!("nothing is brought back here: {effect:?}"),
+            Effect::HandOn(deletion) => {
+                let mut deletion = ShareDeletion::clone(deletion);
+                deletion.metadata.generation = Some(1);
+                self.deletion.get_or_insert(deletion);
+                Ok(Answer::Nothing)
             }
             Effect::ConfirmRules => Ok(Answer::Rules(self.read_rules())),
             Effect::HoldRules(names) => {
@@ -465,9 +646,7 @@ impl World {
     }
 
     fn is_nfs(&self) -> bool {
-        self.share
-            .as_ref()
-            .is_none_or(|s| s.spec.protocol == Protocol::NFS)
+        self.born.spec.protocol == Protocol::NFS
     }
 
     fn report(&mut self, report: &Report) {
@@ -568,6 +747,7 @@ impl World {
                 None => {}
             },
             (Effect::Remove, _) => observed.sight = Some(absent()),
+            (Effect::HandOn(_), _) => observed.going.is_handed_on = true,
             _ => unreachable!("an answer that does not belong to its effect"),
         }
     }
@@ -589,7 +769,7 @@ impl World {
             size_bytes: there.size_bytes,
             used_bytes: there.used_bytes,
             export,
-            ..volume(self.share())
+            ..volume(&self.born)
         }))
     }
 
@@ -627,13 +807,19 @@ impl World {
             let faults = self.faults.len();
             self.look_due = true;
             let end = self.pass(None);
-            if end == End::Gone {
+            if self.share.is_none() {
                 self.rules_without_share();
+            }
+            if self.share.is_none() && self.deletion.is_none() {
                 self.check_gone();
                 return;
             }
-            if self.essence() != before {
+            if self.essence() != before || end == End::Gone {
                 continue;
+            }
+            if faults == 0 && self.share.is_none() {
+                self.check_left();
+                return;
             }
             if faults == 0 {
                 self.look_due = false;
@@ -650,7 +836,12 @@ impl World {
     }
 
     pub fn let_back_off_pass(&mut self) {
-        if let Some(until) = self.status().next_retry_time {
+        let deletion = self.deletion.as_ref().and_then(|d| d.status.clone());
+        let until = match &self.share {
+            Some(_) => self.status().next_retry_time,
+            None => deletion.and_then(|status| status.next_retry_time),
+        };
+        if let Some(until) = until {
             self.now = self.now.max(until.0);
         }
     }
@@ -671,8 +862,22 @@ impl World {
                 condition.last_transition_time.0 = now();
             }
         }
+        // Until when it is kept, and so what is said of that, hangs on when it was deleted.
+        let deletion = self.deletion.as_ref().map(|deletion| {
+            let status = deletion.status.clone().unwrap_or_default();
+            let why = told(&status.conditions, types::READY);
+            let is_kept_a_while = deletion.spec.retain_until.is_some();
+            (
+                deletion.is_leaving(),
+                is_kept_a_while,
+                status.phase,
+                status.access_revoked,
+                why,
+            )
+        });
         Essence {
             share,
+            deletion,
             rules,
             secrets: self.secrets.clone(),
             subvolume: self.subvolume.clone(),
@@ -742,7 +947,7 @@ impl World {
     // ---- what must hold
 
     fn is_anothers(&self) -> bool {
-        let ours = |owner: &Owner| self.share.as_ref().is_some_and(|s| owner.is_same(&owner_of(s)));
+        let ours = |owner: &Owner| owner.is_same(&owner_of(&self.born));
         self.subvolume.as_ref().is_some_and(|there| match &there.tag {
             Tag::Absent => false,
             Tag::Owner(owner) => !ours(owner),
@@ -804,11 +1009,11 @@ impl World {
             }
             Step::RemoveFinalizer => {
                 assert!(stored.is_leaving());
+                let is_left = self.subvolume.is_some() || matches!(self.export, Export::Ours { .. });
                 assert!(
-                    self.subvolume.is_none() || self.is_anothers(),
-                    "let go with its volume there"
+                    !is_left || self.is_anothers() || self.deletion.is_some(),
+                    "let go with something there"
                 );
-                assert!(!matches!(self.export, Export::Ours { .. }) || self.is_anothers());
             }
             Step::Do(effect) => {
                 if effect.changes_backend() {
@@ -892,15 +1097,22 @@ impl World {
                     self.check_report(report);
                 }
             }
-            Effect::Remove => assert!(self.access().is_empty(), "removed with clients let in"),
+            Effect::Remove => {
+                assert!(self.access().is_empty(), "removed with clients let in");
+                assert!(!self.keeps_data(), "removed, and it is to be kept");
+            }
+            Effect::HandOn(deletion) => {
+                assert!(self.deletion.is_none(), "handed on twice");
+                let is_kept = deletion.spec.retain_until.is_some()
+                    || deletion.spec.deletion_policy == DeletionPolicy::Retain;
+                assert!(is_kept || !self.keeps_data(), "handed on, and not to be kept");
+            }
             Effect::Unexport
             | Effect::FetchKey(_)
             | Effect::Annotate(_)
             | Effect::Look
             | Effect::ConfirmRules => {}
-            Effect::Claim | Effect::BringBack | Effect::HandOn(_) => {
-                panic!("nothing is brought back here, and the share waits: {effect:?}")
-            }
+            Effect::Claim | Effect::BringBack => panic!("nothing is brought back here: {effect:?}"),
         }
     }
 
@@ -1120,12 +1332,39 @@ impl World {
 
     fn check_gone(&self) {
         assert!(
-            self.subvolume
-                .as_ref()
-                .is_none_or(|s| s.tag != Tag::Owner(owner_of(&share("a")))),
+            self.subvolume.is_none() || self.is_anothers() || !self.is_tagged(),
             "its volume is left behind"
         );
         assert!(self.rules.iter().all(|r| !r.is_leaving()));
+    }
+
+    fn is_tagged(&self) -> bool {
+        self.subvolume.as_ref().is_some_and(|s| s.tag != Tag::Absent)
+    }
+
+    /// What is left of a share rests when its data is kept, or something is in the way, and says so.
+    fn check_left(&self) {
+        let status = self.deletion.as_ref().unwrap().status.clone().unwrap();
+        let conditions = &status.conditions;
+        match status.phase {
+            Some(DeletionPhase::Retained) => {
+                assert!(says(conditions, types::READY), "{status:?}");
+                assert!(self.access().is_empty());
+            }
+            Some(DeletionPhase::Error) => {
+                let in_the_way = self.usable().is_none() || self.snapshots || self.is_anothers();
+                assert!(in_the_way, "{status:?}");
+                assert!(!why_not_ready(conditions).is_empty());
+            }
+            phase => panic!("it rests in {phase:?}"),
+        }
+    }
+
+    /// The backend as what is left may use it.
+    fn usable(&self) -> Option<&Description> {
+        let recorded = share_deletion::recorded(&self.deletion.as_ref()?.spec);
+        let answering = self.backend.as_ref()?.as_ref().ok()?;
+        (answering.identity == recorded).then_some(answering)
     }
 }
 
@@ -1153,11 +1392,16 @@ impl Essence {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Essence {
     share: Option<Share>,
+    deletion: Option<Left>,
     rules: Vec<ShareAccessRule>,
     secrets: BTreeMap<String, Stored>,
     subvolume: Option<Subvolume>,
     export: Export,
 }
+
+/// What a ShareDeletion says: whether it is being deleted, whether its data is kept for a while, its phase, whether access is
+/// revoked, and why it is Ready or not.
+type Left = (bool, bool, Option<DeletionPhase>, Option<bool>, (String, String));
 
 /// Every key holds this.
 pub const KEY: &str = "AQkey";
