@@ -8,8 +8,8 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shoal_crds::{
-    AccessType, Protocol, Share, ShareAccessRule, ShareBackend, ShareStatus, ShareType, Size, Squash,
-    condition::reasons,
+    AccessType, AdoptingShareReference, DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend,
+    ShareDeletion, ShareDeletionStatus, ShareQuota, ShareStatus, ShareType, Size, Squash, condition::reasons,
 };
 use shoal_domain::{
     Class, Scope, backoff, export_location,
@@ -20,7 +20,10 @@ use shoal_domain::{
     placement::Load,
     share,
     share_access_rule::{self as rules, Credentials, RuleView, Terms},
-    share_backend, share_type,
+    share_backend,
+    share_deletion::{self, Whereabouts},
+    share_quota::{self, Amount, Asked, Usage},
+    share_type,
     volume::{Export, Sight, Volume},
 };
 
@@ -245,11 +248,55 @@ proptest! {
     }
 
     #[test]
+    fn any_deletion_that_parses_is_decided_on(
+        deletion in any_deletion(), backend in description(), sight in option::of(sight()), is_gone in option::of(any::<bool>()),
+        failed in any::<bool>(),
+    ) {
+        let again = serde_json::to_value(&deletion).map(serde_json::from_value::<ShareDeletion>);
+        prop_assume!(again.is_ok_and(|again| again.is_ok()));
+        let whereabouts = |is_gone| if is_gone { Whereabouts::Gone } else { Whereabouts::Leaving };
+        let mut o = share_deletion::Observed {
+            deletion,
+            cluster: CLUSTER.into(),
+            backend: Some(Ok(backend)),
+            is_in_hand: false,
+            share: is_gone.map(whereabouts),
+            adopter: is_gone.map(whereabouts),
+            sight,
+            failure: failed.then(|| failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR)),
+        };
+        for _ in 0..3 {
+            let decision = share_deletion::decide(&o, now());
+            check_messages(&decision.status.conditions)?;
+            let stored = serde_json::to_value(&decision.status).unwrap();
+            prop_assert_eq!(serde_json::from_value::<ShareDeletionStatus>(stored).unwrap(), decision.status.clone());
+            o.deletion.status = Some(decision.status);
+        }
+    }
+
+    #[test]
+    fn any_quota_that_parses_is_decided_on(
+        quota in parsed::<ShareQuota>(quota_sample()), shares in any::<u64>(), bytes in any::<u128>(), asked in any::<u64>(),
+        name in text(), grows in any::<bool>(),
+    ) {
+        let amount = Amount { shares, bytes: bytes / 2 };
+        let usage = Usage { total: amount, by_type: [(name.clone(), amount)].into() };
+        let asked = Asked { share_type_name: &name, bytes: asked, grows };
+        if let Err(refusal) = share_quota::admit(std::slice::from_ref(&quota), &usage, &asked) {
+            prop_assert!(refusal.message.len() <= LONGEST_MESSAGE);
+        }
+        let decision = share_quota::decide(&share_quota::Observed { quota, usage }, now());
+        check_messages(&decision.status.conditions)?;
+    }
+
+    #[test]
     fn any_json_is_an_object_or_is_not(value in json(), text in like(&[SHARE.as_bytes()])) {
         drop(Share::deserialize(&value));
         drop(ShareAccessRule::deserialize(&value));
         drop(ShareBackend::deserialize(&value));
         drop(ShareType::deserialize(&value));
+        drop(ShareDeletion::deserialize(&value));
+        drop(ShareQuota::deserialize(&value));
         drop(serde_json::from_slice::<Share>(&text));
     }
 }
@@ -268,6 +315,44 @@ fn any_share() -> impl Strategy<Value = Share> {
 fn any_rule() -> impl Strategy<Value = ShareAccessRule> {
     let of = |protocol| parsed(sample(settled(protocol).rule("r")));
     prop_oneof![of(Protocol::NFS), of(Protocol::CephFS)]
+}
+
+/// What is left of a share, as the operator leaves it, kept and claimed.
+fn any_deletion() -> impl Strategy<Value = ShareDeletion> {
+    let of = |protocol| {
+        let mut o = settled(protocol).load().unwrap();
+        o.share = o.share.leaving();
+        let mut deletion = share_deletion::of(&o, now()).unwrap();
+        deletion.metadata.generation = Some(1);
+        deletion.spec.retain_until = Some(Time(now()));
+        deletion.spec.adopted_by = Some(AdoptingShareReference {
+            namespace: "team".into(),
+            name: "b".into(),
+            uid: "uid-b".into(),
+        });
+        deletion.status = Some(ShareDeletionStatus {
+            observed_generation: Some(1),
+            phase: Some(DeletionPhase::Error),
+            access_revoked: Some(false),
+            attempts: Some(1),
+            last_error: Some("HasSnapshots: it has snapshots".into()),
+            next_retry_time: Some(Time(now())),
+            ..ShareDeletionStatus::default()
+        });
+        parsed(sample(&deletion))
+    };
+    prop_oneof![of(Protocol::NFS), of(Protocol::CephFS)]
+}
+
+fn quota_sample() -> Value {
+    let limits = serde_json::json!({"shares": 1, "capacity": "1Gi", "perShareCapacity": "1Gi"});
+    serde_json::json!({
+        "apiVersion": "shoal.storage/v1alpha1",
+        "kind": "ShareQuota",
+        "metadata": {"name": "team", "namespace": "team", "generation": 1},
+        "spec": {"hard": limits, "perShareType": [{"shareTypeName": "standard", "hard": limits}]},
+        "status": {"observedGeneration": 1, "phase": "Active", "used": {"shares": 1, "capacity": "1Gi"}},
+    })
 }
 
 /// A backend as the operator leaves it.

@@ -1,5 +1,7 @@
 //! The books: what was stored and what was reserved, and that nothing is counted twice or forgotten.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use shoal_crds::{
     Charge, DeletionPhase, ExistingShare, Placement, Share, ShareDeletion, ShareDeletionStatus, ShareSource,
@@ -143,6 +145,17 @@ fn remains(name: &str, backend: &str, gib: u64) -> ShareDeletion {
     deletion
 }
 
+/// The same, which an admin has given up.
+fn given_up(name: &str, backend: &str, gib: u64) -> ShareDeletion {
+    ShareDeletion {
+        status: Some(ShareDeletionStatus {
+            phase: Some(DeletionPhase::Abandoned),
+            ..ShareDeletionStatus::default()
+        }),
+        ..remains(name, backend, gib)
+    }
+}
+
 /// The room is taken until the data is gone; the quota of the namespace is free at once.
 #[test]
 fn what_is_left_of_a_share_takes_room_and_no_quota() {
@@ -168,12 +181,10 @@ fn what_is_left_of_a_share_takes_room_and_no_quota() {
     assert!(ledger.page(&heir).loads.is_empty());
     assert_eq!(ledger.page(&unplaced("c", 3)).loads["one"].deletions, 1);
 
-    let mut given_up = remains("d", "one", 2);
-    given_up.status = Some(ShareDeletionStatus {
-        phase: Some(DeletionPhase::Abandoned),
-        ..ShareDeletionStatus::default()
-    });
-    assert!(ledger.note_deletion(&given_up), "others may have it");
+    assert!(
+        ledger.note_deletion(&given_up("d", "one", 2)),
+        "others may have it"
+    );
     assert!(ledger.loads().is_empty());
 }
 
@@ -321,13 +332,15 @@ fn those_that_wait_are_those_that_have_less_than_they_ask() {
 }
 
 proptest! {
-    /// Whatever happens in whatever order, the sums are those over what is there.
+    /// Whatever happens in whatever order, the sums are those over what is there: shares, and what is left of deleted ones.
     #[test]
-    fn sums_never_drift(events in proptest::collection::vec((0_u8..6, 0_usize..4, 0_u64..20, 0_usize..2, 1_u64..4), 1..60)) {
+    fn sums_never_drift(events in proptest::collection::vec((0_u8..11, 0_usize..4, 0_u64..20, 0_usize..2, 1_u64..4), 1..60)) {
         let (names, backends) = (["a", "b", "c", "d"], ["one", "two"]);
         let mut ledger = Ledger::default();
+        let mut left: BTreeMap<String, (String, u64)> = BTreeMap::new();
         for (what, name, version, backend, gib) in events {
             let (name, backend) = (names[name], backends[backend]);
+            let deletion = format!("left-{name}");
             match what {
                 0 => {
                     ledger.note(&unplaced(name, version));
@@ -337,10 +350,32 @@ proptest! {
                 },
                 3 => ledger.gone(&format!("uid-{name}")),
                 4 => ledger.release(&format!("uid-{name}")),
-                _ => {
+                5 => {
                     let share = unplaced(name, version);
                     let revision = ledger.page(&share).revision;
                     let _ = ledger.reserve(&share, revision, claim(backend, gib));
+                }
+                6 | 7 => {
+                    ledger.note_deletion(&remains(&deletion, backend, gib));
+                    left.insert(deletion, (backend.to_owned(), gib));
+                }
+                8 => {
+                    ledger.note_deletion(&given_up(&deletion, backend, gib));
+                    left.remove(&deletion);
+                }
+                9 => {
+                    ledger.deletion_gone(&deletion);
+                    left.remove(&deletion);
+                }
+                // A list that has one of them, and another of which nothing can be told.
+                _ => {
+                    let unread = format!("left-{}", names[0]);
+                    ledger.begin_deletions();
+                    ledger.note_deletion(&remains(&deletion, backend, gib));
+                    ledger.deletion_is_there(&unread);
+                    ledger.end_deletions();
+                    left.insert(deletion.clone(), (backend.to_owned(), gib));
+                    left.retain(|name, _| *name == deletion || *name == unread);
                 }
             }
             // Of each share, what others see is what all see without it.
@@ -351,9 +386,20 @@ proptest! {
                 prop_assert_eq!(&page.loads, without.loads());
                 prop_assert_eq!(page.usage, without.usage("team"));
             }
+            // What is left of deleted ones takes room, and no quota.
+            let mut without = ledger.clone();
+            for name in names {
+                without.gone(&format!("uid-{name}"));
+            }
+            prop_assert_eq!(without.usage("team"), Usage::default());
+            for backend in backends {
+                let on_it = left.values().filter(|(of, _)| of == backend).map(|(_, gib)| gib);
+                prop_assert_eq!(promised(&without, backend), u128::from(on_it.sum::<u64>()));
+            }
         }
         for name in names {
             ledger.gone(&format!("uid-{name}"));
+            ledger.deletion_gone(&format!("left-{name}"));
         }
         prop_assert!(ledger.loads().is_empty());
         prop_assert_eq!(ledger.usage("team"), Usage::default());
