@@ -33,8 +33,8 @@ macro_rules! on {
     };
 }
 
-on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, immutable_fields);
-on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, immutable_fields);
+on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, immutable_fields);
+on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, immutable_fields);
 
 async fn start(release: KubernetesRelease) -> Result<World> {
     let options = LabOptions {
@@ -815,6 +815,46 @@ async fn share_quotas(world: &World) -> Result<()> {
     refused(
         json!({"perShareType": [{"hard": {}}]}),
         &["spec.perShareType[0].shareTypeName", "Required"],
+    )
+    .await
+}
+
+/// Where what a deleted share left is found.
+async fn handles(world: &World) -> Result<()> {
+    let from = |handle: &str| with(share(json!("1Gi")), source(handle));
+    passes(world, "Share", from("group/subvolume")).await?;
+    for handle in ["subvolume", "/subvolume", "group/", "group/a/b", "/", ""] {
+        is_refused(
+            world,
+            "Share",
+            from(handle),
+            &["spec.source.existing.handle", handle, "group/subvolume"],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Until when it is kept.
+async fn retention_ends(world: &World) -> Result<()> {
+    let until = |until: Value| with(share_deletion(), json!({"retainUntil": until}));
+    for end in ["2030-01-01T00:00:00Z", "2030-01-01T00:00:00+02:00"] {
+        passes(world, "ShareDeletion", until(json!(end))).await?;
+    }
+    for end in ["tomorrow", "2030-01-01", "2030-13-01T00:00:00Z", "72h", ""] {
+        is_refused(
+            world,
+            "ShareDeletion",
+            until(json!(end)),
+            &["spec.retainUntil", end],
+        )
+        .await?;
+    }
+    is_refused(
+        world,
+        "ShareDeletion",
+        until(json!(4_102_444_800_i64)),
+        &["spec.retainUntil", "date-time"],
     )
     .await
 }
