@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, Trouble};
-use shoal_crds::{DeletionPhase, Share, ShareBackend, ShareDeletion};
+use shoal_crds::{DeletionPhase, Share, ShareBackend, ShareDeletion, ShareQuota};
 use shoal_domain::{
     owner::{Left, Tag, pseudo_path, subvolume_name},
     share_deletion,
@@ -107,6 +107,28 @@ fn nobody_is_let_in(cluster: &Cluster, of: &Share) -> Result<()> {
     Ok(())
 }
 
+/// Lets the namespace have so many shares.
+async fn set_quota(s: &SimulatedStorage, namespace: &str, shares: u32) -> Result<()> {
+    s.world
+        .apply(&json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareQuota",
+            "metadata": {"name": "few", "namespace": namespace}, "spec": {"hard": {"shares": shares}},
+        }))
+        .await?;
+    Ok(())
+}
+
+/// Waits until the quota tells of so many.
+async fn until_used(s: &SimulatedStorage, namespace: &str, shares: i64) -> Result<()> {
+    let quotas = s.world.api::<ShareQuota>(namespace);
+    until(&quotas, "few", &format!("{shares} used"), |quota: &ShareQuota| {
+        let used = quota.status.as_ref().and_then(|status| status.used);
+        used.is_some_and(|used| used.shares == shares)
+    })
+    .await?;
+    Ok(())
+}
+
 /// Gives back what [`storage`] made.
 async fn put_away(s: &SimulatedStorage, namespace: &str, backend: &str) -> Result<()> {
     s.clear(namespace).await?;
@@ -122,12 +144,7 @@ fn a_refused_deletion_lets_the_share_go_and_is_finished_later() {
     run(|s| async move {
         let ns = s.world.namespace("refused").await?;
         let (cluster, spec) = storage(s, "refusing", json!({})).await?;
-        s.world
-            .apply(&json!({
-                "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareQuota",
-                "metadata": {"name": "one", "namespace": ns}, "spec": {"hard": {"shares": 1}},
-            }))
-            .await?;
+        set_quota(s, &ns, 1).await?;
         let first = used_share(s, &ns, "data", &spec).await?;
         cluster.set_snapshots("refusing", &uid(&first), 1)?;
         s.delete_share(&ns, "data").await?;
@@ -167,6 +184,10 @@ fn a_refused_deletion_lets_the_share_go_and_is_finished_later() {
         until_finished(s, &first).await?;
         ensure!(subvolume(&cluster, "refusing", &first)?.is_none());
         ensure!(subvolume(&cluster, "refusing", &second)?.is_some());
+        // What was given back at once is not given back again.
+        s.world.share(&ns, "third", spec.clone()).await?;
+        s.until_share(&ns, "third", "False", "QuotaExceeded").await?;
+        until_used(s, &ns, 1).await?;
         put_away(s, &ns, "refusing").await
     });
 }
@@ -181,6 +202,8 @@ fn a_hanging_deletion_lets_the_share_go_and_survives_a_restart() {
         let (cluster, spec) = storage(s, "stalled", json!({})).await?;
         let first = used_share(s, &ns, "data", &spec).await?;
         let other = used_share(s, &ns, "other", &spec).await?;
+        set_quota(s, &ns, 2).await?;
+        until_used(s, &ns, 2).await?;
         cluster.stall()?;
         s.delete_share(&ns, "data").await?;
         s.until_share_gone(&ns, "data").await?;
@@ -189,6 +212,8 @@ fn a_hanging_deletion_lets_the_share_go_and_survives_a_restart() {
 
         s.kill_operator().await?;
         s.start_operator("").await?;
+        // What is left of it is charged to nobody, whoever adds that up.
+        until_used(s, &ns, 1).await?;
         // Of a backend that is in trouble from the start.
         s.delete_share(&ns, "other").await?;
         s.until_share_gone(&ns, "other").await?;
@@ -318,6 +343,40 @@ fn what_a_retention_keeps_is_brought_back_or_removed_in_time() {
             change_deletion(s, &back, json!({"retainUntil": "2020-01-01T00:00:00Z"})).await?;
         }
         put_away(s, &again, "keeping").await
+    });
+}
+
+/// What is brought back is a share like any other: it is held to the quota, and waits for its place.
+#[test]
+fn what_is_brought_back_is_held_to_the_quota() {
+    run(|s| async move {
+        let ns = s.world.namespace("full").await?;
+        let (cluster, spec) = storage(s, "scarce", json!({"deletionPolicy": "Retain"})).await?;
+        let first = used_share(s, &ns, "data", &spec).await?;
+        s.delete_share(&ns, "data").await?;
+        s.until_share_gone(&ns, "data").await?;
+        let kept = until_phase(s, &first, DeletionPhase::Retained).await?;
+        set_quota(s, &ns, 1).await?;
+        s.world.share(&ns, "other", spec.clone()).await?;
+        s.until_share(&ns, "other", "True", "Available").await?;
+        until_used(s, &ns, 1).await?;
+
+        let mut back = spec.clone();
+        back["source"] = json!({"existing": {"backendName": "scarce", "handle": kept.spec.handle}});
+        s.world.share(&ns, "back", back).await?;
+        s.until_share(&ns, "back", "False", "QuotaExceeded").await?;
+        let still = until_phase(s, &first, DeletionPhase::Retained).await?;
+        ensure!(still.spec.adopted_by.is_none(), "{still:#?}");
+        s.change_share(&ns, "other", json!({"deletionPolicy": "Delete"}))
+            .await?;
+        s.delete_share(&ns, "other").await?;
+        s.until_share(&ns, "back", "True", "Available").await?;
+        until_finished(s, &first).await?;
+        ensure!(subvolume(&cluster, "scarce", &first)?.is_some());
+        s.change_share(&ns, "back", json!({"deletionPolicy": "Delete"}))
+            .await?;
+        s.until_share(&ns, "back", "True", "Available").await?;
+        put_away(s, &ns, "scarce").await
     });
 }
 

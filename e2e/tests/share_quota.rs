@@ -162,6 +162,25 @@ fn a_limit_below_what_is_used_stops_growth_and_nothing_else() {
         s.change_share(&ns, "a", json!({"size": "1Gi"})).await?;
         let shrunk = s.until_share(&ns, "a", "True", "Available").await?;
         ensure!(shrunk.status.unwrap().size.map(Size::bytes) == Some(1 << 30));
+
+        // No new one, and whoever wants to go goes; with the last that was too many the limits hold again.
+        s.world.share(&ns, "c", of("1Gi")).await?;
+        until_exceeded(s, &ns, "c").await?;
+        s.delete_share(&ns, "b").await?;
+        s.until_share_gone(&ns, "b").await?;
+        let quota = until(&quotas, "team", "no longer exceeded", |quota: &ShareQuota| {
+            let phase = quota.status.as_ref().and_then(|status| status.phase);
+            phase == Some(shoal_crds::QuotaPhase::Active)
+        })
+        .await?;
+        let used = quota.status.unwrap().used.unwrap();
+        ensure!(
+            (used.shares, used.capacity.map(Size::bytes)) == (1, Some(1 << 30)),
+            "{used:?}"
+        );
+        until_exceeded(s, &ns, "c").await?;
+        s.delete_share(&ns, "a").await?;
+        s.until_share(&ns, "c", "True", "Available").await?;
         s.clear(&ns).await
     });
 }

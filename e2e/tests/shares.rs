@@ -13,7 +13,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{
-    Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareType, names::FINALIZER,
+    DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareType,
+    names::FINALIZER,
 };
 use shoal_domain::owner::Tag;
 use shoal_domain::share_deletion;
@@ -351,6 +352,94 @@ fn a_size_that_can_not_be_had_is_refused_and_the_share_stays_as_it_is() {
     });
 }
 
+/// Who has the verb grows a share beyond the largest size of its type, as far as the type says; what is charged grows with it.
+#[test]
+fn an_admin_grows_a_share_beyond_the_largest_size_and_no_further_than_the_type_says() {
+    run(|s| async move {
+        let ns = s.world.namespace("beyond").await?;
+        let limits = json!({"size": {"max": "2Gi", "maxExtend": "4Gi"}, "backendNames": [BACKEND]});
+        s.world.add_type("stretching", limits, false).await?;
+        let spec = |size: &str| json!({"protocol": "NFS", "size": size, "shareTypeName": "stretching"});
+        s.world.share(&ns, "data", spec("1Gi")).await?;
+        s.until_share(&ns, "data", "True", "Available").await?;
+        s.change_share(&ns, "data", json!({"size": "4Gi"})).await?;
+        let grown = s.until_share(&ns, "data", "True", "Available").await?;
+        ensure!(s.held(&grown).await?.unwrap().size_bytes == Some(4 << 30));
+        let charged = grown.status.as_ref().unwrap().quota.unwrap().charged;
+        ensure!(charged.bytes() == 4 << 30, "{charged}");
+
+        s.change_share(&ns, "data", json!({"size": "5Gi"})).await?;
+        let refused = s.until_share(&ns, "data", "False", "SizeOutOfRange").await?;
+        told(&refused, "Stalled", &["spec.size", "5Gi", "4Gi"])?;
+        ensure!(s.held(&refused).await?.unwrap().size_bytes == Some(4 << 30));
+        // It is for growing: none is born as large.
+        s.world.share(&ns, "new", spec("3Gi")).await?;
+        let refused = s.until_share(&ns, "new", "False", "SizeOutOfRange").await?;
+        told(&refused, "Stalled", &["spec.size", "3Gi", "2Gi"])?;
+        s.clear(&ns).await
+    });
+}
+
+/// A share goes on with the terms that its type had when it was placed; one that comes later has those of the day.
+#[test]
+fn a_share_keeps_the_terms_it_was_made_with() {
+    run(|s| async move {
+        let ns = s.world.namespace("terms").await?;
+        let first = json!({
+            "backendNames": [BACKEND], "shrink": true, "snapshots": true, "createFromSnapshot": true,
+            "size": {"min": "1Mi", "max": "4Gi", "maxExtend": "8Gi"}, "squash": "Root",
+            "root": {"uid": 7, "gid": 8, "mode": "0711"},
+            "deletion": "Wait", "retention": "1h", "deletionPolicy": "Retain",
+        });
+        s.world.add_type("terms", first.clone(), false).await?;
+        let spec = json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "terms"});
+        s.world.share(&ns, "before", spec.clone()).await?;
+        let has = |share: &Share| json!(share.status.as_ref().unwrap().capabilities);
+        let copied = |of: &Share, terms: &Value| {
+            let has = has(of);
+            for (name, value) in terms.as_object().unwrap() {
+                ensure!(
+                    name == "backendNames" || has[name] == *value,
+                    "{name} is {}, and the type said {value}",
+                    has[name]
+                );
+            }
+            Ok(())
+        };
+        let before = s.until_share(&ns, "before", "True", "Available").await?;
+        copied(&before, &first)?;
+
+        let then = json!({
+            "backendNames": [BACKEND], "shrink": false, "snapshots": false, "createFromSnapshot": false,
+            "size": {"min": "1Mi", "max": "2Gi"}, "squash": "All", "root": {"uid": 9, "gid": 9, "mode": "0700"},
+            "deletion": "Deferred", "deletionPolicy": "Delete",
+        });
+        s.world.add_type("terms", then.clone(), false).await?;
+        s.world.share(&ns, "after", spec).await?;
+        let after = s.until_share(&ns, "after", "True", "Available").await?;
+        copied(&after, &then)?;
+        ensure!(has(&after).get("retention").is_none(), "{}", has(&after));
+        s.change_share(&ns, "before", json!({"size": "512Mi"})).await?;
+        let again = s.until_share(&ns, "before", "True", "Available").await?;
+        ensure!(has(&again) == has(&before), "{}", has(&again));
+
+        // Made for data that is kept: it still is.
+        for name in ["before", "after"] {
+            s.delete_share(&ns, name).await?;
+            s.until_share_gone(&ns, name).await?;
+        }
+        let deletions = s.world.cluster_api::<ShareDeletion>();
+        let kept = share_deletion::name(&before.uid().unwrap());
+        until(&deletions, &kept, "kept", |deletion: &ShareDeletion| {
+            share_deletion::phase(deletion) == Some(DeletionPhase::Retained)
+        })
+        .await?;
+        let end = Patch::Merge(json!({"spec": {"retainUntil": "2020-01-01T00:00:00Z"}}));
+        deletions.patch(&kept, &PatchParams::default(), &end).await?;
+        s.clear(&ns).await
+    });
+}
+
 /// A condition's message, word for word where it matters.
 fn told(share: &Share, condition_type: &str, words: &[&str]) -> Result<()> {
     let conditions = share.status.as_ref().map_or(&[][..], |s| &s.conditions);
@@ -416,6 +505,23 @@ fn a_namespace_that_may_not_use_a_type_is_told_and_served_once_it_may() {
             .cluster_api::<Namespace>()
             .patch(&ns, &PatchParams::default(), &label)
             .await?;
+        s.until_share(&ns, "data", "True", "Available").await?;
+
+        // What it got it keeps.
+        let label = Patch::Merge(json!({"metadata": {"labels": {"team": null}}}));
+        s.world
+            .cluster_api::<Namespace>()
+            .patch(&ns, &PatchParams::default(), &label)
+            .await?;
+        s.world
+            .share(
+                &ns,
+                "more",
+                json!({"protocol": "NFS", "size": "1Gi", "shareTypeName": "gold"}),
+            )
+            .await?;
+        s.until_share(&ns, "more", "False", "ShareTypeNotAllowed").await?;
+        s.change_share(&ns, "data", json!({"size": "2Gi"})).await?;
         s.until_share(&ns, "data", "True", "Available").await?;
         s.clear(&ns).await
     });
