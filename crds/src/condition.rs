@@ -59,6 +59,14 @@ pub mod reasons {
     pub const SCHEDULED: &str = "Scheduled";
     /// An admin has asked that it be left alone.
     pub const PAUSED: &str = "Paused";
+    /// A ResourceLock keeps it from being deleted.
+    pub const LOCKED: &str = "Locked";
+    /// What a lock holds is marked as locked.
+    pub const ENFORCED: &str = "Enforced";
+    /// There is nothing of that kind and name to lock, or it is another object.
+    pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
+    /// What a lock holds is being deleted already.
+    pub const TARGET_DELETING: &str = "TargetDeleting";
 
     /// The share type does not exist.
     pub const SHARE_TYPE_NOT_FOUND: &str = "ShareTypeNotFound";

@@ -2,7 +2,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomR
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, policy};
+use crate::{
+    ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, policy,
+};
 
 /// The definitions of every kind, ready to apply.
 pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
@@ -13,6 +15,7 @@ pub fn custom_resource_definitions() -> Vec<CustomResourceDefinition> {
         ShareAccessRule::crd(),
         ShareQuota::crd(),
         ShareDeletion::crd(),
+        ResourceLock::crd(),
     ]
     .map(with_status_default)
     .into()
@@ -31,6 +34,8 @@ pub fn generated_files() -> Vec<(String, Vec<Value>)> {
         })
         .collect();
     files.push(("finalizer-policy.yaml".into(), policy::finalizer_policy()));
+    files.push(("lock-owner-policy.yaml".into(), policy::lock_owner_policy()));
+    files.push(("lock-policies.yaml".into(), policy::lock_policies()));
     files.push(("verb-policies.yaml".into(), policy::verb_policies()));
     files
 }

@@ -13,6 +13,7 @@ pub mod names;
 mod period;
 pub mod policy;
 mod quantity;
+mod resource_lock;
 mod share;
 mod share_access_rule;
 mod share_backend;
@@ -24,6 +25,10 @@ mod validation;
 pub use generate::{custom_resource_definitions, generated_files};
 pub use period::{ParsePeriodError, Period};
 pub use quantity::{ParseRatioError, ParseSizeError, Ratio, Size};
+pub use resource_lock::{
+    LockAction, LockContext, LockPhase, LockedKind, LockedResourceReference, ResourceLock, ResourceLockSpec,
+    ResourceLockStatus,
+};
 pub use share::{
     AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation,
     ExportLocationMetadata, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource, ShareSpec,

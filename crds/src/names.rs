@@ -9,6 +9,12 @@ pub const DEFAULT_SHARE_TYPE: &str = "shoal.storage/is-default-share-type";
 /// On a Share, with any value: Shoal leaves it alone, whatever its spec says. Setting it takes the verb `operate` on shares.
 pub const PAUSED: &str = "shoal.storage/paused";
 
+/// On what is locked: which locks hold it and why, for people.
+pub const LOCKED_BY: &str = "shoal.storage/locked-by";
+
+/// On a CustomResourceDefinition of Shoal's, with any value: it may be deleted, and every object of the kind with it.
+pub const ALLOW_DELETION: &str = "shoal.storage/allow-deletion";
+
 /// Annotations on a Share that CSI plugins and scripts read: mirrors of status, never secrets.
 pub mod annotations {
     /// The preferred export location, as `host:path` (Manila's form).
@@ -29,6 +35,10 @@ pub mod annotations {
 pub mod labels {
     /// A Secret that access rules may read must carry this label (any value).
     pub const ACCESS: &str = "shoal.storage/access";
+    /// On what is locked; its value stands for the locks that hold it.
+    pub const LOCKED: &str = "shoal.storage/locked";
+    /// On a ResourceLock whose object is marked as locked; its value is the object's uid.
+    pub const ENFORCED: &str = "shoal.storage/enforced";
 }
 
 /// Field managers of server-side apply: one per writer, so that every field has one.
@@ -37,6 +47,8 @@ pub mod field_managers {
     pub const FINALIZER: &str = "shoal/finalizer";
     /// Writes the annotations of [`super::annotations`].
     pub const ANNOTATIONS: &str = "shoal/annotations";
+    /// Marks what is locked, and locks that are enforced.
+    pub const LOCKS: &str = "shoal/locks";
     /// Writes the Secrets that hold CephX keys.
     pub const SECRETS: &str = "shoal/secrets";
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     GROUP, VERSION,
-    names::{FINALIZER, PAUSED},
+    names::{ALLOW_DELETION, FINALIZER, LOCKED_BY, PAUSED, labels},
 };
 
 /// The policy and binding that put the finalizer on at birth, which saves one write per object.
@@ -53,6 +53,256 @@ pub fn finalizer_policy() -> Vec<Value> {
             "kind": "MutatingAdmissionPolicyBinding",
             "metadata": {"name": name},
             "spec": {"policyName": name},
+        }),
+    ]
+}
+
+/// The policy and binding that say whose a ResourceLock is when it does not say so itself: whoever creates it. For the servers
+/// that [`finalizer_policy`] is for; elsewhere clients write it.
+pub fn lock_owner_policy() -> Vec<Value> {
+    let name = "lock-owner.shoal.storage";
+    vec![
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                // Without an owner the schema refuses it.
+                "failurePolicy": "Ignore",
+                "reinvocationPolicy": "Never",
+                "matchConstraints": {"resourceRules": [rule(&["CREATE", "UPDATE"], &["resourcelocks"])]},
+                "matchConditions": [{"name": "lacks-it", "expression": "!has(object.spec.owner)"}],
+                "mutations": [{
+                    "patchType": "ApplyConfiguration",
+                    "applyConfiguration": {
+                        // A client that replaces the lock need not repeat it.
+                        "expression": "Object{spec: Object.spec{owner: oldObject != null && has(oldObject.spec.owner) \
+                                       ? oldObject.spec.owner : request.userInfo.username}}",
+                    },
+                }],
+            },
+        }),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name},
+        }),
+    ]
+}
+
+/// The policies that hold what is locked, and the locks themselves.
+///
+/// A lock holds from the moment it is stored, as a parameter of the first policy. That costs a deletion 0.1 ms for each lock of
+/// the namespace, so the operator marks what is locked, and the lock as enforced, and then the second policy has it. What
+/// slips past both, the operator finds before it takes anything away.
+pub fn lock_policies() -> Vec<Value> {
+    let targets = ["shares", "shareaccessrules"];
+    let undone = [
+        rule(&["DELETE"], &targets),
+        // Another level or squash takes access away as well as a deletion does.
+        rule(&["UPDATE"], &["shareaccessrules"]),
+    ];
+    let undoes = json!({
+        "name": "undoes", "expression": "request.operation == 'DELETE' || object.spec != oldObject.spec",
+    });
+    let first =
+        "; it has to go first: its owner can delete it, or who has the verb override on resourcelocks";
+    let because = "(has(params.spec.reason) ? ' (' + params.spec.reason + ')' : '')";
+    let marked = |label: &str| json!({"matchExpressions": [{"key": label, "operator": "Exists"}]});
+    let locks = |selector: Value| json!({"selector": selector, "parameterNotFoundAction": "Allow"});
+    let kind = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "ResourceLock"});
+    let new = json!({"matchExpressions": [{"key": labels::ENFORCED, "operator": "DoesNotExist"}]});
+    [
+        validating(
+            "new-locks",
+            json!({
+                "failurePolicy": "Fail",
+                "paramKind": kind,
+                "matchConstraints": {"resourceRules": undone},
+                "matchConditions": [undoes, {
+                    "name": "is-locked",
+                    "expression": "params.spec.action == 'Delete' && params.spec.resourceRef.kind == request.kind.kind \
+                                   && params.spec.resourceRef.name == oldObject.metadata.name \
+                                   && (!has(params.spec.resourceRef.uid) || params.spec.resourceRef.uid == oldObject.metadata.uid)",
+                }],
+                "validations": [deny(&format!(
+                    "request.kind.kind + ' ' + oldObject.metadata.name + ' is locked by ResourceLock ' + params.metadata.name \
+                     + {because} + '{first}'"
+                ))],
+            }),
+            json!({"paramRef": locks(new)}),
+        ),
+        validating(
+            "locked",
+            json!({
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": undone, "objectSelector": marked(labels::LOCKED)},
+                "matchConditions": [undoes],
+                "validations": [deny(&format!(
+                    "request.kind.kind + ' ' + oldObject.metadata.name + ' is locked by ' \
+                     + oldObject.metadata.?annotations[?'{LOCKED_BY}'].orValue('a ResourceLock') + '{first}'"
+                ))],
+            }),
+            json!({}),
+        ),
+        marks_are_the_operators("locked", labels::LOCKED, Some(LOCKED_BY), &targets),
+        marks_are_the_operators("enforced", labels::ENFORCED, None, &["resourcelocks"]),
+        validating(
+            "locked-namespaces",
+            json!({
+                // The others hold what is locked if this one can't be asked; no namespace of a cluster is to hang on Shoal.
+                "failurePolicy": "Ignore",
+                "paramKind": kind,
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["namespaces"],
+                }]},
+                "matchConditions": [{"name": "is-locked", "expression": "params.spec.action == 'Delete'"}],
+                "validations": [deny(&format!(
+                    "'Namespace ' + oldObject.metadata.name + ' holds ResourceLock ' + params.metadata.name + ' on ' \
+                     + params.spec.resourceRef.kind + ' ' + params.spec.resourceRef.name + {because} + '{first}'"
+                ))],
+            }),
+            // Without a namespace: the locks of the one that is to be deleted.
+            json!({"paramRef": locks(json!({}))}),
+        ),
+        lock_owners(),
+        validating(
+            "definitions",
+            json!({
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [{
+                    "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
+                    "resources": ["customresourcedefinitions"],
+                }]},
+                "matchConditions": [{"name": "is-ours", "expression": format!("oldObject.spec.group == '{GROUP}'")}],
+                "validations": [{
+                    "expression": format!("oldObject.metadata.?annotations[?'{ALLOW_DELETION}'].hasValue()"),
+                    "messageExpression": format!(
+                        "'deleting ' + oldObject.metadata.name + ' deletes every object of the kind, locked or not; annotate it with \
+                         {ALLOW_DELETION} first, if that is what is wanted'"
+                    ),
+                    "reason": "Forbidden",
+                }],
+            }),
+            json!({}),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Who may make a lock, and who may change it or take it away.
+fn lock_owners() -> [Value; 2] {
+    // They delete for others, and have every right; the controller manager does so itself where they have no accounts.
+    let cleaners = "['system:serviceaccount:kube-system:namespace-controller', \
+                    'system:serviceaccount:kube-system:generic-garbage-collector', 'system:kube-controller-manager']";
+    let me = "request.userInfo.username";
+    let forbid = |expression: &str, message: &str| json!({"expression": expression, "messageExpression": message, "reason": "Forbidden"});
+    validating(
+        "lock-owners",
+        json!({
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [rule(&["CREATE", "UPDATE", "DELETE"], &["resourcelocks"])]},
+            "variables": [{
+                "name": "override",
+                "expression": format!(
+                    "authorizer.group('{GROUP}').resource('resourcelocks').namespace(request.namespace).check('override').allowed()"
+                ),
+            }],
+            "validations": [
+                forbid(
+                    &format!("request.operation != 'DELETE' || !({me} in {cleaners})"),
+                    "'ResourceLock ' + oldObject.metadata.name + ' on ' + oldObject.spec.resourceRef.kind + ' ' \
+                     + oldObject.spec.resourceRef.name + ' does not go with its namespace or its owner object; ' \
+                     + oldObject.spec.owner + ' can delete it, or who has the verb override on resourcelocks'",
+                ),
+                forbid(
+                    &format!("request.operation != 'CREATE' || object.spec.owner == {me} || variables.override"),
+                    &format!(
+                        "'spec.owner: ' + object.spec.owner + ' is not who creates the lock; write ' + {me} + ', or leave it out \
+                         from Kubernetes 1.36 on. Another\\'s takes the verb override on resourcelocks'"
+                    ),
+                ),
+                forbid(
+                    "request.operation != 'CREATE' || object.spec.context == 'User' || variables.override",
+                    "'spec.context: ' + object.spec.context + ' takes the verb override on resourcelocks; write User, or leave it out'",
+                ),
+                forbid(
+                    &format!("request.operation == 'CREATE' || oldObject.spec.owner == {me} || variables.override"),
+                    "'ResourceLock ' + oldObject.metadata.name + ' belongs to ' + oldObject.spec.owner + '; only its owner, or who \
+                     has the verb override on resourcelocks, may change or delete it'",
+                ),
+            ],
+        }),
+        json!({}),
+    )
+}
+
+/// Only the operator writes a label by which a policy selects, and the annotation that goes with it.
+fn marks_are_the_operators(
+    name: &str,
+    label: &str,
+    annotation: Option<&str>,
+    resources: &[&str],
+) -> [Value; 2] {
+    let differs = |field: &str, key: &str| {
+        format!("object.metadata.?{field}[?'{key}'] != oldObject.metadata.?{field}[?'{key}']")
+    };
+    let annotation = annotation.map(|key| format!(" || {}", differs("annotations", key)));
+    let changes = differs("labels", label) + &annotation.unwrap_or_default();
+    validating(
+        &format!("{name}-label"),
+        json!({
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [rule(&["CREATE", "UPDATE"], resources)],
+                // Of the object before or after.
+                "objectSelector": {"matchExpressions": [{"key": label, "operator": "Exists"}]},
+            },
+            "matchConditions": [{"name": "changes", "expression": format!("oldObject == null || {changes}")}],
+            "validations": [{
+                "expression": format!(
+                    "authorizer.group('{GROUP}').resource(request.resource.resource).namespace(request.namespace)\
+                     .check('operate').allowed()"
+                ),
+                "messageExpression": format!(
+                    "'metadata.labels: {label} is the operator\\'s (verb operate on ' + request.resource.resource \
+                     + '); leave it as it is, and create or delete a ResourceLock'"
+                ),
+                "reason": "Forbidden",
+            }],
+        }),
+        json!({}),
+    )
+}
+
+fn rule(operations: &[&str], resources: &[&str]) -> Value {
+    json!({"apiGroups": [GROUP], "apiVersions": [VERSION], "operations": operations, "resources": resources})
+}
+
+fn deny(message: &str) -> Value {
+    json!({"expression": "false", "messageExpression": message, "reason": "Forbidden"})
+}
+
+/// A policy, and a binding that denies.
+fn validating(name: &str, spec: Value, mut binding: Value) -> [Value; 2] {
+    let name = format!("{name}.{GROUP}");
+    binding["policyName"] = name.clone().into();
+    binding["validationActions"] = json!(["Deny"]);
+    [
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": spec,
+        }),
+        json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": binding,
         }),
     ]
 }
@@ -149,42 +399,26 @@ impl Guarded {
     fn policy(self) -> [Value; 2] {
         // Of what is in no namespace a request names none.
         let (name, namespace) = match self.resource {
-            "shares" => (format!("{}.{GROUP}", self.verb), ".namespace(request.namespace)"),
-            other => (format!("{}.{other}.{GROUP}", self.verb), ""),
+            "shares" => (self.verb.to_owned(), ".namespace(request.namespace)"),
+            other => (format!("{}.{other}", self.verb), ""),
         };
-        [
+        validating(
+            &name,
             json!({
-                "apiVersion": "admissionregistration.k8s.io/v1",
-                "kind": "ValidatingAdmissionPolicy",
-                "metadata": {"name": name},
-                "spec": {
-                    "failurePolicy": "Fail",
-                    "matchConstraints": {
-                        "resourceRules": [{
-                            "apiGroups": [GROUP],
-                            "apiVersions": [VERSION],
-                            "operations": self.operations,
-                            "resources": [self.resource],
-                        }],
-                    },
-                    "matchConditions": [{"name": "takes-the-verb", "expression": self.when}],
-                    "validations": [{
-                        "expression": format!(
-                            "authorizer.group('{GROUP}').resource('{}'){namespace}.name(object.metadata.name)\
-                             .check('{}').allowed()",
-                            self.resource, self.verb
-                        ),
-                        "messageExpression": self.message,
-                        "reason": "Forbidden",
-                    }],
-                },
+                "failurePolicy": "Fail",
+                "matchConstraints": {"resourceRules": [rule(self.operations, &[self.resource])]},
+                "matchConditions": [{"name": "takes-the-verb", "expression": self.when}],
+                "validations": [{
+                    "expression": format!(
+                        "authorizer.group('{GROUP}').resource('{}'){namespace}.name(object.metadata.name)\
+                         .check('{}').allowed()",
+                        self.resource, self.verb
+                    ),
+                    "messageExpression": self.message,
+                    "reason": "Forbidden",
+                }],
             }),
-            json!({
-                "apiVersion": "admissionregistration.k8s.io/v1",
-                "kind": "ValidatingAdmissionPolicyBinding",
-                "metadata": {"name": name},
-                "spec": {"policyName": name, "validationActions": ["Deny"]},
-            }),
-        ]
+            json!({}),
+        )
     }
 }

@@ -89,11 +89,17 @@ impl World {
                 .context("a CRD was not established in time")??;
         }
         if world.knows_mutating_policies().await? {
-            for document in shoal_crds::policy::finalizer_policy() {
+            for document in shoal_crds::policy::finalizer_policy()
+                .into_iter()
+                .chain(shoal_crds::policy::lock_owner_policy())
+            {
                 world.apply(&document).await?;
             }
         }
-        for document in shoal_crds::policy::verb_policies() {
+        for document in shoal_crds::policy::verb_policies()
+            .into_iter()
+            .chain(shoal_crds::policy::lock_policies())
+        {
             world.apply(&document).await?;
         }
         world.apply_yaml(ROLE).await?;

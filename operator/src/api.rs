@@ -11,8 +11,8 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use shoal_crds::{
-    Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
-    names::{FINALIZER, field_managers},
+    ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
+    names::{FINALIZER, LOCKED_BY, field_managers, labels},
 };
 
 use crate::error::Error;
@@ -64,6 +64,12 @@ impl Object for Share {
 }
 
 impl Object for ShareAccessRule {
+    fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
+        Api::namespaced(client.clone(), namespace.unwrap_or_default())
+    }
+}
+
+impl Object for ResourceLock {
     fn api(client: &Client, namespace: Option<&str>) -> Api<Self> {
         Api::namespaced(client.clone(), namespace.unwrap_or_default())
     }
@@ -199,6 +205,34 @@ async fn store_finalizers<K: Object>(client: &Client, object: &K, finalizers: &[
         ..PatchParams::default()
     };
     bounded(of(client, object).patch(&object.name_any(), &params, &Patch::Merge(&patch))).await
+}
+
+/// Marks an object as locked, with the values of label and annotation, or takes the mark off.
+pub async fn mark_locked<K: Object>(
+    client: &Client,
+    object: &K,
+    mark: Option<(&str, &str)>,
+) -> Result<K, Error> {
+    let (label, by) = mark.unzip();
+    let marks = json!({"labels": {labels::LOCKED: label}, "annotations": {LOCKED_BY: by}});
+    store_marks(client, object, marks).await
+}
+
+/// Marks a lock as enforced on the object with this uid.
+pub async fn mark_enforced(client: &Client, lock: &ResourceLock, uid: &str) -> Result<ResourceLock, Error> {
+    store_marks(client, lock, json!({"labels": {labels::ENFORCED: uid}})).await
+}
+
+/// A merge patch of metadata, on exactly this version: null takes a key away, wherever it came from.
+async fn store_marks<K: Object>(client: &Client, object: &K, mut marks: Value) -> Result<K, Error> {
+    marks["uid"] = json!(object.uid());
+    marks["resourceVersion"] = json!(object.resource_version());
+    let params = PatchParams {
+        field_manager: Some(field_managers::LOCKS.into()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Merge(json!({"metadata": marks}));
+    bounded(of(client, object).patch(&object.name_any(), &params, &patch)).await
 }
 
 /// What an apply needs to hit exactly this version of exactly this object.

@@ -27,7 +27,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use shoal_crds::{Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
+use shoal_crds::{ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
 use shoal_domain::{backoff, ledger::Ledger};
 
 /// An object as the watch delivers it: one that can't be parsed does not stop the others.
@@ -80,6 +80,10 @@ pub struct Caches {
     pub rules: Store<Guarded<ShareAccessRule>>,
     /// Which of them name a share.
     pub rules_of: Index,
+    /// Locks.
+    pub locks: Store<Guarded<ResourceLock>>,
+    /// Which of them lock an object.
+    pub locks_on: Index,
     /// What shares have been promised.
     pub ledger: Mutex<Ledger>,
     /// Backends due for a pass.
@@ -94,6 +98,8 @@ pub struct Caches {
     pub share_queue: Queue<Share>,
     /// Rules due for a pass.
     pub rule_queue: Queue<ShareAccessRule>,
+    /// Locks due for a pass.
+    pub lock_queue: Queue<ResourceLock>,
 }
 
 /// The receiving ends of the queues.
@@ -110,6 +116,8 @@ pub struct Due {
     pub shares: UnboundedReceiver<ObjectRef<Guarded<Share>>>,
     /// Rules due for a pass.
     pub rules: UnboundedReceiver<ObjectRef<Guarded<ShareAccessRule>>>,
+    /// Locks due for a pass.
+    pub locks: UnboundedReceiver<ObjectRef<Guarded<ResourceLock>>>,
 }
 
 /// The writing ends of the caches.
@@ -128,6 +136,8 @@ pub struct Writers {
     pub shares: reflector::store::Writer<Guarded<Share>>,
     /// Access rules.
     pub rules: reflector::store::Writer<Guarded<ShareAccessRule>>,
+    /// Locks.
+    pub locks: reflector::store::Writer<Guarded<ResourceLock>>,
 }
 
 impl Caches {
@@ -140,12 +150,14 @@ impl Caches {
         let (deletions, deletions_w) = reflector::store();
         let (shares, shares_w) = reflector::store();
         let (rules, rules_w) = reflector::store();
+        let (locks, locks_w) = reflector::store();
         let (backend_queue, backends_due) = Queue::new();
         let (type_queue, types_due) = Queue::new();
         let (quota_queue, quotas_due) = Queue::new();
         let (deletion_queue, deletions_due) = Queue::new();
         let (share_queue, shares_due) = Queue::new();
         let (rule_queue, rules_due) = Queue::new();
+        let (lock_queue, locks_due) = Queue::new();
         (
             Self {
                 namespaces,
@@ -156,6 +168,8 @@ impl Caches {
                 shares,
                 rules,
                 rules_of: Index::default(),
+                locks,
+                locks_on: Index::default(),
                 ledger: Mutex::default(),
                 backend_queue,
                 type_queue,
@@ -163,6 +177,7 @@ impl Caches {
                 deletion_queue,
                 share_queue,
                 rule_queue,
+                lock_queue,
             },
             Writers {
                 namespaces: namespaces_w,
@@ -172,6 +187,7 @@ impl Caches {
                 deletions: deletions_w,
                 shares: shares_w,
                 rules: rules_w,
+                locks: locks_w,
             },
             Due {
                 backends: backends_due,
@@ -180,6 +196,7 @@ impl Caches {
                 deletions: deletions_due,
                 shares: shares_due,
                 rules: rules_due,
+                locks: locks_due,
             },
         )
     }
@@ -194,6 +211,7 @@ impl Caches {
         let _ = self.deletions.wait_until_ready().await;
         let _ = self.shares.wait_until_ready().await;
         let _ = self.rules.wait_until_ready().await;
+        let _ = self.locks.wait_until_ready().await;
     }
 }
 
@@ -257,7 +275,7 @@ fn sort<K: Resource>(objects: &mut [Arc<K>]) {
     });
 }
 
-/// Names of rules by the share that they name: a pass over one share must not read the rules of all.
+/// Names of objects by what they name, rules by their share say: a pass over one share must not read the rules of all.
 #[derive(Debug, Default)]
 pub struct Index {
     names: Mutex<Names>,
@@ -265,63 +283,60 @@ pub struct Index {
     filling: Mutex<Names>,
 }
 
-/// By namespace and share.
+/// By namespace, and what in it is named. That can't change in any object.
 type Names = BTreeMap<(String, String), BTreeSet<String>>;
 
 impl Index {
-    /// The parsed rules that name the share, by name.
-    pub fn rules(
-        &self,
-        store: &Store<Guarded<ShareAccessRule>>,
-        namespace: &str,
-        share: &str,
-    ) -> Vec<ShareAccessRule> {
-        let names = self.names.lock().get(&key(namespace, share)).cloned();
+    /// The parsed objects that name this, by name.
+    pub fn find<K>(&self, store: &Store<Guarded<K>>, namespace: &str, named: &str) -> Vec<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let key = (namespace.to_owned(), named.to_owned());
+        let names = self.names.lock().get(&key).cloned();
         names
             .unwrap_or_default()
             .iter()
             .filter_map(|name| store.get(&ObjectRef::new(name).within(namespace)))
             .filter_map(|guard| guard.0.as_ref().ok().cloned())
-            .filter(|rule| rule.spec.share_ref.name == share)
             .collect()
     }
 
     /// Follows the cache. Called before the cache itself takes the event in, so that whatever is found there is found here;
-    /// what is found here and not there is passed over.
-    pub fn note(&self, event: &watcher::Event<Guarded<ShareAccessRule>>) {
-        let add = |names: &mut Names, rule: &Guarded<ShareAccessRule>| {
-            if let Some((key, name)) = entry(rule) {
+    /// what is found here and not there is passed over. `named` says what an object names.
+    pub fn note<K: Resource<DynamicType = ()>>(
+        &self,
+        event: &watcher::Event<Guarded<K>>,
+        named: impl Fn(&K) -> String,
+    ) {
+        let entry = |guard: &Guarded<K>| {
+            let object = guard.0.as_ref().ok()?;
+            let namespace = ResourceExt::namespace(object).unwrap_or_default();
+            Some(((namespace, named(object)), object.name_any()))
+        };
+        let add = |names: &mut Names, guard: &Guarded<K>| {
+            if let Some((key, name)) = entry(guard) {
                 names.entry(key).or_default().insert(name);
             }
         };
         match event {
             watcher::Event::Init => self.filling.lock().clear(),
-            watcher::Event::InitApply(rule) => add(&mut self.filling.lock(), rule),
+            watcher::Event::InitApply(guard) => add(&mut self.filling.lock(), guard),
             watcher::Event::InitDone => *self.names.lock() = std::mem::take(&mut *self.filling.lock()),
-            watcher::Event::Apply(rule) => add(&mut self.names.lock(), rule),
-            watcher::Event::Delete(rule) => {
+            watcher::Event::Apply(guard) => add(&mut self.names.lock(), guard),
+            watcher::Event::Delete(guard) => {
                 let mut names = self.names.lock();
-                if let Some((key, name)) = entry(rule)
-                    && let Some(of_share) = names.get_mut(&key)
+                if let Some((key, name)) = entry(guard)
+                    && let Some(there) = names.get_mut(&key)
                 {
-                    of_share.remove(&name);
-                    if of_share.is_empty() {
+                    there.remove(&name);
+                    if there.is_empty() {
                         names.remove(&key);
                     }
                 }
             }
         }
     }
-}
-
-fn key(namespace: &str, share: &str) -> (String, String) {
-    (namespace.to_owned(), share.to_owned())
-}
-
-fn entry(rule: &Guarded<ShareAccessRule>) -> Option<((String, String), String)> {
-    let rule = rule.0.as_ref().ok()?;
-    let namespace = ResourceExt::namespace(rule).unwrap_or_default();
-    Some((key(&namespace, &rule.spec.share_ref.name), rule.name_any()))
 }
 
 /// Waits between attempts to watch: the doubling ones of a pass, but never long, for without its caches the operator is

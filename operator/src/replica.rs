@@ -8,16 +8,22 @@ use kube::runtime::{
     reflector::{ObjectRef, Store},
     watcher,
 };
-use shoal_crds::{Share, ShareAccessRule, ShareDeletion};
+use shoal_crds::{ResourceLock, Share, ShareAccessRule, ShareDeletion};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     caches::{self, Caches, Change, Due, Guarded, Writers},
     context::Context,
     controllers::{
-        command_ended, go_on_deleting, remains_are_gone, room_was_made, route, share::Shares,
-        share_access_rule::ShareAccessRules, share_backend::ShareBackends, share_deletion::ShareDeletions,
-        share_quota::ShareQuotas, share_type::ShareTypes,
+        command_ended, go_on_deleting, remains_are_gone,
+        resource_lock::{self, ResourceLocks},
+        room_was_made, route,
+        share::Shares,
+        share_access_rule::ShareAccessRules,
+        share_backend::ShareBackends,
+        share_deletion::ShareDeletions,
+        share_quota::ShareQuotas,
+        share_type::ShareTypes,
     },
     driver::Kind,
     leader::Elector,
@@ -142,6 +148,11 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
         }
     });
     keep!(writers.rules, note_rule, route::rule);
+    keep!(writers.locks, note_lock, |ctx: &Context, lock: &_, change| {
+        if change == Change::Object {
+            route::resource_lock(ctx, lock);
+        }
+    });
 }
 
 fn note_share(caches: &Caches, event: &watcher::Event<Guarded<Share>>) {
@@ -165,7 +176,16 @@ fn note_deletion(caches: &Caches, event: &watcher::Event<Guarded<ShareDeletion>>
 }
 
 fn note_rule(caches: &Caches, event: &watcher::Event<Guarded<ShareAccessRule>>) {
-    caches.rules_of.note(event);
+    caches
+        .rules_of
+        .note(event, |rule| rule.spec.share_ref.name.clone());
+}
+
+fn note_lock(caches: &Caches, event: &watcher::Event<Guarded<ResourceLock>>) {
+    caches.locks_on.note(event, |lock| {
+        let target = &lock.spec.resource_ref;
+        resource_lock::key(target.kind, &target.name)
+    });
 }
 
 fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context>, due: Due) {
@@ -181,4 +201,5 @@ fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<C
     start!(ShareDeletions, ctx.caches.deletions, due.deletions);
     start!(Shares, ctx.caches.shares, due.shares);
     start!(ShareAccessRules, ctx.caches.rules, due.rules);
+    start!(ResourceLocks, ctx.caches.locks, due.locks);
 }

@@ -196,7 +196,7 @@ impl Stage {
         {
             let name = entry?.file_name().to_string_lossy().into_owned();
             match name.as_str() {
-                "finalizer-policy.yaml" => &mut mutating,
+                "finalizer-policy.yaml" | "lock-owner-policy.yaml" => &mut mutating,
                 name if name.ends_with("-policies.yaml") => &mut policies,
                 _ => &mut crds,
             }

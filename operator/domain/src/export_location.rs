@@ -89,7 +89,8 @@ pub fn mirror(locations: &[ExportLocation]) -> BTreeMap<String, String> {
     )
 }
 
-fn short_hash(text: &str) -> String {
+/// A text in 16 hexadecimal digits.
+pub(crate) fn short_hash(text: &str) -> String {
     Sha256::digest(text.as_bytes())[..8]
         .iter()
         .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))

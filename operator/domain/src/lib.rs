@@ -14,6 +14,7 @@ pub mod lease;
 pub mod ledger;
 pub mod owner;
 pub mod placement;
+pub mod resource_lock;
 pub mod share;
 pub mod share_access_rule;
 pub mod share_backend;

@@ -8,8 +8,8 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, Share, ShareDeletion, SharePhase,
-    ShareQuota, ShareStatus, ShareType, Size,
+    Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, LockedKind, ResourceLock, Share,
+    ShareDeletion, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
@@ -23,6 +23,7 @@ use crate::{
     ledger,
     owner::{Owner, Place},
     placement::{self, Candidate, Neighbour},
+    resource_lock::{self, Mark},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
     share_backend, share_deletion,
     share_quota::{self, Asked, Usage},
@@ -39,6 +40,8 @@ pub struct Observed {
     pub cluster: String,
     /// The namespace's uid: Ceph's tenant id.
     pub tenant: String,
+    /// Whether the namespace is being deleted: nothing can be created in it.
+    pub namespace_is_going: bool,
     /// The namespace's labels.
     pub namespace_labels: BTreeMap<String, String>,
     /// The type it asks for.
@@ -59,6 +62,10 @@ pub struct Observed {
     pub rules: Vec<RuleView>,
     /// Whether `rules` come from the API server itself, with what their Secrets hold, and not from a watch cache.
     pub rules_confirmed: bool,
+    /// The locks that hold it, and those that hold one of its rules.
+    pub locks: Vec<ResourceLock>,
+    /// Whether they come from the API server itself, asked after it had accepted the deletion.
+    pub locks_confirmed: bool,
     /// Whether it is time to look for drift.
     pub look_due: bool,
     /// When it is next.
@@ -95,6 +102,10 @@ pub enum Effect {
     Look,
     /// Read the rules and their Secrets from the API server itself.
     ConfirmRules,
+    /// Read the locks from the API server itself.
+    ConfirmLocks,
+    /// Say that it is locked, or is not any more.
+    Mark(Mark),
     /// Put the finalizer on these rules.
     HoldRules(Vec<String>),
     /// Make the subvolume.
@@ -129,6 +140,8 @@ impl Effect {
         match self {
             Self::Look => "Look",
             Self::ConfirmRules => "ConfirmRules",
+            Self::ConfirmLocks => "ConfirmLocks",
+            Self::Mark(_) => "Mark",
             Self::HoldRules(_) => "HoldRules",
             Self::Create(_) => "Create",
             Self::Resize(_) => "Resize",
@@ -157,6 +170,8 @@ impl Effect {
             | Self::Remove => true,
             Self::Look
             | Self::ConfirmRules
+            | Self::ConfirmLocks
+            | Self::Mark(_)
             | Self::HoldRules(_)
             | Self::ForgetKeys(_)
             | Self::ReportRules(_)
@@ -195,7 +210,36 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
     if let Some(volume) = o.tagged_as_ours() {
         before.handle = Some(volume.handle.clone());
     }
-    Pass { o, now, before }.decide()
+    before.conditions.retain(|c| c.reason != reasons::LOCKED);
+    let decision = Pass { o, now, before }.decide();
+    match resource_lock::told(LockedKind::Share, &o.locks) {
+        Some(by) if o.is_deleted() && o.is_held() && !o.is_paused() => waits_for_locks(o, decision, &by, now),
+        _ => decision,
+    }
+}
+
+/// A share whose deletion waits for locks is kept as any other, and says what it waits for.
+fn waits_for_locks(o: &Observed, mut decision: ShareDecision, by: &str, now: Timestamp) -> ShareDecision {
+    let stored = o
+        .share
+        .status
+        .as_ref()
+        .map_or(&[][..], |status| &status.conditions);
+    let generation = o.share.metadata.generation.unwrap_or_default();
+    let conditions = &mut decision.status.conditions;
+    conditions.retain(|c| c.type_ != types::DELETION_BLOCKED);
+    conditions.extend(
+        Conditions::new(stored, generation, now)
+            .set(
+                types::DELETION_BLOCKED,
+                true,
+                reasons::LOCKED,
+                format!("locked by {by}; it goes when they are deleted, and is kept until then"),
+            )
+            .build(),
+    );
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    decision
 }
 
 /// What the backend has to know of the share.
@@ -253,11 +297,20 @@ impl Observed {
         self.share.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// Whether its deletion was asked for.
+    fn is_deleted(&self) -> bool {
+        self.share.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it is to go.
+    fn is_leaving(&self) -> bool {
+        self.is_deleted() && self.locks.is_empty()
+    }
+
     /// Whether it goes when it is deleted, whatever the backend says.
     pub fn is_deferred(&self) -> bool {
         let capabilities = self.share.status.as_ref().and_then(|s| s.capabilities.as_ref());
-        self.share.metadata.deletion_timestamp.is_some()
-            && capabilities.map(|c| c.deletion).unwrap_or_default() == DeletionMode::Deferred
+        self.is_leaving() && capabilities.map(|c| c.deletion).unwrap_or_default() == DeletionMode::Deferred
     }
 
     fn brings_back(&self) -> Option<&ExistingShare> {
@@ -331,11 +384,25 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn decide(&self) -> ShareDecision {
+        if let Some(mark) = resource_lock::mark(LockedKind::Share, &self.o.share.metadata, &self.o.locks) {
+            return Decision::step(self.before.clone(), Step::Do(Effect::Mark(mark)));
+        }
         if self.o.is_paused() {
             return self.pause();
         }
-        if self.o.share.metadata.deletion_timestamp.is_some() {
-            return self.delete();
+        if self.o.is_leaving() {
+            let decision = self.delete();
+            // A lock that was stored before the deletion was accepted is in the API server's list now, whatever the cache has
+            // heard.
+            return if decision.step.is_some() && !self.o.locks_confirmed {
+                Decision::step(self.before.clone(), Step::Do(Effect::ConfirmLocks))
+            } else {
+                decision
+            };
+        }
+        // Nothing is begun for a share that only waits to go.
+        if self.o.is_deleted() && (!self.o.is_held() || recorded(&self.before).is_none()) {
+            return Decision::done(self.before.clone(), Next::Await);
         }
         if !self.o.is_held() {
             return Decision::step(self.before.clone(), Step::AddFinalizer);
@@ -403,7 +470,7 @@ impl Pass<'_> {
         let mut conditions = self
             .keeping()
             .set(types::PAUSED, true, reasons::PAUSED, message.clone());
-        if self.o.share.metadata.deletion_timestamp.is_some() && self.o.is_held() {
+        if self.o.is_deleted() && self.o.is_held() {
             conditions = conditions.set(types::DELETION_BLOCKED, true, reasons::PAUSED, message);
         }
         let status = ShareStatus {
@@ -876,7 +943,7 @@ impl Pass<'_> {
             .o
             .rules
             .iter()
-            .filter(|r| !r.is_leaving() && !r.is_held())
+            .filter(|r| !r.is_deleted() && !r.is_held())
             .map(|r| r.name().to_owned())
             .collect();
         if !unheld.is_empty() {
@@ -892,7 +959,14 @@ impl Pass<'_> {
         if let Some(grant) = self.key_wanted(plan) {
             return step(Effect::FetchKey(grant));
         }
-        let reports = rules::reports(self.o.uid(), &self.o.rules, plan, &self.o.keys, self.now);
+        // There is no place for a new Secret in a namespace that is being deleted.
+        let no_keys = BTreeMap::new();
+        let keys = if self.o.namespace_is_going {
+            &no_keys
+        } else {
+            &self.o.keys
+        };
+        let reports = rules::reports(self.o.uid(), &self.o.rules, plan, keys, self.now);
         if !reports.is_empty() {
             return step(Effect::ReportRules(reports));
         }
@@ -918,6 +992,9 @@ impl Pass<'_> {
 
     /// A client that is let in and whose Secret lacks the key.
     fn key_wanted(&self, plan: &Plan) -> Option<Grant> {
+        if self.o.namespace_is_going {
+            return None;
+        }
         self.o
             .rules
             .iter()
@@ -1162,13 +1239,19 @@ impl Pass<'_> {
             self.now,
         );
         if reports.is_empty() {
-            Decision::done(status, next)
+            return Decision::done(status, next);
+        }
+        // Whether a lock holds one that goes is the API server's to say.
+        let lets_go = reports.iter().any(|report| report.release);
+        let effect = if lets_go && !self.o.rules_confirmed {
+            Effect::ConfirmRules
         } else {
-            Decision {
-                status,
-                step: Some(Step::Do(Effect::ReportRules(reports))),
-                next,
-            }
+            Effect::ReportRules(reports)
+        };
+        Decision {
+            status,
+            step: Some(Step::Do(effect)),
+            next,
         }
     }
 
@@ -1199,8 +1282,7 @@ impl Pass<'_> {
     /// How long its last failure still holds it back. A change of the spec is tried at once, and so is one of a rule: who
     /// loses access must not keep it because something else failed.
     fn still_backing_off(&self) -> Option<Duration> {
-        let news = self.o.share.metadata.deletion_timestamp.is_none()
-            && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
+        let news = !self.o.is_leaving() && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
         let fresh = news || self.before.observed_generation != Some(self.generation());
         if fresh || self.o.sight.is_some() {
             return None;

@@ -8,7 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessPhase, AccessType, LocalSecretReference, Protocol, ShareAccessRule, ShareAccessRuleStatus, Squash,
+    AccessPhase, AccessType, LocalSecretReference, LockedKind, Protocol, ResourceLock, ShareAccessRule,
+    ShareAccessRuleStatus, Squash,
     condition::{reasons, types},
     names::{FINALIZER, RESERVED_IDENTITIES},
 };
@@ -18,6 +19,7 @@ use crate::{
     condition::Conditions,
     grant::{Access, Client, Grant, Key, sort},
     owner::generated_identity,
+    resource_lock::{self, Mark},
 };
 
 /// A rule, and what its Secrets hold.
@@ -29,6 +31,8 @@ pub struct RuleView {
     pub secret_value: Option<Result<String, Failure>>,
     /// The Secret that is to hold the key (CephX).
     pub credentials: Credentials,
+    /// The locks that its deletion, if it was asked for, waits for.
+    pub locked_by: Option<String>,
 }
 
 impl RuleView {
@@ -38,7 +42,17 @@ impl RuleView {
             rule,
             secret_value: None,
             credentials: Credentials::NotRead,
+            locked_by: None,
         }
+    }
+
+    /// Notes the locks that hold it, out of these.
+    pub fn note_locks(&mut self, locks: &[ResourceLock]) {
+        let meta = &self.rule.metadata;
+        let kind = LockedKind::ShareAccessRule;
+        let its = locks.iter().filter(|lock| resource_lock::holds(lock, kind, meta));
+        let its: Vec<_> = its.cloned().collect();
+        self.locked_by = resource_lock::told(kind, &its).filter(|_| self.is_deleted());
     }
 
     /// The rule's name.
@@ -46,9 +60,14 @@ impl RuleView {
         self.rule.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Whether the rule is being deleted.
-    pub fn is_leaving(&self) -> bool {
+    /// Whether the rule's deletion was asked for.
+    pub(crate) fn is_deleted(&self) -> bool {
         self.rule.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether the rule is to go.
+    pub fn is_leaving(&self) -> bool {
+        self.is_deleted() && !(self.is_held() && self.locked_by.is_some())
     }
 
     /// Whether the rule's finalizer is stored: nobody is let in before.
@@ -73,6 +92,7 @@ impl RuleView {
                 s.observed_generation == self.rule.metadata.generation
                     && s.share_uid.as_deref() == Some(share_uid)
                     && matches!(s.phase, Some(AccessPhase::Active | AccessPhase::Error))
+                    && says_locked(s) == self.locked_by.as_deref().map(waits_for).as_deref()
             })
     }
 
@@ -128,6 +148,24 @@ impl RuleView {
                 format!("{field}: {why}"),
             )
         })
+    }
+}
+
+/// What a rule whose deletion waits for locks says.
+fn waits_for(locks: &str) -> String {
+    format!("locked by {locks}; it goes when they are deleted, and stays in force until then")
+}
+
+fn says_locked(status: &ShareAccessRuleStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter();
+    let said = conditions.find(|c| c.type_ == types::DELETION_BLOCKED && c.reason == reasons::LOCKED)?;
+    Some(&said.message)
+}
+
+fn with_locks<'a>(conditions: Conditions<'a>, locked_by: Option<&str>) -> Conditions<'a> {
+    match locked_by {
+        Some(locks) => conditions.set(types::DELETION_BLOCKED, true, reasons::LOCKED, waits_for(locks)),
+        None => conditions,
     }
 }
 
@@ -338,6 +376,7 @@ fn status(
     let before = view.rule.status.as_ref();
     let generation = view.rule.metadata.generation.unwrap_or_default();
     let conditions = Conditions::new(before.map_or(&[], |s| s.conditions.as_slice()), generation, now);
+    let conditions = with_locks(conditions, view.locked_by.as_deref());
     let status = ShareAccessRuleStatus {
         observed_generation: Some(generation),
         share_uid: Some(share_uid.to_owned()),
@@ -392,15 +431,19 @@ pub struct Observed {
     pub rule: ShareAccessRule,
     /// Whether its share exists, as far as the watch cache knows.
     pub share_exists: bool,
-    /// Whether a live read has confirmed that it does not.
+    /// Whether a live read has confirmed that it does not, and which locks there are if the rule is being deleted.
     pub absence_confirmed: bool,
+    /// The locks that hold it.
+    pub locks: Vec<ResourceLock>,
 }
 
 /// What only a rule's own pass does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Ask the API server itself whether the share exists.
+    /// Ask the API server itself whether the share exists and, if the rule is being deleted, for its locks.
     ConfirmAbsence,
+    /// Say that it is locked, or is not any more.
+    Mark(Mark),
 }
 
 /// While a share exists, its pass is the rules' one applier and writer. Without it a rule waits, and can be deleted at
@@ -408,10 +451,15 @@ pub enum Effect {
 pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleStatus, Effect> {
     let rule = &observed.rule;
     let before = rule.status.clone().unwrap_or_default();
+    let kind = LockedKind::ShareAccessRule;
+    if let Some(mark) = resource_lock::mark(kind, &rule.metadata, &observed.locks) {
+        return Decision::step(before, Step::Do(Effect::Mark(mark)));
+    }
     if observed.share_exists {
         return Decision::done(before, Next::Await);
     }
-    let leaving = rule.metadata.deletion_timestamp.is_some();
+    let deleted = rule.metadata.deletion_timestamp.is_some();
+    let leaving = deleted && observed.locks.is_empty();
     let held = rule.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
     if leaving && held {
         let step = if observed.absence_confirmed {
@@ -433,12 +481,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
             rule.spec.share_ref.name
         ),
     );
+    let locked_by = resource_lock::told(kind, &observed.locks).filter(|_| deleted);
+    let conditions = Conditions::new(&before.conditions, generation, now).failed(&waiting);
     let status = ShareAccessRuleStatus {
         observed_generation: Some(generation),
         phase: Some(AccessPhase::QueuedToApply),
-        conditions: Conditions::new(&before.conditions, generation, now)
-            .failed(&waiting)
-            .build(),
+        conditions: with_locks(conditions, locked_by.as_deref()).build(),
         ..ShareAccessRuleStatus::default()
     };
     // Share and rule often come together, and the caches hear of them in any order.
@@ -494,9 +542,11 @@ fn waiting_status(view: &RuleView, share_uid: &str, why: &Failure, now: Timestam
             Some(_) => AccessPhase::QueuedToUpdate,
             None => AccessPhase::QueuedToApply,
         }),
-        conditions: Conditions::new(&before.conditions, generation, now)
-            .failed(why)
-            .build(),
+        conditions: with_locks(
+            Conditions::new(&before.conditions, generation, now).failed(why),
+            view.locked_by.as_deref(),
+        )
+        .build(),
         share_uid: Some(share_uid.to_owned()),
         applied_level: level,
         credentials_secret_ref: before.credentials_secret_ref.filter(|_| same_share),

@@ -1,5 +1,6 @@
 //! One file a kind, with its loads and its acts; and what an event on one kind means for the others.
 
+pub mod resource_lock;
 pub mod share;
 pub mod share_access_rule;
 pub mod share_backend;
@@ -11,7 +12,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
-use shoal_crds::{DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
+use shoal_crds::{
+    DeletionPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
+};
 use shoal_domain::{
     Failure, Scope,
     placement::{Candidate, Load},
@@ -31,12 +34,13 @@ const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Change, Context, DeletionPhase, Guarded, Namespace, ObjectRef, PartialObjectMeta, ResourceExt, Share,
-        ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType, deletion_decisions, parsed,
-        room_was_made, type_decisions, wake_those_that_bring_back, wake_unplaced, wake_waiting_in,
+        Change, Context, DeletionPhase, Guarded, LockedKind, Namespace, ObjectRef, PartialObjectMeta, ResourceExt,
+        ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
+        deletion_decisions, parsed, room_was_made, type_decisions, wake_locks_on, wake_those_that_bring_back,
+        wake_unplaced, wake_waiting_in,
     };
 
-    /// A share concerns itself, and the rules that name it: they have to know when it comes and goes.
+    /// A share concerns itself, and the rules and locks that name it: they have to know when it comes and goes.
     pub fn share(ctx: &Context, share: &Guarded<Share>) {
         let caches = &ctx.caches;
         let (key, uid) = (ObjectRef::from_obj(share), share.uid().unwrap_or_default());
@@ -52,22 +56,41 @@ pub mod route {
         }
         caches.share_queue.push_ref(key);
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
-        for rule in caches.rules_of.rules(&caches.rules, &namespace, &name) {
+        for rule in caches.rules_of.find(&caches.rules, &namespace, &name) {
             caches.rule_queue.push(&namespace, &rule.name_any());
         }
+        wake_locks_on(caches, LockedKind::Share, &namespace, &name);
     }
 
-    /// A rule concerns its share, which is its one applier, and itself while there is none. Its status concerns itself: the
-    /// share wrote it, and may be gone before the cache has heard of it.
+    /// A rule concerns its share, which is its one applier, its locks, and itself while there is no share. Its status concerns
+    /// itself: the share wrote it, and may be gone before the cache has heard of it.
     pub fn rule(ctx: &Context, rule: &Guarded<ShareAccessRule>, change: Change) {
         let caches = &ctx.caches;
         caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
         if let Ok(rule) = &rule.0
             && change == Change::Object
         {
-            caches
-                .share_queue
-                .push(&rule.namespace().unwrap_or_default(), &rule.spec.share_ref.name);
+            let namespace = rule.namespace().unwrap_or_default();
+            caches.share_queue.push(&namespace, &rule.spec.share_ref.name);
+            wake_locks_on(caches, LockedKind::ShareAccessRule, &namespace, &rule.name_any());
+        }
+    }
+
+    /// A lock concerns itself, what it locks, and the share of a rule that it locks.
+    pub fn resource_lock(ctx: &Context, lock: &Guarded<ResourceLock>) {
+        let caches = &ctx.caches;
+        caches.lock_queue.push_ref(ObjectRef::from_obj(lock));
+        let Ok(lock) = &lock.0 else { return };
+        let (namespace, target) = (lock.namespace().unwrap_or_default(), &lock.spec.resource_ref);
+        match target.kind {
+            LockedKind::Share => caches.share_queue.push(&namespace, &target.name),
+            LockedKind::ShareAccessRule => {
+                caches.rule_queue.push(&namespace, &target.name);
+                let rule = caches.rules.get(&ObjectRef::new(&target.name).within(&namespace));
+                if let Some(Ok(rule)) = rule.as_ref().map(|rule| &rule.0) {
+                    caches.share_queue.push(&namespace, &rule.spec.share_ref.name);
+                }
+            }
         }
     }
 
@@ -113,6 +136,14 @@ pub mod route {
     /// A namespace's labels say which types its shares may use.
     pub fn namespace(ctx: &Context, _: &PartialObjectMeta<Namespace>) {
         wake_unplaced(&ctx.caches);
+    }
+}
+
+/// Asks for a pass over the locks that name an object.
+fn wake_locks_on(caches: &Caches, kind: LockedKind, namespace: &str, name: &str) {
+    let key = resource_lock::key(kind, name);
+    for lock in caches.locks_on.find(&caches.locks, namespace, &key) {
+        caches.lock_queue.push(namespace, &lock.name_any());
     }
 }
 

@@ -17,7 +17,8 @@ use kube::{
 };
 use serde_json::json;
 use shoal_crds::{
-    AccessType, AdoptingShareReference, Share, ShareAccessRule, ShareDeletion, ShareStatus,
+    AccessType, AdoptingShareReference, LockedKind, ResourceLock, Share, ShareAccessRule, ShareDeletion,
+    ShareStatus,
     condition::reasons,
     names::{cephx_secret, field_managers, labels},
 };
@@ -26,6 +27,7 @@ use shoal_domain::{
     grant::{Applied, Client},
     ledger::{self, Claim, Reservation},
     owner::Tag,
+    resource_lock::{self, Mark},
     share::{self, Effect, Going, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
     share_deletion,
@@ -34,7 +36,7 @@ use shoal_domain::{
     volume::{Export, Sight},
 };
 
-use super::share_access_rule::MANAGER as RULE_MANAGER;
+use super::{resource_lock as locks, share_access_rule::MANAGER as RULE_MANAGER};
 use crate::{
     api,
     backends::Entry,
@@ -84,11 +86,14 @@ impl Kind for Shares {
         let rules = ctx
             .caches
             .rules_of
-            .rules(&ctx.caches.rules, &name, &share.name_any());
+            .find(&ctx.caches.rules, &name, &share.name_any());
+        let its = |rule: &ShareAccessRule| rule.spec.share_ref.name == share.name_any();
+        let rules: Vec<_> = rules.into_iter().filter(its).map(RuleView::unread).collect();
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         let mut observed = Observed {
             cluster: ctx.cluster.clone(),
             tenant: namespace.metadata.uid.clone().unwrap_or_default(),
+            namespace_is_going: namespace.metadata.deletion_timestamp.is_some(),
             namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
             share_type: share_type::resolve(asked, &types),
             candidates: Vec::new(),
@@ -97,8 +102,10 @@ impl Kind for Shares {
             usage: Usage::default(),
             ledger_revision: 0,
             backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
-            rules: rules.into_iter().map(RuleView::unread).collect(),
+            rules,
             rules_confirmed: false,
+            locks: locks::cached(ctx, LockedKind::Share, &share.metadata),
+            locks_confirmed: false,
             look_due,
             look_again,
             sight: None,
@@ -113,6 +120,11 @@ impl Kind for Shares {
             failure: None,
             share,
         };
+        for view in &mut observed.rules {
+            let on_rule = locks::cached(ctx, LockedKind::ShareAccessRule, &view.rule.metadata);
+            view.note_locks(&on_rule);
+            observed.locks.extend(on_rule);
+        }
         read_page(ctx, &mut observed);
         Ok(observed)
     }
@@ -124,6 +136,17 @@ impl Kind for Shares {
     async fn act(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(), Error> {
         match effect {
             Effect::ConfirmRules => confirm_rules(ctx, o).await,
+            Effect::ConfirmLocks => {
+                confirm_locks(ctx, o).await?;
+                o.locks_confirmed = true;
+                Ok(())
+            }
+            Effect::Mark(mark) => {
+                if mark == Mark::Lift {
+                    confirm_locks(ctx, o).await?;
+                }
+                locks::set(ctx, &mut o.share, &mut o.locks, mark).await
+            }
             Effect::HoldRules(names) => hold_rules(ctx, o, &names).await,
             Effect::ForgetKeys(names) => forget_keys(ctx, o, &names).await,
             Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
@@ -395,6 +418,8 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             o.sight = Some(Sight::Absent { leftovers: false });
         }
         Effect::ConfirmRules
+        | Effect::ConfirmLocks
+        | Effect::Mark(_)
         | Effect::HoldRules(_)
         | Effect::ForgetKeys(_)
         | Effect::ReportRules(_)
@@ -429,9 +454,8 @@ async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
             None => None,
         };
         let mut view = RuleView {
-            rule,
             secret_value,
-            credentials: Credentials::NotRead,
+            ..RuleView::unread(rule)
         };
         if view.rule.spec.access_type == AccessType::CephX {
             let secret = api::secret(&ctx.client, &namespace, &view.secret_name()).await?;
@@ -439,8 +463,43 @@ async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
         }
         views.push(view);
     }
+    // Asked for after the deletions that they may forbid had been seen.
+    if views
+        .iter()
+        .any(|view| view.rule.metadata.deletion_timestamp.is_some())
+    {
+        let locks = locks::live(ctx, &namespace).await?;
+        for view in &mut views {
+            view.note_locks(&locks);
+        }
+    }
     o.rules = views;
     o.rules_confirmed = true;
+    Ok(())
+}
+
+/// Reads the locks that hold the share or one of its rules from the API server itself.
+async fn confirm_locks(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
+    let namespace = o.share.namespace().unwrap_or_default();
+    let all = locks::live(ctx, &namespace).await?;
+    let is_on = |lock: &ResourceLock, kind, meta: &ObjectMeta| resource_lock::holds(lock, kind, meta);
+    let mut holding: Vec<_> = all
+        .iter()
+        .filter(|lock| is_on(lock, LockedKind::Share, &o.share.metadata))
+        .cloned()
+        .collect();
+    // Which rules are its own is not the cache's to say either; where no rule is locked nobody need ask.
+    if all
+        .iter()
+        .any(|lock| lock.spec.resource_ref.kind == LockedKind::ShareAccessRule)
+    {
+        let selector = format!("spec.shareRef.name={}", o.share.name_any());
+        for rule in api::list_live::<ShareAccessRule>(&ctx.client, &namespace, &selector).await? {
+            let on_rule = |lock: &&ResourceLock| is_on(lock, LockedKind::ShareAccessRule, &rule.metadata);
+            holding.extend(all.iter().filter(on_rule).cloned());
+        }
+    }
+    o.locks = holding;
     Ok(())
 }
 

@@ -1,15 +1,18 @@
-//! The controller of ShareAccessRules: only for rules whose share does not exist. The others are the share's to apply.
+//! The controller of ShareAccessRules: for the mark of those that are locked, and for rules whose share does not exist. The others
+//! are the share's to apply.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
-use shoal_crds::{Share, ShareAccessRule, ShareAccessRuleStatus};
+use shoal_crds::{LockedKind, Share, ShareAccessRule, ShareAccessRuleStatus};
 use shoal_domain::{
     Decision, Failure,
+    resource_lock::{self, Mark},
     share_access_rule::{self, Effect, Observed},
 };
 
+use super::resource_lock as locks;
 use crate::{
     api,
     context::Context,
@@ -20,6 +23,8 @@ use crate::{
 /// Field manager of a rule's status, whichever of its two writers it is.
 pub(super) const MANAGER: &str = "shoal/shareaccessrule";
 
+const KIND: LockedKind = LockedKind::ShareAccessRule;
+
 /// Tells rules without a share that they wait, and lets them go when they are deleted.
 pub struct ShareAccessRules;
 
@@ -27,6 +32,7 @@ impl driver::Effect for Effect {
     fn name(&self) -> &'static str {
         match self {
             Self::ConfirmAbsence => "ConfirmAbsence",
+            Self::Mark(_) => "Mark",
         }
     }
     fn speaks_to_backend(&self) -> bool {
@@ -50,6 +56,7 @@ impl Kind for ShareAccessRules {
         let key = ObjectRef::new(&rule.spec.share_ref.name).within(&rule.namespace().unwrap_or_default());
         let share_exists = ctx.caches.shares.get(&key).is_some();
         Ok(Observed {
+            locks: locks::cached(ctx, KIND, &rule.metadata),
             rule,
             share_exists,
             absence_confirmed: false,
@@ -68,7 +75,16 @@ impl Kind for ShareAccessRules {
                 let found = api::bounded(shares.get_metadata_opt(&o.rule.spec.share_ref.name)).await?;
                 o.share_exists = found.is_some();
                 o.absence_confirmed = found.is_none();
+                if o.rule.metadata.deletion_timestamp.is_some() {
+                    confirm_locks(ctx, o).await?;
+                }
                 Ok(())
+            }
+            Effect::Mark(mark) => {
+                if mark == Mark::Lift {
+                    confirm_locks(ctx, o).await?;
+                }
+                locks::set(ctx, &mut o.rule, &mut o.locks, mark).await
             }
         }
     }
@@ -82,4 +98,12 @@ impl Kind for ShareAccessRules {
     fn conditions(status: &ShareAccessRuleStatus) -> &[Condition] {
         &status.conditions
     }
+}
+
+/// Reads the rule's locks from the API server itself.
+async fn confirm_locks(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
+    let mut all = locks::live(ctx, &o.rule.namespace().unwrap_or_default()).await?;
+    all.retain(|lock| resource_lock::holds(lock, KIND, &o.rule.metadata));
+    o.locks = all;
+    Ok(())
 }

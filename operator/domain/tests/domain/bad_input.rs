@@ -191,7 +191,7 @@ proptest! {
                 if secret.is_some() {
                     rule = rule.named_in("secret");
                 }
-                RuleView { rule, secret_value: secret.map(Ok), credentials: Credentials::Missing }
+                RuleView { secret_value: secret.map(Ok), credentials: Credentials::Missing, ..RuleView::unread(rule) }
             })
             .collect();
         let refused = HashMap::new();

@@ -3,7 +3,7 @@
 
 use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use shoal_crds::{AccessLevel, DeletionMode, DeletionPolicy, Protocol, condition::reasons};
+use shoal_crds::{AccessLevel, DeletionMode, DeletionPolicy, LockedKind, Protocol, condition::reasons};
 use shoal_domain::{Class, Scope, owner::Tag, volume::Export};
 
 use crate::{
@@ -20,6 +20,9 @@ enum Event {
     DeleteRule(usize),
     FlipLevel(usize),
     DeleteShare,
+    LockShare(usize),
+    LockRule(usize),
+    Unlock(usize),
     LoseSecret(usize),
     TakeSecret(usize),
     Value(Option<&'static str>),
@@ -38,6 +41,7 @@ enum Event {
     Backend(Health),
     Fault(Fault),
     StaleRules,
+    StaleLocks,
     Slow(bool),
     // time
     Pass {
@@ -106,6 +110,11 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             };
         }),
         Event::DeleteShare => world.delete_share(),
+        Event::LockShare(slot) => add_lock(world, slot, LockedKind::Share, "a", serial),
+        Event::LockRule(slot) => {
+            add_lock(world, slot, LockedKind::ShareAccessRule, &name(slot), serial);
+        }
+        Event::Unlock(slot) => world.locks.retain(|lock| lock.named() != name(slot)),
         Event::LoseSecret(slot) => {
             world.secrets.remove(&format!("r{slot}-cephx"));
         }
@@ -169,6 +178,7 @@ fn happen(world: &mut World, event: Event, serial: usize) {
         }
         Event::Fault(fault) => world.faults.extend([None, Some(fault)]),
         Event::Slow(slow) => world.slow = slow,
+        Event::StaleLocks => world.cached_locks = Some(world.locks.clone()),
         Event::StaleRules => world.cached_rules = Some(world.rules.clone()),
         Event::Pass {
             look_due,
@@ -182,6 +192,14 @@ fn happen(world: &mut World, event: Event, serial: usize) {
     }
 }
 
+fn add_lock(world: &mut World, slot: usize, kind: LockedKind, target: &str, serial: usize) {
+    let mut new = lock(&format!("r{slot}"), kind, target);
+    new.metadata.uid = Some(format!("uid-lock-{serial}"));
+    if world.locks.iter().all(|lock| lock.named() != new.named()) {
+        world.locks.push(new);
+    }
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let slot = || 0..SLOTS;
     prop_oneof![
@@ -192,6 +210,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => slot().prop_map(Event::FlipLevel),
         3 => select(vec!["1Gi", "2Gi", "3Gi", "20Gi"]).prop_map(Event::Size),
         1 => Just(Event::DeleteShare),
+        1 => (0..2_usize).prop_map(Event::LockShare),
+        1 => slot().prop_map(Event::LockRule),
+        2 => slot().prop_map(Event::Unlock),
         1 => slot().prop_map(Event::LoseSecret),
         1 => slot().prop_map(Event::TakeSecret),
         1 => select(vec![None, Some("10.0.0.9"), Some("bob"), Some("no client")]).prop_map(Event::Value),
@@ -210,6 +231,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (select(vec![Scope::Object, Scope::Backend]), any::<bool>())
             .prop_map(|(scope, took_place)| Event::Fault(Fault { scope, took_place })),
         1 => Just(Event::StaleRules),
+        1 => Just(Event::StaleLocks),
         1 => any::<bool>().prop_map(Event::Slow),
         2 => Just(Event::Wait),
         1 => Just(Event::Later),
@@ -243,6 +265,7 @@ impl History {
         }
         world.faults.clear();
         world.cached_rules = None;
+        world.cached_locks = None;
         world
     }
 }
@@ -295,6 +318,10 @@ proptest! {
         world.snapshots = false;
         let anothers = world.subvolume.as_ref().is_some_and(|s| s.tag != Tag::Absent && s.tag != Tag::Owner(owner_of(&share("a"))));
         world.delete_share();
+        world.run_to_rest();
+        prop_assert!(!world.is_locked() || world.share.is_some());
+        // The last lock to go lets a deletion go on.
+        world.locks.clear();
         world.run_to_rest();
         prop_assert!(anothers || world.share.is_none(), "{:?}", world.status());
         // What is kept for a while goes in its time.

@@ -6,7 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, Charge, DeletionMode, Protocol, QuotaLimits, SecretKeyReference,
+    AccessLevel, AccessPhase, AccessType, Charge, DeletionMode, LockAction, LockContext, LockedKind,
+    LockedResourceReference, Protocol, QuotaLimits, ResourceLock, ResourceLockSpec, SecretKeyReference,
     Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareQuota, ShareQuotaSpec,
     ShareReference, ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size, Squash, condition::types,
     names::FINALIZER,
@@ -152,6 +153,25 @@ pub fn cephx_rule(name: &str, identity: Option<&str>) -> ShareAccessRule {
     rule.spec.access_type = AccessType::CephX;
     rule.spec.access_to = identity.map(Into::into);
     rule
+}
+
+/// A Delete lock that names an object.
+pub fn lock(name: &str, kind: LockedKind, target: &str) -> ResourceLock {
+    ResourceLock {
+        metadata: meta(name),
+        spec: ResourceLockSpec {
+            resource_ref: LockedResourceReference {
+                kind,
+                name: target.into(),
+                uid: None,
+            },
+            action: LockAction::Delete,
+            reason: None,
+            owner: "alice".into(),
+            context: LockContext::User,
+        },
+        status: None,
+    }
 }
 
 pub trait RuleExt {

@@ -14,6 +14,7 @@ mod ledger;
 mod noise;
 mod owner;
 mod placement;
+mod resource_lock;
 mod rule;
 mod share;
 mod share_deletion;

@@ -436,6 +436,7 @@ fn alone(rule: ShareAccessRule) -> Observed {
         rule,
         share_exists: false,
         absence_confirmed: false,
+        locks: Vec::new(),
     }
 }
 

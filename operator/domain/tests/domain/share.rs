@@ -551,7 +551,7 @@ fn rules_go_though_the_volume_is_missing_once_nobody_is_let_in_any_more() {
     world.delete_rule("r");
     world.steps.clear();
     world.pass(None);
-    assert_eq!(world.steps, ["Look", "Unexport", "ReportRules"]);
+    assert_eq!(world.steps, ["Look", "Unexport", "ConfirmRules", "ReportRules"]);
     assert!(world.rules.is_empty());
     assert_eq!(why_not_ready(&world.status().conditions), reasons::VOLUME_MISSING);
 }
@@ -1116,6 +1116,7 @@ fn annotations_are_written_when_they_differ_and_not_otherwise() {
 
 fn going(mut o: Observed) -> Observed {
     o.share = o.share.leaving();
+    o.locks_confirmed = true;
     o
 }
 
@@ -1144,7 +1145,10 @@ fn a_delete_revokes_removes_and_lets_go_without_a_status_write() {
     world.delete_share();
     (world.steps, world.status_writes) = (vec![], 0);
     world.pass(None);
-    assert_eq!(world.steps, ["Look", "Unexport", "Remove", "RemoveFinalizer"]);
+    assert_eq!(
+        world.steps,
+        ["ConfirmLocks", "Look", "Unexport", "Remove", "RemoveFinalizer"]
+    );
     assert_eq!(world.status_writes, 0);
 }
 

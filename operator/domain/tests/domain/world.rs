@@ -8,10 +8,10 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, Protocol, Share, ShareAccessRule,
-    ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
+    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, LockedKind, Protocol, ResourceLock, Share,
+    ShareAccessRule, ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
     condition::{reasons, types},
-    names::RESERVED_IDENTITIES,
+    names::{LOCKED_BY, RESERVED_IDENTITIES, labels},
 };
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
@@ -19,6 +19,7 @@ use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     identity::Description,
     owner::{Owner, Tag},
+    resource_lock::{self, Mark},
     share::{Effect, Going, Observed, decide, recorded},
     share_access_rule::{self, Credentials, Report, RuleView},
     share_deletion::{self, Whereabouts},
@@ -46,6 +47,9 @@ pub struct World {
     was_there: bool,
     /// What the watch cache has of the rules, when it is behind.
     pub cached_rules: Option<Vec<ShareAccessRule>>,
+    pub locks: Vec<ResourceLock>,
+    /// What the watch cache has of them, when it is behind.
+    pub cached_locks: Option<Vec<ResourceLock>>,
     /// Secrets for CephX keys.
     pub secrets: BTreeMap<String, Stored>,
     /// What `accessToSecretRef` leads to.
@@ -105,6 +109,7 @@ enum Answer {
     Nothing,
     Seen(Sight),
     Rules(Vec<RuleView>),
+    Locks(Vec<ResourceLock>),
     Made(Box<Volume>),
     Applied(Vec<Applied>),
     Key(Key),
@@ -120,6 +125,8 @@ impl World {
             deletion: None,
             was_there: false,
             cached_rules: None,
+            locks: Vec::new(),
+            cached_locks: None,
             secrets: BTreeMap::new(),
             values: BTreeMap::new(),
             share_type: Ok(share_type()),
@@ -209,6 +216,62 @@ impl World {
         });
     }
 
+    // ---- locks
+
+    /// Those that hold the share, or one of its rules.
+    fn locks_among(&self, locks: &[ResourceLock], rules: &[ShareAccessRule]) -> Vec<ResourceLock> {
+        let share = self.share().metadata.clone();
+        let holds = |lock: &&ResourceLock| {
+            resource_lock::holds(lock, LockedKind::Share, &share)
+                || rules
+                    .iter()
+                    .any(|rule| resource_lock::holds(lock, LockedKind::ShareAccessRule, &rule.metadata))
+        };
+        locks.iter().filter(holds).cloned().collect()
+    }
+
+    pub fn is_locked(&self) -> bool {
+        self.share.is_some() && !self.locks_among(&self.locks, &self.rules).is_empty()
+    }
+
+    fn is_rule_locked(&self, rule: &ShareAccessRule) -> bool {
+        let on_rule =
+            |lock: &ResourceLock| resource_lock::holds(lock, LockedKind::ShareAccessRule, &rule.metadata);
+        self.locks.iter().any(on_rule)
+    }
+
+    /// Whether a rule is to go.
+    fn goes(&self, rule: &ShareAccessRule) -> bool {
+        rule.is_leaving() && !self.is_rule_locked(rule)
+    }
+
+    fn set_mark(&mut self, mark: &Mark) {
+        let uid = self.share().metadata.uid.clone().unwrap();
+        match mark {
+            Mark::Object { label, by } => {
+                let meta = &mut self.share.as_mut().unwrap().metadata;
+                let labels = meta.labels.get_or_insert_default();
+                labels.insert(labels::LOCKED.into(), label.clone());
+                let annotations = meta.annotations.get_or_insert_default();
+                annotations.insert(LOCKED_BY.into(), by.clone());
+            }
+            Mark::Lift if self.is_locked() => {}
+            Mark::Lift => {
+                let meta = &mut self.share.as_mut().unwrap().metadata;
+                meta.labels.as_mut().unwrap().remove(labels::LOCKED);
+                meta.annotations.as_mut().unwrap().remove(LOCKED_BY);
+            }
+            Mark::Locks(new) => {
+                for lock in &mut self.locks {
+                    if new.iter().any(|n| n.named() == lock.named()) {
+                        let labels = lock.metadata.labels.get_or_insert_default();
+                        labels.insert(labels::ENFORCED.into(), uid.clone());
+                    }
+                }
+            }
+        }
+    }
+
     // ---- a pass
 
     pub fn load(&self) -> Option<Observed> {
@@ -220,10 +283,20 @@ impl World {
             .filter(|_| !chosen)
             .map(|state| candidate("ceph-a", state.clone()))
             .collect();
+        let rules = self.cached_rules.as_ref().unwrap_or(&self.rules);
+        let locks = self.cached_locks.as_ref().unwrap_or(&self.locks);
+        let view = |rule: &ShareAccessRule| {
+            let mut view = RuleView::unread(rule.clone());
+            view.note_locks(locks);
+            view
+        };
         Some(Observed {
+            locks: self.locks_among(locks, rules),
+            locks_confirmed: false,
             share,
             cluster: CLUSTER.into(),
             tenant: "uid-team".into(),
+            namespace_is_going: false,
             namespace_labels: BTreeMap::new(),
             share_type: self.share_type.clone(),
             candidates,
@@ -232,14 +305,7 @@ impl World {
             usage: shoal_domain::share_quota::Usage::default(),
             ledger_revision: 0,
             backend: self.backend.clone().filter(|_| chosen),
-            rules: self
-                .cached_rules
-                .as_ref()
-                .unwrap_or(&self.rules)
-                .iter()
-                .cloned()
-                .map(RuleView::unread)
-                .collect(),
+            rules: rules.iter().map(view).collect(),
             rules_confirmed: false,
             look_due: self.look_due,
             look_again: Duration::from_mins(10),
@@ -489,6 +555,8 @@ impl World {
         let api = matches!(
             effect,
             Effect::ConfirmRules
+                | Effect::ConfirmLocks
+                | Effect::Mark(_)
                 | Effect::HoldRules(_)
                 | Effect::ForgetKeys(_)
                 | Effect::ReportRules(_)
@@ -524,6 +592,11 @@ impl World {
                 Ok(Answer::Nothing)
             }
             Effect::ConfirmRules => Ok(Answer::Rules(self.read_rules())),
+            Effect::ConfirmLocks => Ok(Answer::Locks(self.locks_among(&self.locks, &self.rules))),
+            Effect::Mark(mark) => {
+                self.set_mark(mark);
+                Ok(Answer::Locks(self.locks_among(&self.locks, &self.rules)))
+            }
             Effect::HoldRules(names) => {
                 for rule in &mut self.rules {
                     if names.iter().any(|n| n == rule.named()) && !rule.is_leaving() {
@@ -583,7 +656,8 @@ impl World {
                 Ok(Answer::Nothing)
             }
             Effect::Annotate(annotations) => {
-                self.share.as_mut().unwrap().metadata.annotations = Some(annotations.clone());
+                let there = &mut self.share.as_mut().unwrap().metadata.annotations;
+                there.get_or_insert_default().extend(annotations.clone());
                 Ok(Answer::Nothing)
             }
             Effect::Unexport => {
@@ -677,6 +751,14 @@ impl World {
                 observed.rules = rules;
                 observed.rules_confirmed = true;
             }
+            (Effect::ConfirmLocks, Answer::Locks(locks)) => {
+                observed.locks = locks;
+                observed.locks_confirmed = true;
+            }
+            (Effect::Mark(_), Answer::Locks(locks)) => {
+                observed.locks = locks;
+                observed.share.metadata = self.share().metadata.clone();
+            }
             (Effect::FetchKey(grant), Answer::Key(key)) => {
                 observed.keys.insert(grant.client.to_string(), key);
             }
@@ -734,7 +816,8 @@ impl World {
                 }
             }
             (Effect::Annotate(annotations), _) => {
-                observed.share.metadata.annotations = Some(annotations.clone());
+                let there = &mut observed.share.metadata.annotations;
+                there.get_or_insert_default().extend(annotations.clone());
             }
             (Effect::Resize(bytes), _) => {
                 if let Some(Sight::Present(volume)) = &mut observed.sight {
@@ -776,6 +859,7 @@ impl World {
     fn read_rules(&self) -> Vec<RuleView> {
         let read = |rule: &ShareAccessRule| {
             let mut view = RuleView::unread(rule.clone());
+            view.note_locks(&self.locks);
             view.secret_value = rule.spec.access_to_secret_ref.as_ref().map(|reference| {
                 self.values
                     .get(&reference.name)
@@ -801,6 +885,7 @@ impl World {
     /// Passes until nothing moves any more, the watch cache being up to date; then holds the outcome against the objects.
     pub fn run_to_rest(&mut self) {
         self.cached_rules = None;
+        self.cached_locks = None;
         for _ in 0..MOST_PASSES {
             self.let_back_off_pass();
             let before = self.essence();
@@ -879,6 +964,7 @@ impl World {
             share,
             deletion,
             rules,
+            locks: self.locks.clone(),
             secrets: self.secrets.clone(),
             subvolume: self.subvolume.clone(),
             export: self.export.clone(),
@@ -893,6 +979,7 @@ impl World {
                 rule: rule.clone(),
                 share_exists: false,
                 absence_confirmed: false,
+                locks: Vec::new(),
             };
             let kept = loop {
                 let decision = share_access_rule::decide(&observed, self.now);
@@ -1008,7 +1095,7 @@ impl World {
                 assert_eq!(charged(status), Some(observed.share.spec.size));
             }
             Step::RemoveFinalizer => {
-                assert!(stored.is_leaving());
+                assert!(stored.is_leaving() && !self.is_locked());
                 let is_left = self.subvolume.is_some() || matches!(self.export, Export::Ours { .. });
                 assert!(
                     !is_left || self.is_anothers() || self.deletion.is_some(),
@@ -1024,7 +1111,7 @@ impl World {
                     // Where the volume is gone there is nothing to let in to.
                     let leftovers = matches!(effect, Effect::Unexport) && self.subvolume.is_none();
                     assert!(
-                        stored.is_leaving() == takes_away || leftovers,
+                        (stored.is_leaving() && !self.is_locked()) == takes_away || leftovers,
                         "{}",
                         effect.name()
                     );
@@ -1072,7 +1159,7 @@ impl World {
                 assert!(observed.rules_confirmed || !risky, "applied from a cache");
                 for grant in access {
                     assert!(
-                        self.rules.iter().any(|r| !r.is_leaving()
+                        self.rules.iter().any(|r| !self.goes(r)
                             && r.is_held()
                             && r.spec.access_level == grant.level
                             && self.client_of(r).as_ref() == Some(&grant.client)),
@@ -1108,6 +1195,8 @@ impl World {
                 assert!(is_kept || !self.keeps_data(), "handed on, and not to be kept");
             }
             Effect::Unexport
+            | Effect::ConfirmLocks
+            | Effect::Mark(_)
             | Effect::FetchKey(_)
             | Effect::Annotate(_)
             | Effect::Look
@@ -1126,11 +1215,11 @@ impl World {
         };
         assert!(report.release || report.status.is_some() || report.secret.is_some());
         if report.release {
-            assert!(report.rule.is_leaving());
+            assert!(self.goes(&report.rule));
             let named_by_another = self
                 .rules
                 .iter()
-                .any(|r| r.named() != report.rule.named() && !r.is_leaving() && self.client_of(r) == client);
+                .any(|r| r.named() != report.rule.named() && !self.goes(r) && self.client_of(r) == client);
             assert!(
                 named_by_another
                     || client.is_none()
@@ -1188,7 +1277,7 @@ impl World {
         let mut fit: Vec<_> = self
             .rules
             .iter()
-            .filter(|r| !r.is_leaving() && r.spec.access_type == fitting && !foreign(r))
+            .filter(|r| !self.goes(r) && r.spec.access_type == fitting && !foreign(r))
             .filter(|r| self.client_of(r).is_some_and(|c| !reserved(&c)))
             .collect();
         fit.sort_by_key(|r| (r.metadata.creation_timestamp.clone().map(|t| t.0), r.named()));
@@ -1209,9 +1298,20 @@ impl World {
         let share = self.share();
         let status = self.status();
         let conditions = &status.conditions;
+        let is_marked = share
+            .metadata
+            .labels
+            .as_ref()
+            .is_some_and(|map| map.contains_key(labels::LOCKED));
         if share.is_leaving() {
             assert!(says(conditions, types::DELETION_BLOCKED), "{status:?}");
-            return;
+            if !self.is_locked() || recorded(&status).is_none() {
+                return;
+            }
+            let why = told(conditions, types::DELETION_BLOCKED).1;
+            assert_eq!(why, reasons::LOCKED);
+        } else {
+            assert_eq!(is_marked, self.is_locked());
         }
         assert!(share.is_held());
         if recorded(&status).is_none() {
@@ -1238,7 +1338,7 @@ impl World {
             (_, Some(there)) => {
                 self.check_access();
                 assert!(
-                    self.rules.iter().all(|r| !r.is_leaving()),
+                    self.rules.iter().all(|r| !self.goes(r)),
                     "a rule is kept from going"
                 );
                 if says(conditions, types::READY) {
@@ -1273,7 +1373,7 @@ impl World {
         assert!(
             matches!(self.export, Export::Ours { .. })
                 || !self.is_nfs()
-                || self.rules.iter().all(|r| !r.is_leaving()),
+                || self.rules.iter().all(|r| !self.goes(r)),
             "a rule waits where nobody is let in"
         );
     }
@@ -1394,6 +1494,7 @@ pub struct Essence {
     share: Option<Share>,
     deletion: Option<Left>,
     rules: Vec<ShareAccessRule>,
+    locks: Vec<ResourceLock>,
     secrets: BTreeMap<String, Stored>,
     subvolume: Option<Subvolume>,
     export: Export,

@@ -219,6 +219,7 @@ fn observed(known: &Known) -> Observed {
         share,
         cluster: fixtures::CLUSTER.into(),
         tenant: "uid-team".into(),
+        namespace_is_going: false,
         namespace_labels: BTreeMap::new(),
         share_type: Ok(fixtures::share_type()),
         candidates: (!chosen)
@@ -232,6 +233,8 @@ fn observed(known: &Known) -> Observed {
         backend: chosen.then(|| Ok(fixtures::backend_description())),
         rules: Vec::new(),
         rules_confirmed: false,
+        locks: Vec::new(),
+        locks_confirmed: true,
         look_due: known.look_due,
         look_again: Duration::from_mins(10),
         sight,
