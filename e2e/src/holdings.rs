@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::ResourceExt;
 use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
 use shoal_crds::{
@@ -86,8 +86,13 @@ fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
         None => false,
     };
     at_rest
-        && share.metadata.deletion_timestamp.is_none()
+        && (share.metadata.deletion_timestamp.is_none() || waits_for_locks(&status.conditions))
         && status.observed_generation == share.metadata.generation
+}
+
+/// Whether it says that its deletion waits for locks.
+fn waits_for_locks(conditions: &[Condition]) -> bool {
+    condition(conditions, types::DELETION_BLOCKED) == Some(("True", reasons::LOCKED))
 }
 
 /// Whether a deletion has come to rest: its data is kept, or is nobody's work any more.
@@ -106,8 +111,8 @@ pub fn deletion_is_settled(deletion: &ShareDeletion) -> bool {
         }
 }
 
-/// For what a share may wait for ever: its data, room, a quota, or others to be with.
-fn waits_for_others() -> [&'static str; 7] {
+/// For what a share may wait for ever: its data, room, a quota, others to be with, or locks to go.
+fn waits_for_others() -> [&'static str; 8] {
     [
         reasons::VOLUME_MISSING,
         reasons::NO_BACKEND_FITS,
@@ -116,6 +121,7 @@ fn waits_for_others() -> [&'static str; 7] {
         reasons::WAITING_FOR_SHARE,
         reasons::NOTHING_TO_BRING_BACK,
         reasons::NOT_TO_BE_BROUGHT_BACK,
+        reasons::LOCKED,
     ]
 }
 
@@ -123,7 +129,8 @@ fn rule_is_settled(rule: &ShareAccessRule, shares: &[Share]) -> bool {
     use AccessPhase::{Active, Error, QueuedToApply, QueuedToUpdate};
     let share = shares.iter().find(|share| names_it(rule, share));
     let its_share_is = share.and_then(ready);
-    if rule.metadata.deletion_timestamp.is_some() {
+    let conditions = rule.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    if rule.metadata.deletion_timestamp.is_some() && !waits_for_locks(conditions) {
         // It can't go: its client can't be taken from what is another's.
         return its_share_is == Some((false, reasons::OWNED_BY_ANOTHER));
     }

@@ -7,20 +7,21 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use kube::ResourceExt;
+use kube::{ResourceExt, core::ObjectMeta};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
-    DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+    DeletionPhase, LockPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion,
+    ShareQuota,
     condition::{reasons, types},
-    names::{FINALIZER, PAUSED},
+    names::{FINALIZER, PAUSED, labels},
 };
 use shoal_domain::{
     condition::is_true,
     grant::{Access, Client},
     owner::{Place, pseudo_path},
-    share_deletion,
+    resource_lock, share_deletion,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -68,6 +69,8 @@ struct Inner {
     /// Shares, by uid, whose place or size was stored by a process that had been stopped with the write in hand, when another
     /// led already: it knew none of them.
     late: Mutex<BTreeSet<String>>,
+    /// What was locked when its deletion was accepted: the locks, by its uid.
+    held: Mutex<BTreeMap<String, BTreeSet<String>>>,
     limits: Mutex<placing::Limits>,
     /// As they were after the last write.
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
@@ -115,6 +118,7 @@ impl Checker {
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
             late: Mutex::default(),
+            held: Mutex::default(),
             limits: Mutex::default(),
             deletions: Mutex::default(),
             promises: Mutex::new(Promises::new(plan.clocks_fast())),
@@ -197,6 +201,13 @@ impl Checker {
         if call.resource == "shares" || call.resource == "shareaccessrules" {
             self.0.changed.notify_one();
         }
+        if matches!(
+            call.resource.as_str(),
+            "shares" | "shareaccessrules" | "resourcelocks"
+        ) && call.stored
+        {
+            self.locks_hold(call);
+        }
         if call.resource == "shares" && call.stored {
             let leads = call.caller == self.0.lease.lock().0;
             let shares: Vec<Share> = self.all("shares");
@@ -226,6 +237,77 @@ impl Checker {
         if call.resource == "sharebackends" && call.verb == Verb::Patch && call.caller.starts_with("replica")
         {
             self.let_go_empty(&call.name);
+        }
+    }
+
+    /// What was locked when its deletion was accepted is there until its locks are gone, and what an enforced lock is on is
+    /// marked.
+    fn locks_hold(&self, call: &Call) {
+        let locks: Vec<ResourceLock> = self.all("resourcelocks");
+        let shares: Vec<Share> = self.all("shares");
+        let rules: Vec<ShareAccessRule> = self.all("shareaccessrules");
+        let mut held = self.0.held.lock();
+        if call.verb == Verb::Delete && call.resource != "resourcelocks" {
+            let deleted = shares
+                .iter()
+                .filter(|share| share.metadata.deletion_timestamp.is_some())
+                .map(|share| (share.uid(), locks_of(share, &rules, &locks)));
+            let deleted_rules = rules
+                .iter()
+                .filter(|rule| rule.metadata.deletion_timestamp.is_some())
+                .map(|rule| (rule.uid(), locks_on_rule(rule, &locks)));
+            for (uid, of_it) in deleted.chain(deleted_rules) {
+                held.entry(uid.unwrap_or_default()).or_insert(of_it);
+            }
+        }
+        let there: BTreeSet<_> = locks.iter().filter_map(ResourceExt::uid).collect();
+        let present: BTreeSet<_> = shares
+            .iter()
+            .filter_map(ResourceExt::uid)
+            .chain(rules.iter().filter_map(ResourceExt::uid))
+            .collect();
+        let let_go = held
+            .iter()
+            .find(|(uid, by)| !present.contains(*uid) && !by.is_disjoint(&there));
+        if let Some((uid, by)) = let_go {
+            self.violated("what is locked is not let go", format!("{uid}, locked by {by:?}"));
+        }
+        for lock in &locks {
+            let Some(uid) = lock.labels().get(labels::ENFORCED) else {
+                continue;
+            };
+            let marked = |meta: &ObjectMeta| {
+                meta.uid.as_ref() != Some(uid)
+                    || meta.deletion_timestamp.is_some()
+                    || meta
+                        .labels
+                        .as_ref()
+                        .is_some_and(|map| map.contains_key(labels::LOCKED))
+            };
+            if !shares.iter().all(|share| marked(&share.metadata))
+                || !rules.iter().all(|rule| marked(&rule.metadata))
+            {
+                self.violated("what an enforced lock is on is marked", format!("{lock:?}"));
+            }
+        }
+    }
+
+    /// Nothing is taken from a share that was locked when its deletion was accepted before those locks are gone.
+    fn not_locked(&self, entry: &Entry, command: &str) {
+        let held = self.0.held.lock();
+        let Some(by) = held.get(&entry.uid) else { return };
+        let locks: Vec<ResourceLock> = self.all("resourcelocks");
+        let is_destroyed = matches!(command, "subvolume rm" | "export rm");
+        if is_destroyed
+            && locks
+                .iter()
+                .filter_map(ResourceExt::uid)
+                .any(|uid| by.contains(&uid))
+        {
+            self.violated(
+                "what is locked is not destroyed",
+                format!("{entry:?}, locked by {by:?}"),
+            );
         }
     }
 
@@ -334,6 +416,7 @@ impl Checker {
             What::Effect { command, late } => {
                 self.0.changed.notify_one();
                 self.not_anothers(entry, command, late);
+                self.not_locked(entry, command);
                 match command {
                     "subvolume create" => self.created(entry, late),
                     // One that comes late may come after the last look before a removal.
@@ -626,9 +709,74 @@ fn is_held<K: ResourceExt>(object: &K) -> bool {
     object.finalizers().iter().any(|f| f == FINALIZER)
 }
 
+/// The locks that hold a share, by uid: its own and those of its rules.
+fn locks_of(share: &Share, rules: &[ShareAccessRule], locks: &[ResourceLock]) -> BTreeSet<String> {
+    let own = locks
+        .iter()
+        .filter(|lock| resource_lock::holds(lock, LockedKind::Share, &share.metadata))
+        .filter_map(ResourceExt::uid);
+    let its = rules.iter().filter(|rule| names_it(rule, share));
+    own.chain(its.flat_map(|rule| locks_on_rule(rule, locks)))
+        .collect()
+}
+
+fn locks_on_rule(rule: &ShareAccessRule, locks: &[ResourceLock]) -> BTreeSet<String> {
+    locks
+        .iter()
+        .filter(|lock| resource_lock::holds(lock, LockedKind::ShareAccessRule, &rule.metadata))
+        .filter_map(ResourceExt::uid)
+        .collect()
+}
+
+/// A lock that does not say how it does, or something that is not marked as its locks say, if there is anything.
+fn unsettled_lock(server: &ApiServer, shares: &[Share], rules: &[ShareAccessRule]) -> Option<String> {
+    let locks: Vec<ResourceLock> = parsed(server, "resourcelocks");
+    // What is being deleted is not marked any more.
+    let is_marked = |meta: &ObjectMeta| {
+        let marked = meta
+            .labels
+            .as_ref()
+            .is_some_and(|map| map.contains_key(labels::LOCKED));
+        meta.deletion_timestamp.is_none().then_some(marked)
+    };
+    for share in shares {
+        let locked = !locks_of(share, rules, &locks).is_empty();
+        if is_marked(&share.metadata).is_some_and(|marked| marked != locked) {
+            return Some(format!("Share {:?} is locked: {locked}", share.metadata));
+        }
+    }
+    for rule in rules {
+        let locked = !locks_on_rule(rule, &locks).is_empty();
+        if is_marked(&rule.metadata).is_some_and(|marked| marked != locked) {
+            return Some(format!("ShareAccessRule {:?} is locked: {locked}", rule.metadata));
+        }
+    }
+    let phase = |lock: &ResourceLock| {
+        let shares = shares.iter().map(|share| (LockedKind::Share, &share.metadata));
+        let rules = rules
+            .iter()
+            .map(|rule| (LockedKind::ShareAccessRule, &rule.metadata));
+        let target = shares
+            .chain(rules)
+            .find(|(kind, meta)| resource_lock::holds(lock, *kind, meta));
+        match target {
+            None => LockPhase::Pending,
+            Some((_, meta)) if meta.deletion_timestamp.is_some() => LockPhase::Holding,
+            Some(_) => LockPhase::Enforced,
+        }
+    };
+    let is_told = |lock: &&ResourceLock| {
+        let status = lock.status.clone().unwrap_or_default();
+        status.phase == Some(phase(lock)) && status.observed_generation == lock.metadata.generation
+    };
+    let untold = locks.iter().find(|lock| !is_told(lock))?;
+    Some(format!("ResourceLock {untold:#?}"))
+}
+
 /// Something that has not come to rest, if there is anything.
 pub fn unsettled(server: &ApiServer) -> Option<String> {
     let shares: Vec<Share> = parsed(server, "shares");
+    let rules: Vec<ShareAccessRule> = parsed(server, "shareaccessrules");
     for backend in parsed::<ShareBackend>(server, "sharebackends") {
         let status = backend.status.clone().unwrap_or_default();
         let is_stuck = backend.metadata.deletion_timestamp.is_some()
@@ -648,7 +796,8 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
         .iter()
         .find(|deletion| !holdings::deletion_is_settled(deletion) || ends_soon(deletion))
         .map(|deletion| format!("ShareDeletion {deletion:#?}"))
-        .or_else(|| holdings::unsettled(&shares, &parsed(server, "shareaccessrules")))
+        .or_else(|| holdings::unsettled(&shares, &rules))
+        .or_else(|| unsettled_lock(server, &shares, &rules))
 }
 
 /// Compares what the storage holds with what the objects say, once everything is at rest.

@@ -37,10 +37,14 @@ const METHODS: [Method; 8] = [
 ];
 /// The part that is about deletions.
 const DELETIONS: u64 = 102;
+/// The part that is about locks.
+const LOCKING: u64 = 104;
+/// Locks that a namespace may have.
+const LOCKS: usize = 3;
 /// The race for places.
 const RACE: u64 = 103;
 /// The part that is about quotas for one share and for one type.
-const FINE_QUOTAS: u64 = 104;
+const FINE_QUOTAS: u64 = 105;
 /// How long users and faults are at it.
 pub const HORIZON: Duration = Duration::from_mins(5);
 
@@ -220,6 +224,22 @@ pub enum Operation {
     },
     /// Delete a rule.
     DeleteRule(Place),
+    /// Make a lock.
+    Lock {
+        /// Where.
+        lock: Place,
+        /// What it locks, in the same namespace.
+        on: Locked,
+    },
+    /// Delete a lock.
+    Unlock(Place),
+    /// Delete a lock, and make another on the same object at the same moment.
+    Relock {
+        /// Which goes.
+        from: Place,
+        /// Its number.
+        to: usize,
+    },
     /// Delete the Secret that a rule's key is in.
     DeleteSecret(Place),
     /// Let shares of the type shrink, or not.
@@ -251,6 +271,15 @@ pub enum Operation {
         /// Seconds.
         back_after: u64,
     },
+}
+
+/// What a lock is on, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// A share.
+    Share(usize),
+    /// A rule.
+    Rule(usize),
 }
 
 /// Where a share wishes to go. Shares that are named are of the same namespace, by number.
@@ -468,6 +497,7 @@ impl Plan {
         for _ in 0..of_deletions.random_range(0..3) {
             events.push(event(&mut of_deletions, |rng| What::Fault(slow_watch(rng))));
         }
+        events.extend(locking(&mut generator(seed, LOCKING)));
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -776,6 +806,44 @@ fn quotas(rng: &mut SmallRng, fine: &mut SmallRng) -> Vec<Event> {
     std::iter::once(first)
         .chain((0..more).map(|_| event(rng, &mut draw)).collect::<Vec<_>>())
         .collect()
+}
+
+/// In two of three runs there are locks, on what is there and on what is not, and deletions that meet them: nobody denies them
+/// here.
+fn locking(rng: &mut SmallRng) -> Vec<Event> {
+    if rng.random_bool(0.33) {
+        return Vec::new();
+    }
+    let many = rng.random_range(1..30);
+    (0..many).map(|_| event(rng, |rng| lock_operation(rng))).collect()
+}
+
+fn lock_operation(rng: &mut SmallRng) -> What {
+    let (lock, share, rule) = (place(rng, LOCKS), place(rng, SHARES), place(rng, RULES));
+    What::Do(match rng.random_range(0..20) {
+        0..8 => Operation::Lock {
+            lock,
+            on: if rng.random_bool(0.6) {
+                Locked::Share(share.number)
+            } else {
+                Locked::Rule(rule.number)
+            },
+        },
+        8..12 => Operation::Unlock(lock),
+        12..15 => Operation::Relock {
+            from: lock,
+            to: rng.random_range(0..LOCKS),
+        },
+        15..17 => Operation::DeleteShare(share),
+        17..19 => Operation::DeleteRule(rule),
+        _ => {
+            return What::Fault(Fault::SlowWatch {
+                replica: rng.random_range(0..2),
+                resource: "resourcelocks",
+                seconds: rng.random_range(1..90),
+            });
+        }
+    })
 }
 
 fn fault(rng: &mut SmallRng) -> Fault {

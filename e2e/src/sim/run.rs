@@ -191,6 +191,9 @@ impl<'a> Run<'a> {
 
         self.give_back(true)?;
         self.user.delete_everything().await?;
+        // What is locked stays, until its last lock goes.
+        self.pass_time(Duration::from_secs(30)).await?;
+        self.user.unlock_everything().await?;
         self.until("everything to be gone", |run| {
             let left = ["shareaccessrules", "shares"]
                 .iter()

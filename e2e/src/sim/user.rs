@@ -11,8 +11,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{
-    DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
-    names,
+    DeletionPhase, Protocol, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+    ShareType, names,
 };
 use shoal_domain::{condition::whole_seconds, share_deletion};
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     api_server::ApiServer,
     check::parsed,
-    plan::{BACKENDS, NAMESPACES, Operation, Place, Setting, TYPES, To, Wish},
+    plan::{BACKENDS, Locked, NAMESPACES, Operation, Place, Setting, TYPES, To, Wish},
     replica::{SYSTEM_NAMESPACE, time},
     wire::Calm,
 };
@@ -114,6 +114,16 @@ impl User {
         Ok(())
     }
 
+    /// Deletes all locks.
+    pub async fn unlock_everything(&self) -> Result<()> {
+        for lock in parsed::<ResourceLock>(&self.server, "resourcelocks") {
+            locks(&self.client, &lock.namespace().unwrap_or_default())
+                .delete(&lock.name_any(), &DeleteParams::default())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// The share at a place, as it is stored.
     pub fn share(&self, place: Place) -> Option<Share> {
         parsed::<Share>(&self.server, "shares").into_iter().find(|s| {
@@ -128,6 +138,17 @@ fn shares(client: &Client, namespace: &str) -> Api<Share> {
 
 fn rules(client: &Client, namespace: &str) -> Api<ShareAccessRule> {
     Api::namespaced(client.clone(), namespace)
+}
+
+fn locks(client: &Client, namespace: &str) -> Api<ResourceLock> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+fn lock(name: &str, place: Place, resource: &Value) -> Result<ResourceLock> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": place.namespace()},
+        "spec": {"resourceRef": resource, "owner": "user"},
+    }))?)
 }
 
 async fn create_backend(client: &Client, setting: Setting, index: usize) -> Result<()> {
@@ -380,6 +401,31 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
             rules(client, rule.namespace())
                 .delete(&rule.name("rule-"), &DeleteParams::default())
                 .await?;
+        }
+        Operation::Lock { lock: place, on } => {
+            let (kind, name) = match on {
+                Locked::Share(number) => ("Share", format!("share-{number}")),
+                Locked::Rule(number) => ("ShareAccessRule", format!("rule-{number}")),
+            };
+            let new = lock(&place.name("lock-"), place, &json!({"kind": kind, "name": name}))?;
+            locks(client, place.namespace())
+                .create(&PostParams::default(), &new)
+                .await?;
+        }
+        Operation::Unlock(place) => {
+            locks(client, place.namespace())
+                .delete(&place.name("lock-"), &DeleteParams::default())
+                .await?;
+        }
+        Operation::Relock { from, to } => {
+            let api = locks(client, from.namespace());
+            let old = api.get(&from.name("lock-")).await?;
+            let resource = serde_json::to_value(&old.spec.resource_ref)?;
+            let new = lock(&format!("lock-{to}"), from, &resource)?;
+            let (create, delete, name) = (PostParams::default(), DeleteParams::default(), old.name_any());
+            let (made, gone) = tokio::join!(api.create(&create, &new), api.delete(&name, &delete));
+            made?;
+            gone?;
         }
         Operation::DeleteSecret(rule) => {
             let secrets: Api<Secret> = Api::namespaced(client.clone(), rule.namespace());

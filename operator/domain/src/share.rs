@@ -206,11 +206,13 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
             .conditions
             .retain(|c| c.type_ != types::PAUSED && c.reason != reasons::PAUSED);
     }
+    before
+        .conditions
+        .retain(|c| c.type_ != types::DELETION_BLOCKED || c.reason != reasons::LOCKED);
     // Where it is stands in status as soon as it is said to be there.
     if let Some(volume) = o.tagged_as_ours() {
         before.handle = Some(volume.handle.clone());
     }
-    before.conditions.retain(|c| c.reason != reasons::LOCKED);
     let decision = Pass { o, now, before }.decide();
     match resource_lock::told(LockedKind::Share, &o.locks) {
         Some(by) if o.is_deleted() && o.is_held() && !o.is_paused() => waits_for_locks(o, decision, &by, now),
@@ -391,18 +393,10 @@ impl Pass<'_> {
             return self.pause();
         }
         if self.o.is_leaving() {
-            let decision = self.delete();
-            // A lock that was stored before the deletion was accepted is in the API server's list now, whatever the cache has
-            // heard.
-            return if decision.step.is_some() && !self.o.locks_confirmed {
-                Decision::step(self.before.clone(), Step::Do(Effect::ConfirmLocks))
-            } else {
-                decision
-            };
+            return self.unless_locked(self.delete());
         }
-        // Nothing is begun for a share that only waits to go.
         if self.o.is_deleted() && (!self.o.is_held() || recorded(&self.before).is_none()) {
-            return Decision::done(self.before.clone(), Next::Await);
+            return self.begin_nothing();
         }
         if !self.o.is_held() {
             return Decision::step(self.before.clone(), Step::AddFinalizer);
@@ -1065,6 +1059,33 @@ impl Pass<'_> {
     }
 
     // ---- going
+
+    /// A lock that was stored before the deletion was accepted is in the API server's list now, whatever the cache has heard.
+    fn unless_locked(&self, decision: ShareDecision) -> ShareDecision {
+        if decision.step.is_none() || self.o.locks_confirmed {
+            return decision;
+        }
+        Decision::step(self.before.clone(), Step::Do(Effect::ConfirmLocks))
+    }
+
+    /// Of a share that only waits to go.
+    fn begin_nothing(&self) -> ShareDecision {
+        if !self.o.is_held() {
+            return Decision::done(self.before.clone(), Next::Await);
+        }
+        let waits = failure(
+            Class::Waiting,
+            reasons::LOCKED,
+            "nothing is made any more: it goes when its locks are deleted".into(),
+        );
+        let status = ShareStatus {
+            observed_generation: Some(self.generation()),
+            phase: Some(SharePhase::Pending),
+            conditions: self.keeping().failed(&waits).build(),
+            ..self.before.clone()
+        };
+        self.done_telling_rules(status, Next::Await, &waits)
+    }
 
     fn delete(&self) -> ShareDecision {
         if !self.o.is_held() {
