@@ -9,10 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{DeletionPhase, Share, ShareBackend, ShareDeletion};
+use shoal_crds::{
+    DeletionPhase, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, names::LOCKED_BY,
+};
 use shoal_domain::share_deletion;
 use shoal_e2e::{
     lab::KubernetesRelease,
@@ -115,6 +117,55 @@ fn a_quota_for_a_team() {
         s.delete_share("team-a", "scratch").await?;
         s.until_share("team-a", "archive", "True", "Available").await?;
         s.clear("team-a").await
+    });
+}
+
+#[test]
+fn guarding_production() {
+    run(|s| async move {
+        apply(s, "guarding-production/share.yaml").await?;
+        s.until_share("payroll", "ledgers", "True", "Available").await?;
+        apply(s, "guarding-production/locks.yaml").await?;
+        let locks = s.world.api::<ResourceLock>("payroll");
+        for name in ["ledgers", "accounting"] {
+            until(&locks, name, "enforced", |lock: &ResourceLock| {
+                lock.status
+                    .as_ref()
+                    .is_some_and(|status| status.enforced == Some(true))
+            })
+            .await?;
+        }
+        let (params, all) = (DeleteParams::default(), ListParams::default());
+        let shares = s.world.api::<Share>("payroll");
+        until(&shares, "ledgers", "marked for both", |share: &Share| {
+            let told = share.annotations().get(LOCKED_BY);
+            told.is_some_and(|told| told.contains("kept for ten years") && told.contains("'accounting'"))
+        })
+        .await?;
+        let namespaces = Api::<Namespace>::all(s.world.client.clone());
+        let rules = s.world.api::<ShareAccessRule>("payroll");
+        for refused in [
+            shares.delete("ledgers", &params).await.map(drop),
+            shares.delete_collection(&params, &all).await.map(drop),
+            rules.delete("accounting", &params).await.map(drop),
+            namespaces.delete("payroll", &params).await.map(drop),
+        ] {
+            let refusal = refused.err().context("it was not refused")?.to_string();
+            ensure!(refusal.contains("ResourceLock"), "{refusal}");
+        }
+        locks.delete_collection(&params, &all).await?;
+        until(&shares, "ledgers", "not marked any more", |share: &Share| {
+            !share.annotations().contains_key(LOCKED_BY)
+        })
+        .await?;
+        until(
+            &rules,
+            "accounting",
+            "not marked any more",
+            |rule: &ShareAccessRule| !rule.annotations().contains_key(LOCKED_BY),
+        )
+        .await?;
+        s.clear("payroll").await
     });
 }
 
