@@ -8,8 +8,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shoal_crds::{
-    AccessType, AdoptingShareReference, DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend,
-    ShareDeletion, ShareDeletionStatus, ShareQuota, ShareStatus, ShareType, Size, Squash, condition::reasons,
+    AccessType, AdoptingShareReference, DeletionPhase, LockedKind, Protocol, ResourceLock, Share, ShareAccessRule,
+    ShareBackend, ShareDeletion, ShareDeletionStatus, ShareQuota, ShareStatus, ShareType, Size, Squash,
+    condition::reasons,
 };
 use shoal_domain::{
     Class, Scope, backoff, export_location,
@@ -18,7 +19,7 @@ use shoal_domain::{
     lease,
     owner::{Owner, Tag},
     placement::Load,
-    share,
+    resource_lock, share,
     share_access_rule::{self as rules, Credentials, RuleView, Terms},
     share_backend,
     share_deletion::{self, Whereabouts},
@@ -287,6 +288,25 @@ proptest! {
         }
         let decision = share_quota::decide(&share_quota::Observed { quota, usage }, now());
         check_messages(&decision.status.conditions)?;
+    }
+
+    #[test]
+    fn any_lock_that_parses_is_decided_on(
+        lock in parsed::<ResourceLock>(sample(&lock("keep", LockedKind::Share, "a"))), there in any::<bool>(),
+        target_confirmed in any::<bool>(), deleted in any::<bool>(),
+    ) {
+        let mut target = fixtures::share("a").held();
+        if deleted {
+            target = target.leaving();
+        }
+        drop(resource_lock::mark(LockedKind::Share, &target.metadata, std::slice::from_ref(&lock)));
+        let mut o = World::settled(fixtures::share("a"), []).load().unwrap();
+        o.share = target.clone();
+        o.locks = vec![lock.clone()];
+        check_messages(&share::decide(&o, now()).status.conditions)?;
+        let target = there.then_some(target.metadata);
+        let observed = resource_lock::Observed { lock, target, target_confirmed };
+        check_messages(&resource_lock::decide(&observed, now()).status.conditions)?;
     }
 
     #[test]
