@@ -34,6 +34,7 @@ const MOST_STEPS: usize = 16;
 const MOST_PASSES: usize = 12;
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is something that a test may turn.
 pub struct World {
     pub now: Timestamp,
     /// What the API server has.
