@@ -70,7 +70,7 @@ struct Inner {
     /// led already: it knew none of them.
     late: Mutex<BTreeSet<String>>,
     /// What was locked when its deletion was accepted: the locks, by its uid.
-    held: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    held: Mutex<BTreeMap<String, BTreeSet<Holding>>>,
     limits: Mutex<placing::Limits>,
     /// As they were after the last write.
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
@@ -91,6 +91,9 @@ struct Inner {
 
 /// Calls that are alike: by whom, for which share's uid, which.
 type Kind = (String, String, Method);
+
+/// Uids of a lock, and of what it is on: a share, or a rule of it.
+type Holding = (String, String);
 
 type Ambush = Box<dyn Fn(&str) + Send>;
 
@@ -266,9 +269,12 @@ impl Checker {
             .filter_map(ResourceExt::uid)
             .chain(rules.iter().filter_map(ResourceExt::uid))
             .collect();
+        // A rule that no finalizer holds goes by itself, and its lock then holds no share.
+        let still_holds =
+            |(lock, on): &Holding, uid: &str| there.contains(lock) && (on == uid || present.contains(on));
         let let_go = held
             .iter()
-            .find(|(uid, by)| !present.contains(*uid) && !by.is_disjoint(&there));
+            .find(|(uid, by)| !present.contains(*uid) && by.iter().any(|lock| still_holds(lock, uid)));
         if let Some((uid, by)) = let_go {
             self.violated("what is locked is not let go", format!("{uid}, locked by {by:?}"));
         }
@@ -297,13 +303,18 @@ impl Checker {
         let held = self.0.held.lock();
         let Some(by) = held.get(&entry.uid) else { return };
         let locks: Vec<ResourceLock> = self.all("resourcelocks");
-        let is_destroyed = matches!(command, "subvolume rm" | "export rm");
-        if is_destroyed
-            && locks
-                .iter()
-                .filter_map(ResourceExt::uid)
-                .any(|uid| by.contains(&uid))
-        {
+        let rules: Vec<ShareAccessRule> = self.all("shareaccessrules");
+        let present: BTreeSet<_> = locks
+            .iter()
+            .filter_map(ResourceExt::uid)
+            .chain(rules.iter().filter_map(ResourceExt::uid))
+            .collect();
+        let still_holds =
+            |(lock, on): &Holding| present.contains(lock) && (*on == entry.uid || present.contains(on));
+        // An export of a subvolume that was deleted by hand leads nowhere.
+        let is_lost = self.by_hand().altered.deleted.contains(&entry.uid);
+        let is_destroyed = matches!(command, "subvolume rm" | "export rm") && !is_lost;
+        if is_destroyed && by.iter().any(still_holds) {
             self.violated(
                 "what is locked is not destroyed",
                 format!("{entry:?}, locked by {by:?}"),
@@ -709,23 +720,23 @@ fn is_held<K: ResourceExt>(object: &K) -> bool {
     object.finalizers().iter().any(|f| f == FINALIZER)
 }
 
-/// The locks that hold a share, by uid: its own and those of its rules.
-fn locks_of(share: &Share, rules: &[ShareAccessRule], locks: &[ResourceLock]) -> BTreeSet<String> {
-    let own = locks
-        .iter()
-        .filter(|lock| resource_lock::holds(lock, LockedKind::Share, &share.metadata))
-        .filter_map(ResourceExt::uid);
+/// The locks that hold a share: its own and those of its rules.
+fn locks_of(share: &Share, rules: &[ShareAccessRule], locks: &[ResourceLock]) -> BTreeSet<Holding> {
     let its = rules.iter().filter(|rule| names_it(rule, share));
-    own.chain(its.flat_map(|rule| locks_on_rule(rule, locks)))
+    locks_on(LockedKind::Share, &share.metadata, locks)
+        .chain(its.flat_map(|rule| locks_on_rule(rule, locks)))
         .collect()
 }
 
-fn locks_on_rule(rule: &ShareAccessRule, locks: &[ResourceLock]) -> BTreeSet<String> {
+fn locks_on_rule(rule: &ShareAccessRule, locks: &[ResourceLock]) -> BTreeSet<Holding> {
+    locks_on(LockedKind::ShareAccessRule, &rule.metadata, locks).collect()
+}
+
+fn locks_on(kind: LockedKind, object: &ObjectMeta, locks: &[ResourceLock]) -> impl Iterator<Item = Holding> {
     locks
         .iter()
-        .filter(|lock| resource_lock::holds(lock, LockedKind::ShareAccessRule, &rule.metadata))
-        .filter_map(ResourceExt::uid)
-        .collect()
+        .filter(move |lock| resource_lock::holds(lock, kind, object))
+        .filter_map(|lock| lock.uid().zip(object.uid.clone()))
 }
 
 /// A lock that does not say how it does, or something that is not marked as its locks say, if there is anything.
