@@ -116,7 +116,7 @@ pub fn lock_policies() -> Vec<Value> {
     [
         validating(
             "new-locks",
-            json!({
+            &json!({
                 "failurePolicy": "Fail",
                 "paramKind": kind,
                 "matchConstraints": {"resourceRules": undone},
@@ -135,7 +135,7 @@ pub fn lock_policies() -> Vec<Value> {
         ),
         validating(
             "locked",
-            json!({
+            &json!({
                 "failurePolicy": "Fail",
                 "matchConstraints": {"resourceRules": undone, "objectSelector": marked(labels::LOCKED)},
                 "matchConditions": [undoes],
@@ -150,7 +150,7 @@ pub fn lock_policies() -> Vec<Value> {
         marks_are_the_operators("enforced", labels::ENFORCED, None, &["resourcelocks"]),
         validating(
             "locked-namespaces",
-            json!({
+            &json!({
                 // The others hold what is locked if this one can't be asked; no namespace of a cluster is to hang on Shoal.
                 "failurePolicy": "Ignore",
                 "paramKind": kind,
@@ -169,7 +169,7 @@ pub fn lock_policies() -> Vec<Value> {
         lock_owners(),
         validating(
             "definitions",
-            json!({
+            &json!({
                 "failurePolicy": "Fail",
                 "matchConstraints": {"resourceRules": [{
                     "apiGroups": ["apiextensions.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
@@ -202,7 +202,7 @@ fn lock_owners() -> [Value; 2] {
     let forbid = |expression: &str, message: &str| json!({"expression": expression, "messageExpression": message, "reason": "Forbidden"});
     validating(
         "lock-owners",
-        json!({
+        &json!({
             "failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [rule(&["CREATE", "UPDATE", "DELETE"], &["resourcelocks"])]},
             "variables": [{
@@ -254,7 +254,7 @@ fn marks_are_the_operators(
     let changes = differs("labels", label) + &annotation.unwrap_or_default();
     validating(
         &format!("{name}-label"),
-        json!({
+        &json!({
             "failurePolicy": "Fail",
             "matchConstraints": {
                 "resourceRules": [rule(&["CREATE", "UPDATE"], resources)],
@@ -287,7 +287,7 @@ fn deny(message: &str) -> Value {
 }
 
 /// A policy, and a binding that denies.
-fn validating(name: &str, spec: Value, mut binding: Value) -> [Value; 2] {
+fn validating(name: &str, spec: &Value, mut binding: Value) -> [Value; 2] {
     let name = format!("{name}.{GROUP}");
     binding["policyName"] = name.clone().into();
     binding["validationActions"] = json!(["Deny"]);
@@ -404,7 +404,7 @@ impl Guarded {
         };
         validating(
             &name,
-            json!({
+            &json!({
                 "failurePolicy": "Fail",
                 "matchConstraints": {"resourceRules": [rule(self.operations, &[self.resource])]},
                 "matchConditions": [{"name": "takes-the-verb", "expression": self.when}],

@@ -288,11 +288,11 @@ type Names = BTreeMap<(String, String), BTreeSet<String>>;
 
 impl Index {
     /// The parsed objects that name this, by name.
-    pub fn find<K>(&self, store: &Store<Guarded<K>>, namespace: &str, named: &str) -> Vec<K>
+    pub fn find<K>(&self, store: &Store<Guarded<K>>, namespace: &str, target: &str) -> Vec<K>
     where
         K: Resource<DynamicType = ()> + Clone + 'static,
     {
-        let key = (namespace.to_owned(), named.to_owned());
+        let key = (namespace.to_owned(), target.to_owned());
         let names = self.names.lock().get(&key).cloned();
         names
             .unwrap_or_default()
@@ -303,16 +303,16 @@ impl Index {
     }
 
     /// Follows the cache. Called before the cache itself takes the event in, so that whatever is found there is found here;
-    /// what is found here and not there is passed over. `named` says what an object names.
+    /// what is found here and not there is passed over. `target` says what an object names.
     pub fn note<K: Resource<DynamicType = ()>>(
         &self,
         event: &watcher::Event<Guarded<K>>,
-        named: impl Fn(&K) -> String,
+        target: impl Fn(&K) -> String,
     ) {
         let entry = |guard: &Guarded<K>| {
             let object = guard.0.as_ref().ok()?;
             let namespace = ResourceExt::namespace(object).unwrap_or_default();
-            Some(((namespace, named(object)), object.name_any()))
+            Some(((namespace, target(object)), object.name_any()))
         };
         let add = |names: &mut Names, guard: &Guarded<K>| {
             if let Some((key, name)) = entry(guard) {

@@ -815,7 +815,7 @@ fn locking(rng: &mut SmallRng) -> Vec<Event> {
         return Vec::new();
     }
     let many = rng.random_range(1..30);
-    (0..many).map(|_| event(rng, |rng| lock_operation(rng))).collect()
+    (0..many).map(|_| event(rng, lock_operation)).collect()
 }
 
 fn lock_operation(rng: &mut SmallRng) -> What {

@@ -37,19 +37,18 @@ pub fn told(kind: LockedKind, locks: &[ResourceLock]) -> Option<String> {
 }
 
 fn name(kind: LockedKind, lock: &ResourceLock) -> String {
-    let mut text = format!(
-        "ResourceLock '{}'",
-        lock.metadata.name.as_deref().unwrap_or_default()
-    );
+    let own = lock.metadata.name.as_deref().unwrap_or_default();
     let target = &lock.spec.resource_ref;
-    if target.kind != kind {
-        text += &format!(" on {} '{}'", target.kind.as_str(), target.name);
-    }
-    if let Some(reason) = &lock.spec.reason {
+    let on = (target.kind != kind).then(|| format!(" on {} '{}'", target.kind.as_str(), target.name));
+    let reason = lock.spec.reason.as_ref().map(|reason| {
         let cut: String = reason.chars().take(REPEATED).collect();
-        text += &format!(" ({cut})");
-    }
-    text
+        format!(" ({cut})")
+    });
+    format!(
+        "ResourceLock '{own}'{}{}",
+        on.unwrap_or_default(),
+        reason.unwrap_or_default()
+    )
 }
 
 /// What the pass over an object does about its marks.

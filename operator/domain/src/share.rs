@@ -40,8 +40,8 @@ pub struct Observed {
     pub cluster: String,
     /// The namespace's uid: Ceph's tenant id.
     pub tenant: String,
-    /// Whether the namespace is being deleted: nothing can be created in it.
-    pub namespace_is_going: bool,
+    /// Since when the namespace is being deleted, if it is: nothing can be created in it.
+    pub namespace_deleted: Option<Time>,
     /// The namespace's labels.
     pub namespace_labels: BTreeMap<String, String>,
     /// The type it asks for.
@@ -955,7 +955,7 @@ impl Pass<'_> {
         }
         // There is no place for a new Secret in a namespace that is being deleted.
         let no_keys = BTreeMap::new();
-        let keys = if self.o.namespace_is_going {
+        let keys = if self.o.namespace_deleted.is_some() {
             &no_keys
         } else {
             &self.o.keys
@@ -986,7 +986,7 @@ impl Pass<'_> {
 
     /// A client that is let in and whose Secret lacks the key.
     fn key_wanted(&self, plan: &Plan) -> Option<Grant> {
-        if self.o.namespace_is_going {
+        if self.o.namespace_deleted.is_some() {
             return None;
         }
         self.o

@@ -93,7 +93,7 @@ impl Kind for Shares {
         let mut observed = Observed {
             cluster: ctx.cluster.clone(),
             tenant: namespace.metadata.uid.clone().unwrap_or_default(),
-            namespace_is_going: namespace.metadata.deletion_timestamp.is_some(),
+            namespace_deleted: namespace.metadata.deletion_timestamp.clone(),
             namespace_labels: namespace.metadata.labels.clone().unwrap_or_default(),
             share_type: share_type::resolve(asked, &types),
             candidates: Vec::new(),

@@ -12,10 +12,12 @@ const TOP: &[&str] = &["com", "io", "org"];
 
 /// Names that may be written, with everything below them: API groups, documentation, and a Go module's own name.
 const ALLOWED: &[&str] = &[
+    "argoproj.io",
     "ceph.com",
     "etcd.io",
     "example.com",
     "example.org",
+    "fluxcd.io",
     "k8s.io",
     "kubernetes.io",
 ];

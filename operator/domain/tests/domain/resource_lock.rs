@@ -1,11 +1,12 @@
 //! What locks hold, how that is marked, and what each lock is told.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
 use shoal_crds::{
     AccessPhase, LockAction, LockPhase,
     LockedKind::{self, Share as OnShare, ShareAccessRule as OnRule},
-    ResourceLock,
+    ResourceLock, ResourceLockStatus,
     condition::{reasons, types},
     names::{LOCKED_BY, labels},
 };
@@ -77,7 +78,7 @@ fn locks_are_told_with_name_and_reason_and_what_else_they_are_on() {
 // ---- marks
 
 /// Applies marks until there is none.
-fn marked(object: &mut ObjectMeta, kind: LockedKind, locks: &mut Vec<ResourceLock>) -> Vec<Mark> {
+fn marked(object: &mut ObjectMeta, kind: LockedKind, locks: &mut [ResourceLock]) -> Vec<Mark> {
     let mut taken = Vec::new();
     while let Some(next) = mark(kind, object, locks) {
         match &next {
@@ -121,7 +122,7 @@ fn the_object_is_marked_before_its_locks_and_the_mark_goes_with_the_last_one() {
         matches!(&taken[..], [Mark::Object { by, .. }] if by == "ResourceLock 'two'"),
         "{taken:?}"
     );
-    assert_eq!(marked(&mut object, OnShare, &mut vec![]), [Mark::Lift]);
+    assert_eq!(marked(&mut object, OnShare, &mut []), [Mark::Lift]);
 }
 
 /// Or somebody who takes the mark off, having seen no lock, could take off that of the new one.
@@ -132,7 +133,7 @@ fn a_lock_made_anew_under_its_old_name_marks_its_object_anew() {
     marked(&mut object, OnShare, &mut locks);
     let mut anew = on_share("keep");
     anew.metadata.uid = Some("another-uid".into());
-    let taken = marked(&mut object, OnShare, &mut vec![anew]);
+    let taken = marked(&mut object, OnShare, &mut [anew]);
     assert!(
         matches!(&taken[..], [Mark::Object { .. }, Mark::Locks(_)]),
         "{taken:?}"
@@ -278,7 +279,7 @@ fn a_lock_on_what_is_being_deleted_says_that_it_holds_what_is_left() {
 fn a_lock_is_told_enforced_when_its_object_is_marked_and_not_before() {
     let target = Some(share("a").metadata);
     let fresh = decide(&observed(on_share("keep"), target.clone()), now());
-    assert_eq!((fresh.step, fresh.status), (None, Default::default()));
+    assert_eq!((fresh.step, fresh.status), (None, ResourceLockStatus::default()));
     let told = told_once(observed(enforced(on_share("keep"), "uid-a"), target.clone()));
     assert_eq!(
         told,
@@ -290,7 +291,7 @@ fn a_lock_is_told_enforced_when_its_object_is_marked_and_not_before() {
         )
     );
     let elsewhere = decide(&observed(enforced(on_share("keep"), "uid-old"), target), now());
-    assert_eq!(elsewhere.status, Default::default());
+    assert_eq!(elsewhere.status, ResourceLockStatus::default());
 }
 
 // ---- a locked share
@@ -415,7 +416,7 @@ fn in_a_namespace_that_goes_no_secret_is_made() {
     o.rules[0].credentials = rules::Credentials::Missing;
     let asks = |o: &share::Observed| share::decide(o, now()).step;
     assert!(matches!(asks(&o), Some(Step::Do(OfShare::FetchKey(_)))));
-    o.namespace_is_going = true;
+    o.namespace_deleted = Some(Time(now()));
     assert_eq!(asks(&o), None);
 }
 

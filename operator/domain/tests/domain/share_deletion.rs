@@ -49,7 +49,7 @@ fn observed(share: Share) -> share::Observed {
         share,
         cluster: CLUSTER.into(),
         tenant: "uid-team".into(),
-        namespace_is_going: false,
+        namespace_deleted: None,
         namespace_labels: BTreeMap::new(),
         share_type: Ok(share_type()),
         candidates: Vec::new(),

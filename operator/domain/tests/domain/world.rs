@@ -297,7 +297,7 @@ impl World {
             share,
             cluster: CLUSTER.into(),
             tenant: "uid-team".into(),
-            namespace_is_going: false,
+            namespace_deleted: None,
             namespace_labels: BTreeMap::new(),
             share_type: self.share_type.clone(),
             candidates,

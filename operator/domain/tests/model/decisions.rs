@@ -219,7 +219,7 @@ fn observed(known: &Known) -> Observed {
         share,
         cluster: fixtures::CLUSTER.into(),
         tenant: "uid-team".into(),
-        namespace_is_going: false,
+        namespace_deleted: None,
         namespace_labels: BTreeMap::new(),
         share_type: Ok(fixtures::share_type()),
         candidates: (!chosen)
