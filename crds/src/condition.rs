@@ -76,6 +76,12 @@ pub mod reasons {
     pub const SHARE_TYPE_NOT_ALLOWED: &str = "ShareTypeNotAllowed";
     /// The type does not offer the protocol.
     pub const PROTOCOL_NOT_OFFERED: &str = "ProtocolNotOffered";
+    /// The type's shares have no names of their own.
+    pub const MOUNT_POINT_NAME_NOT_ALLOWED: &str = "MountPointNameNotAllowed";
+    /// With the type's prefix the name is none.
+    pub const INVALID_MOUNT_POINT_NAME: &str = "InvalidMountPointName";
+    /// Somebody else has the name on the NFS cluster.
+    pub const MOUNT_POINT_NAME_TAKEN: &str = "MountPointNameTaken";
     /// The size is outside the type's limits.
     pub const SIZE_OUT_OF_RANGE: &str = "SizeOutOfRange";
     /// No backend fits.

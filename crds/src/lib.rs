@@ -32,7 +32,7 @@ pub use resource_lock::{
 pub use share::{
     AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation,
     ExportLocationMetadata, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource, ShareSpec,
-    ShareStatus, SizeLimits,
+    ShareStatus, SizeLimits, UserMetadata,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,
@@ -50,7 +50,9 @@ pub use share_quota::{
     QuotaLimits, QuotaPhase, QuotaUse, ShareQuota, ShareQuotaSpec, ShareQuotaStatus, ShareTypeQuota,
     ShareTypeUse,
 };
-pub use share_type::{LabelSelector, ShareType, ShareTypePhase, ShareTypeSpec, ShareTypeStatus};
+pub use share_type::{
+    LabelSelector, MountPointNames, ShareType, ShareTypePhase, ShareTypeSpec, ShareTypeStatus,
+};
 
 /// API group of every kind.
 pub const GROUP: &str = "shoal.storage";

@@ -31,6 +31,9 @@ pub mod annotations {
     pub const EXPORT_REVISION: &str = "shoal.storage/export-revision";
 }
 
+/// What Shoal itself says of an export location: in its metadata, and beside it.
+pub const EXPORT_LOCATION_KEYS: [&str; 4] = ["fsName", "cephFSID", "subvolumePath", "preferred"];
+
 /// Labels.
 pub mod labels {
     /// A Secret that access rules may read must carry this label (any value).

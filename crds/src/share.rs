@@ -1,9 +1,12 @@
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::validation::{immutable, immutable_value, set_at_creation};
+use crate::names::EXPORT_LOCATION_KEYS;
+use crate::validation::{bound_values, immutable, immutable_value, own_keys, set_at_creation, shown};
 use crate::{Period, Size, Squash};
 
 /// A shared file system, for as long as the object exists.
@@ -49,7 +52,14 @@ use crate::{Period, Size, Squash};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = set_at_creation("shareTypeName", "Share"),
-    validation = set_at_creation("source", "Share")
+    validation = set_at_creation("source", "Share"),
+    validation = set_at_creation("mountPointName", "Share"),
+    validation = Rule::new("!has(self.mountPointName) || self.protocol == 'NFS'")
+        .message(Message::Expression(
+            "'mountPointName: ' + self.mountPointName + ' can not be had with protocol ' + self.protocol + ', whose paths Ceph \
+             names; leave it out, or set protocol to NFS'".into()
+        ))
+        .field_path(".mountPointName")
 )]
 pub struct ShareSpec {
     /// The ShareType to make it from. Left out: the one marked as default, as recorded in status.
@@ -63,6 +73,17 @@ pub struct ShareSpec {
     /// Size in whole bytes, enforced by the backend as a quota. May grow; may shrink where the type allows it. Above the
     /// type's `size.max` it takes the verb `extend-beyond-max` on shares.
     pub size: Size,
+    /// What NFS clients find it under: `/<prefix><mountPointName>`, with the prefix of its type, which has to allow it. Left out:
+    /// a path made from the Share's uid. `status.resolvedMountPointName` says what it became.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    #[x_kube(
+        validation = immutable("mountPointName", "Share"),
+        validation = Rule::new("self.matches('^[A-Za-z0-9_-]*$')").message(Message::Expression(
+            format!("\"mountPointName: '\" + {} + \"' may have letters, digits, '-' and '_' alone; leave the rest out\"", shown("self"))
+        ))
+    )]
+    pub mount_point_name: Option<String>,
     /// Where it may go. Read when the share is placed; later changes do nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
@@ -73,6 +94,27 @@ pub struct ShareSpec {
     /// What becomes of the data when the Share is deleted. Left out: what its type said when it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
+    /// What users say of it. Shown to the storage's admins, too: at the subvolume, under `shoal.storage/metadata`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32), transform = bound_values)]
+    #[x_kube(validation = own_keys("metadata", &[]))]
+    pub metadata: BTreeMap<String, String>,
+    /// What users say of its export locations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub export_location_metadata: Vec<UserMetadata>,
+}
+
+/// What users say of an export location.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserMetadata {
+    /// Which, by its id in `status.exportLocations`. One that is not there, or not any more, does no harm.
+    #[schemars(length(min = 1, max = 64))]
+    pub id: String,
+    /// Shown beside what Shoal says of it.
+    #[schemars(extend("maxProperties" = 32), transform = bound_values)]
+    #[x_kube(validation = own_keys("metadata", &EXPORT_LOCATION_KEYS))]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What a share is made from.
@@ -195,6 +237,15 @@ pub struct ShareStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub handle: Option<String>,
+    /// The NFS cluster that exports it; chosen once.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "nfsClusterID")]
+    #[schemars(length(max = 128))]
+    pub nfs_cluster_id: Option<String>,
+    /// Its name there, with the prefix, if it asked for one: nobody else has it on that NFS cluster. Found once; later edits of
+    /// the type don't change it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub resolved_mount_point_name: Option<String>,
     /// The quota in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
@@ -262,20 +313,33 @@ pub struct ExportLocation {
     pub metadata: ExportLocationMetadata,
 }
 
-/// What a client or a CSI driver needs beside the path.
+/// What a client or a CSI driver needs beside the path: `fsName`, the file system; `cephFSID`, the Ceph cluster's id;
+/// `subvolumePath`, the subvolume's path in the file system. Beside them what users say in `spec.exportLocationMetadata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(transform = open_map)]
 pub struct ExportLocationMetadata {
     /// The file system's name.
-    #[schemars(length(max = 253))]
     pub fs_name: String,
     /// The Ceph cluster's id.
     #[serde(rename = "cephFSID")]
-    #[schemars(length(max = 64))]
     pub ceph_fsid: String,
     /// The subvolume's path in the file system.
-    #[schemars(length(max = 1024))]
     pub subvolume_path: String,
+    /// What users say.
+    #[serde(flatten)]
+    pub of_users: BTreeMap<String, String>,
+}
+
+/// Kubernetes knows objects with these fields, or with any, but not with these and any others.
+fn open_map(schema: &mut schemars::Schema) {
+    schema.remove("properties");
+    schema.remove("required");
+    schema.insert(
+        "additionalProperties".into(),
+        serde_json::json!({"type": "string", "maxLength": 1024}),
+    );
+    schema.insert("maxProperties".into(), 35.into());
 }
 
 /// How many access rules there are, and how they do.

@@ -1,9 +1,11 @@
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::validation::{immutable, immutable_value, set_at_creation};
+use crate::validation::{bound_values, immutable, immutable_value, own_keys, set_at_creation};
 
 /// One client that may mount a share.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,6 +87,11 @@ pub struct ShareAccessRuleSpec {
     )]
     #[x_kube(validation = immutable("credentialsSecretName", "ShareAccessRule"))]
     pub credentials_secret_name: Option<String>,
+    /// What users say of it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32), transform = bound_values)]
+    #[x_kube(validation = own_keys("metadata", &[]))]
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// A Share of the same namespace.

@@ -55,7 +55,11 @@ use crate::{DeletionPolicy, Protocol, Size};
          && self.size == oldSelf.size && self.deletionPolicy == oldSelf.deletionPolicy \
          && has(self.handle) == has(oldSelf.handle) && (!has(self.handle) || self.handle == oldSelf.handle) \
          && has(self.shareTypeName) == has(oldSelf.shareTypeName) \
-         && (!has(self.shareTypeName) || self.shareTypeName == oldSelf.shareTypeName)"
+         && (!has(self.shareTypeName) || self.shareTypeName == oldSelf.shareTypeName) \
+         && has(self.nfsClusterID) == has(oldSelf.nfsClusterID) \
+         && (!has(self.nfsClusterID) || self.nfsClusterID == oldSelf.nfsClusterID) \
+         && has(self.resolvedMountPointName) == has(oldSelf.resolvedMountPointName) \
+         && (!has(self.resolvedMountPointName) || self.resolvedMountPointName == oldSelf.resolvedMountPointName)"
     )
     .message("what was deleted is written once; only abandon and retainUntil may change"),
     // Without it data that is to be removed some day would be removed now.
@@ -90,6 +94,14 @@ pub struct ShareDeletionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub handle: Option<String>,
+    /// The NFS cluster that exported it.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "nfsClusterID")]
+    #[schemars(length(max = 128))]
+    pub nfs_cluster_id: Option<String>,
+    /// Its name there, if it had asked for one: nobody else gets it before access is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub resolved_mount_point_name: Option<String>,
     /// What becomes of the data: `Delete` removes it, after `retainUntil` if that is set; `Retain` keeps it, until `retainUntil`
     /// if that is set.
     #[serde(default)]

@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::validation::shown;
 use crate::{DeletionMode, DeletionPolicy, Period, Protocol, RootDirectory, SizeLimits, Squash};
 
 /// The menu that users choose from.
@@ -67,6 +68,9 @@ pub struct ShareTypeSpec {
     /// Squash of access rules that name none.
     #[serde(default)]
     pub squash: Squash,
+    /// Whether its shares may say what NFS clients find them under.
+    #[serde(default, skip_serializing_if = "MountPointNames::are_refused")]
+    pub mount_point_name: MountPointNames,
     /// What a Share does when it is deleted and its backend does not accept that at once.
     #[serde(default)]
     pub deletion: DeletionMode,
@@ -79,6 +83,32 @@ pub struct ShareTypeSpec {
     /// The namespaces that may use it, by label. Left out: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<LabelSelector>,
+}
+
+/// Whether shares may have readable NFS paths, and how those begin.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPointNames {
+    /// Whether they may.
+    #[serde(default)]
+    pub enabled: bool,
+    /// What comes before each share's own name, without a separator: letters, digits, `-`, `_`, and the variables `{namespace}` and
+    /// `{name}` of the Share. Left out: `{namespace}-`. Empty: nothing, so that all namespaces share one set of names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    #[x_kube(validation = Rule::new("self.matches('^([A-Za-z0-9_-]|[{]namespace[}]|[{]name[}])*$')").message(Message::Expression(
+        format!(
+            "\"prefix: '\" + {} + \"' may have letters, digits, '-', '_' and the variables {{namespace}} and {{name}} alone; leave the rest out\"",
+            shown("self")
+        )
+    )))]
+    pub prefix: Option<String>,
+}
+
+impl MountPointNames {
+    /// Whether none is allowed, and nothing else is said.
+    pub fn are_refused(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Labels that must all be there with these values.

@@ -15,8 +15,9 @@ use shoal_crds::{
 };
 use shoal_domain::{
     grant::{self, Access, Client, Grant, Key},
-    owner::{Owner, Place, Tag, generated_identity, pseudo_path},
-    share_deletion,
+    metadata,
+    owner::{Owner, Place, Tag, generated_identity},
+    share, share_deletion,
 };
 
 use crate::world::condition;
@@ -48,14 +49,30 @@ pub struct Altered {
     pub deleted: BTreeSet<String>,
     /// The subvolume has another owner's tag.
     pub foreign: BTreeSet<String>,
-    /// What was left of a deleted share was given up, and its ShareDeletion deleted; with the subvolume's name.
-    pub abandoned: BTreeMap<String, String>,
+    /// What was left of a deleted share was given up, and its ShareDeletion deleted.
+    pub abandoned: BTreeMap<String, Left>,
+}
+
+/// What was left behind for good.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// The subvolume's name.
+    pub subvolume: String,
+    /// The path that it may still be exported under.
+    pub pseudo_path: String,
 }
 
 impl Altered {
     /// Whether a subvolume was left behind for good.
     pub fn is_left(&self, subvolume: &str) -> bool {
-        self.abandoned.values().any(|left| left == subvolume)
+        self.abandoned.values().any(|left| left.subvolume == subvolume)
+    }
+
+    /// Whether an export was left behind for good.
+    pub fn is_left_exported(&self, pseudo_path: &str) -> bool {
+        self.abandoned
+            .values()
+            .any(|left| left.pseudo_path == pseudo_path)
     }
 }
 
@@ -111,9 +128,10 @@ pub fn deletion_is_settled(deletion: &ShareDeletion) -> bool {
         }
 }
 
-/// For what a share may wait for ever: its data, room, a quota, others to be with, or locks to go.
-fn waits_for_others() -> [&'static str; 8] {
+/// For what a share may wait for ever: its data, room, a quota, a name, others to be with, or locks to go.
+fn waits_for_others() -> [&'static str; 9] {
     [
+        reasons::MOUNT_POINT_NAME_TAKEN,
         reasons::VOLUME_MISSING,
         reasons::NO_BACKEND_FITS,
         reasons::NO_ROOM_TO_EXTEND,
@@ -172,11 +190,21 @@ impl Objects {
         }
         let held: BTreeSet<_> = holdings.exports.keys().cloned().collect();
         // An export may be left of a subvolume that was deleted by hand: it leads nowhere, and is the share's own business.
-        let lost = altered.deleted.iter().chain(altered.abandoned.keys());
-        let lost: BTreeSet<_> = lost.map(|uid| pseudo_path(uid)).collect();
+        let of_shares = self
+            .shares
+            .iter()
+            .map(|s| (s.uid().unwrap_or_default(), path_of(s)));
+        let of_deletions = self
+            .deletions
+            .iter()
+            .map(|d| (d.spec.share_ref.uid.clone(), path_of_deletion(d)));
+        let lost = of_shares
+            .chain(of_deletions)
+            .filter(|(uid, _)| altered.deleted.contains(uid));
+        let lost: BTreeSet<_> = lost.map(|(_, path)| path).collect();
+        let is_lost = |path: &String| lost.contains(path) || altered.is_left_exported(path);
         ensure!(
-            held.is_superset(&expected.exports)
-                && held.difference(&expected.exports).all(|path| lost.contains(path)),
+            held.is_superset(&expected.exports) && held.difference(&expected.exports).all(is_lost),
             "held exports {held:?}, and the objects say {:?}",
             expected.exports
         );
@@ -225,13 +253,22 @@ impl Objects {
                 ready == Some((false, reasons::OWNED_BY_ANOTHER)),
                 "its subvolume is another's, and it says {ready:?}"
             );
-            let export = Some(pseudo_path(&uid)).filter(|path| holdings.exports.contains_key(path));
+            let export = Some(path_of(share)).filter(|path| holdings.exports.contains_key(path));
             expected.exports.extend(export);
+            return Ok(());
+        }
+        if ready == Some((false, reasons::EXPORT_PATH_TAKEN)) {
+            let subvolume = holdings.subvolumes.get(&(backend, subvolume_of(share)));
+            let export = holdings.exports.get(&path_of(share));
+            ensure!(
+                export.is_some_and(|export| Some(&export.path) != subvolume.map(|there| &there.path)),
+                "it says that another has its path, and that is {export:?}"
+            );
             return Ok(());
         }
         let exported = share.spec.protocol == Protocol::NFS;
         if exported {
-            expected.exports.insert(pseudo_path(&uid));
+            expected.exports.insert(path_of(share));
         }
         let size = if is(&status, types::STALLED)
             || matches!(
@@ -253,10 +290,11 @@ impl Objects {
             }),
             size_bytes: Some(size.bytes()),
             root: capabilities.root,
+            metadata: metadata::to_text(&share.spec.metadata),
             exported,
             access: self.wanted_access(share, capabilities.squash)?,
         };
-        let held = holdings.share(&backend, &subvolume_of(share), &uid);
+        let held = holdings.share(&backend, &subvolume_of(share), &path_of(share));
         ensure!(
             held.as_ref() == Some(&wanted),
             "is held as\n{held:#?}\nand the objects say\n{wanted:#?}"
@@ -456,7 +494,7 @@ impl Expected {
         {
             self.subvolumes.insert(key);
         }
-        let path = pseudo_path(&spec.share_ref.uid);
+        let path = path_of_deletion(deletion);
         if share_deletion::may_have_access(deletion) && holdings.exports.contains_key(&path) {
             self.exports.insert(path);
         }
@@ -482,6 +520,19 @@ pub fn specific_first(access: &Access) -> Result<()> {
 pub fn subvolume_of(share: &Share) -> String {
     let handle = share.status.as_ref().and_then(|status| status.handle.as_deref());
     Place::of(handle, &share.uid().unwrap_or_default()).subvolume
+}
+
+/// A share's path on its NFS cluster.
+pub fn path_of(share: &Share) -> String {
+    let name = share.status.as_ref();
+    let name = name.and_then(|status| status.resolved_mount_point_name.as_deref());
+    share::pseudo_path(name, &share.uid().unwrap_or_default())
+}
+
+/// The path that a deleted share had on its NFS cluster.
+pub fn path_of_deletion(deletion: &ShareDeletion) -> String {
+    let spec = &deletion.spec;
+    share::pseudo_path(spec.resolved_mount_point_name.as_deref(), &spec.share_ref.uid)
 }
 
 /// Whether a rule is about this share.

@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, HeldShare, Holdings};
 use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, condition::reasons};
-use shoal_domain::{owner::pseudo_path, share_deletion};
+use shoal_domain::share_deletion;
 use tokio::sync::{Mutex, MutexGuard};
 
 pub use crate::audit::{Write, by_resource};
 use crate::{
     bench::meter::Metrics,
-    holdings::{self, Altered, Objects, is_active, names_it, subvolume_of},
+    holdings::{self, Altered, Objects, is_active, names_it, path_of, subvolume_of},
     lab::{KubernetesRelease, LabOptions},
     world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
 };
@@ -339,7 +339,7 @@ impl SimulatedStorage {
         Ok(self
             .holdings()
             .await?
-            .share(BACKEND, &subvolume_of(share), &share.uid().unwrap_or_default()))
+            .share(BACKEND, &subvolume_of(share), &path_of(share)))
     }
 
     /// Says how long each command of [`BACKEND`] takes. An operator that runs may not have heard of it yet.
@@ -371,12 +371,14 @@ impl SimulatedStorage {
         until_gone(&deletions, &share_deletion::name(&uid)).await?;
         let holdings = self.holdings().await?;
         ensure!(
-            holdings.share(BACKEND, &subvolume_of(share), &uid).is_none(),
+            holdings
+                .share(BACKEND, &subvolume_of(share), &path_of(share))
+                .is_none(),
             "Share {} is gone and its subvolume is not",
             share.name_any()
         );
         ensure!(
-            !holdings.exports.contains_key(&pseudo_path(&uid)),
+            !holdings.exports.contains_key(&path_of(share)),
             "Share {} is gone and its export is not",
             share.name_any()
         );

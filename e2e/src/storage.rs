@@ -17,13 +17,13 @@ use shoal_crds::{
 };
 use shoal_domain::{
     grant::{self, Client, Grant},
-    owner::{Owner as Tag, Place, generated_identity, pseudo_path},
+    owner::{Owner as Tag, Place, generated_identity},
     share_deletion,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    holdings::subvolume_of,
+    holdings::{path_of, subvolume_of},
     lab::{
         Admin, Ceph, CephFsMount, CephOptions, CephRelease, LabOptions, NfsClient, Process,
         client::{ClientError, Failure, Owner, failure},
@@ -453,7 +453,7 @@ impl Storage {
 
     /// The export at a share's pseudo path; none if there is none.
     pub fn export(&self, share: &Share) -> Result<Option<Value>> {
-        let path = pseudo_path(&uid(share));
+        let path = path_of(share);
         let cluster_id = self.ceph().nfs_cluster();
         let info = self
             .admin
@@ -557,7 +557,7 @@ impl Storage {
             .iter()
             .find(same_family)
             .context("no endpoint of that family")?;
-        NfsClient::mount(self.ceph(), server, &pseudo_path(&uid(share)), source, owner)
+        NfsClient::mount(self.ceph(), server, &path_of(share), source, owner)
     }
 
     /// A client of a share's export, from this address. IPv4 clients use the first Ganesha, IPv6 clients the second.
@@ -795,7 +795,7 @@ impl Storage {
             grant::sort(&mut access);
             match share.spec.protocol {
                 Protocol::NFS => {
-                    let Some(export) = exports.remove(&pseudo_path(&uid(share))) else {
+                    let Some(export) = exports.remove(&path_of(share)) else {
                         differ("no export".into());
                         continue;
                     };

@@ -119,9 +119,12 @@ impl World {
             share_type_name: None,
             protocol: shoal_crds::Protocol::NFS,
             size,
+            mount_point_name: None,
             placement: None,
             source: None,
             deletion_policy: None,
+            metadata: std::collections::BTreeMap::new(),
+            export_location_metadata: Vec::new(),
         };
         let share = shoal_crds::Share::new("trial", spec);
         let shares: Api<shoal_crds::Share> = self.api("default");

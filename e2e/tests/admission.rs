@@ -33,8 +33,8 @@ macro_rules! on {
     };
 }
 
-on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, immutable_fields);
-on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, immutable_fields);
+on!(V1_37, on_1_37: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, readable_paths, metadata, immutable_fields);
+on!(V1_34, on_1_34: verbs, sizes, protocols_and_types, addresses, identities, whom_a_rule_names, backends, share_types, share_quotas, handles, retention_ends, readable_paths, metadata, immutable_fields);
 
 async fn start(release: KubernetesRelease) -> Result<World> {
     let options = LabOptions {
@@ -996,6 +996,140 @@ fn is_forbidden(answer: kube::Result<DynamicObject>, words: &[&str]) -> Result<(
 }
 
 /// Every field that can't change later, changed, set and taken away.
+async fn readable_paths(world: &World) -> Result<()> {
+    let named = |name: &str| with(share(json!("1Gi")), json!({"mountPointName": name}));
+    for name in ["d", "Team_1-data", "-", "shoal-data", &"x".repeat(255)] {
+        passes(world, "Share", named(name)).await?;
+    }
+    for name in [
+        "a/b",
+        "/a",
+        "a b",
+        "a.b",
+        "..",
+        "a\n",
+        "\u{e4}",
+        "{namespace}",
+        "a;b",
+        "a\"b",
+    ] {
+        let words = [
+            "spec.mountPointName",
+            name.trim_end(),
+            "letters, digits, '-' and '_' alone; leave the rest out",
+        ];
+        is_refused(world, "Share", named(name), &words).await?;
+    }
+    let too_long = ["spec.mountPointName", "255"];
+    is_refused(world, "Share", named(&"x".repeat(256)), &too_long).await?;
+    is_refused(world, "Share", named(""), &["spec.mountPointName", "at least 1"]).await?;
+    let native = with(named("data"), json!({"protocol": "CephFS"}));
+    let words = [
+        "spec.mountPointName",
+        "data can not be had with protocol CephFS",
+        "leave it out, or set protocol to NFS",
+    ];
+    is_refused(world, "Share", native, &words).await?;
+
+    let prefixed = |prefix: &str| json!({"mountPointName": {"enabled": true, "prefix": prefix}});
+    passes(world, "ShareType", json!({"mountPointName": {"enabled": true}})).await?;
+    for prefix in ["", "team_", "{namespace}-{name}_", "{name}{namespace}"] {
+        passes(world, "ShareType", prefixed(prefix)).await?;
+    }
+    for prefix in [
+        "{uid}-",
+        "{namespace",
+        "namespace}",
+        "{}",
+        "{ name }",
+        "a/",
+        "a.",
+        "{{name}}",
+    ] {
+        let words = [
+            "spec.mountPointName.prefix",
+            prefix,
+            "the variables {namespace} and {name} alone; leave the rest out",
+        ];
+        is_refused(world, "ShareType", prefixed(prefix), &words).await?;
+    }
+    is_refused(
+        world,
+        "ShareType",
+        prefixed(&"x".repeat(256)),
+        &["spec.mountPointName.prefix", "255"],
+    )
+    .await
+}
+
+async fn metadata(world: &World) -> Result<()> {
+    let many = |count: usize| -> Value {
+        let entries = (0..count).map(|n| (format!("k{n}"), json!("v")));
+        entries.collect::<serde_json::Map<_, _>>().into()
+    };
+    let of_share = |metadata: Value| with(share(json!("1Gi")), json!({"metadata": metadata}));
+    let of_rule = |metadata: Value| with(ip("10.0.0.5"), json!({"metadata": metadata}));
+    let of_location = |metadata: Value| {
+        let said = json!([{"id": "0123456789abcdef", "metadata": metadata}]);
+        with(share(json!("1Gi")), json!({"exportLocationMetadata": said}))
+    };
+    let long = "k".repeat(255);
+    for (kind, spec) in [
+        ("Share", &of_share as &dyn Fn(Value) -> Value),
+        ("ShareAccessRule", &of_rule),
+        ("Share", &of_location),
+    ] {
+        for metadata in [
+            json!({}),
+            many(32),
+            json!({long.as_str(): "v".repeat(1023)}),
+            json!({"100%": "%", "[x]": "\n[x]\n", "Team": "a", "team": "b", "shoal.example/owner": "\u{1f41f}"}),
+        ] {
+            passes(world, kind, spec(metadata)).await?;
+        }
+        for (metadata, words) in [
+            (many(33), ["metadata", "32"]),
+            (json!({"team": ""}), ["metadata.team", "at least 1"]),
+            (json!({"team": "v".repeat(1024)}), ["metadata.team", "1023"]),
+            (
+                json!({"": "v"}),
+                ["metadata: '' is no key", "1 to 255 characters"],
+            ),
+            (
+                json!({format!("{long}k"): "v"}),
+                ["…' is no key", "1 to 255 characters"],
+            ),
+            (
+                json!({"team": "v", "shoal.storage/owner": "v"}),
+                ["'shoal.storage/owner' is no key for users", "take another"],
+            ),
+        ] {
+            is_refused(world, kind, spec(metadata), &words).await?;
+        }
+    }
+    for own in ["fsName", "cephFSID", "subvolumePath", "preferred"] {
+        let words = [
+            "spec.exportLocationMetadata[0].metadata",
+            own,
+            "is no key for users",
+        ];
+        is_refused(world, "Share", of_location(json!({own: "mine"})), &words).await?;
+        passes(world, "Share", of_share(json!({own: "mine"}))).await?;
+    }
+    let twice = json!({"id": "a", "metadata": {"k": "v"}});
+    let twice = with(
+        share(json!("1Gi")),
+        json!({"exportLocationMetadata": [twice, twice]}),
+    );
+    is_refused(
+        world,
+        "Share",
+        twice,
+        &["spec.exportLocationMetadata[1]", "Duplicate"],
+    )
+    .await
+}
+
 async fn immutable_fields(world: &World) -> Result<()> {
     let reference = json!({"name": "n", "key": "k"});
     let key = json!({"accessTo": null, "accessToSecretRef": reference});
@@ -1007,6 +1141,11 @@ async fn immutable_fields(world: &World) -> Result<()> {
         ),
         ("Share", "plain", share(json!("1Gi"))),
         ("Share", "back", with(share(json!("1Gi")), source("g/x"))),
+        (
+            "Share",
+            "readable",
+            with(share(json!("1Gi")), json!({"mountPointName": "data"})),
+        ),
         ("ShareDeletion", "whole", share_deletion()),
         ("ShareAccessRule", "ip", ip("10.0.0.5")),
         ("ShareAccessRule", "by-secret", with(ip(""), key)),
@@ -1050,6 +1189,8 @@ async fn immutable_fields(world: &World) -> Result<()> {
             json!({"placement": {"differentBackendFrom": ["x"]}}),
         ),
         ("Share", "typed", json!({"deletionPolicy": "Retain"})),
+        ("Share", "typed", json!({"metadata": {"team": "blue"}})),
+        ("ShareAccessRule", "ip", json!({"metadata": {"team": "blue"}})),
         ("ShareDeletion", "whole", json!({"abandon": true})),
         (
             "ShareDeletion",
@@ -1102,6 +1243,30 @@ async fn immutable_fields(world: &World) -> Result<()> {
             "typed",
             json!({"protocol": "CephFS"}),
             from_to("protocol", "NFS", "CephFS"),
+        ),
+        (
+            "Share",
+            "readable",
+            json!({"mountPointName": "other"}),
+            from_to("mountPointName", "data", "other"),
+        ),
+        (
+            "Share",
+            "readable",
+            json!({"mountPointName": null}),
+            set_or_taken("mountPointName"),
+        ),
+        (
+            "Share",
+            "plain",
+            json!({"mountPointName": "data"}),
+            set_or_taken("mountPointName"),
+        ),
+        (
+            "ShareDeletion",
+            "whole",
+            json!({"resolvedMountPointName": "data"}),
+            "what was deleted is written once".into(),
         ),
         ("Share", "plain", source("g/x"), set_or_taken("source")),
         ("Share", "back", json!({"source": null}), set_or_taken("source")),

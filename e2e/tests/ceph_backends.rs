@@ -5,11 +5,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use shoal_crds::ShareBackend;
+use shoal_crds::{Share, ShareBackend};
 use shoal_e2e::{
     storage::{SIZE, Storage},
     suite::Suite,
-    world::{SYSTEM_NAMESPACE, until},
+    world::{CONNECTION_SECRET, SYSTEM_NAMESPACE, until, until_gone},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
@@ -160,6 +160,76 @@ fn file_systems() {
             json!({"prefix": "fs new", "fs_name": "third", "metadata": "third.meta", "data": "third.data"});
         suite.admin.mon(new)?;
         works(suite, name).await
+    });
+}
+
+/// What is published of a share says on which file system it is.
+fn is_on(share: &Share, filesystem: &str) -> Result<()> {
+    let locations = &share.status.as_ref().context("no status")?.export_locations;
+    ensure!(
+        !locations.is_empty() && locations.iter().all(|l| l.metadata.fs_name == filesystem),
+        "{locations:?}"
+    );
+    let annotations = share.metadata.annotations.clone().unwrap_or_default();
+    ensure!(
+        annotations["shoal.storage/fs-name"] == filesystem
+            && annotations["shoal.storage/mount-options"] == format!("fs={filesystem}"),
+        "{annotations:?}"
+    );
+    Ok(())
+}
+
+/// A file system comes and goes, with its backend, while the operator runs and the shares of others are in use. All backends
+/// have one connection, for they name one Secret.
+#[test]
+fn a_file_system_comes_and_goes() {
+    SUITE.run(Storage::start, async |suite| {
+        let ns = suite.world.namespace("several").await?;
+        let there = suite.share(&ns, "there", "NFS", "on-cephfs").await?;
+        is_on(&there, "cephfs")?;
+        for pool in ["fourth.meta", "fourth.data"] {
+            suite
+                .admin
+                .mon(json!({"prefix": "osd pool create", "pool": pool, "pg_num": 8}))?;
+        }
+        suite.admin.mon(json!({
+            "prefix": "fs new", "fs_name": "fourth", "metadata": "fourth.meta", "data": "fourth.data",
+        }))?;
+        let ceph = suite.ceph();
+        let endpoints: Vec<String> = ceph.nfs_endpoints().iter().map(ToString::to_string).collect();
+        let spec = json!({
+            "connectionSecretRef": {"namespace": SYSTEM_NAMESPACE, "name": CONNECTION_SECRET},
+            "filesystem": "fourth", "nfs": {"clusterID": ceph.nfs_cluster(), "endpoints": endpoints},
+        });
+        backend(suite, "fourth", spec).await?;
+        suite.until_backend("fourth", "True", "Available").await?;
+        suite
+            .world
+            .add_type("on-fourth", json!({"backendNames": ["fourth"]}), false)
+            .await?;
+        for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
+            is_on(&suite.share(&ns, name, protocol, "on-fourth").await?, "fourth")?;
+        }
+        let backends = suite.world.cluster_api::<ShareBackend>();
+        backends
+            .delete("fourth", &kube::api::DeleteParams::default())
+            .await?;
+        for name in ["n", "c"] {
+            suite.delete_share(&ns, name).await?;
+        }
+        until_gone(&backends, "fourth").await?;
+        suite
+            .admin
+            .mon(json!({"prefix": "fs fail", "fs_name": "fourth"}))?;
+        suite
+            .admin
+            .mon(json!({"prefix": "fs rm", "fs_name": "fourth", "yes_i_really_mean_it": true}))?;
+        is_on(&suite.ready(&ns, "there").await?, "cephfs")?;
+        is_on(&suite.share(&ns, "later", "NFS", "on-second").await?, "second")?;
+        for name in ["there", "later"] {
+            suite.delete_share(&ns, name).await?;
+        }
+        Ok(())
     });
 }
 

@@ -18,7 +18,7 @@ use shoal_crds::{
 use shoal_domain::share_deletion;
 use shoal_e2e::{
     lab::KubernetesRelease,
-    simulated_storage::{SimulatedStorage, message},
+    simulated_storage::{BACKEND, SimulatedStorage, message},
     suite::Suite,
     world::{condition, until, until_gone},
 };
@@ -36,6 +36,14 @@ async fn apply(s: &SimulatedStorage, file: &str) -> Result<()> {
 
 /// The same, with what the reader has to put in.
 async fn apply_with(s: &SimulatedStorage, file: &str, words: &[(&str, &str)]) -> Result<()> {
+    for document in read(file, words)? {
+        s.world.apply(&document).await.with_context(|| file.to_owned())?;
+    }
+    Ok(())
+}
+
+/// The documents of a file of `examples/`.
+fn read(file: &str, words: &[(&str, &str)]) -> Result<Vec<Value>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../examples")
         .join(file);
@@ -43,15 +51,15 @@ async fn apply_with(s: &SimulatedStorage, file: &str, words: &[(&str, &str)]) ->
     for (word, value) in words {
         text = text.replace(word, value);
     }
-    for mut document in serde_saphyr::from_multiple::<Value>(&text)? {
+    let mut documents = serde_saphyr::from_multiple::<Value>(&text)?;
+    for document in &mut documents {
         if document["kind"] == "ShareBackend" {
             let spec = document["spec"].as_object_mut().context("a spec")?;
             ensure!(spec.remove("ceph").is_some(), "{file} is about Ceph");
             spec.insert("simulated".into(), json!({"capacity": "1Ti"}));
         }
-        s.world.apply(&document).await.with_context(|| file.to_owned())?;
     }
-    Ok(())
+    Ok(documents)
 }
 
 async fn is_on(s: &SimulatedStorage, namespace: &str, share: &str, backend: &str) -> Result<()> {
@@ -96,6 +104,62 @@ fn two_tiers_and_draining() {
         s.delete_share("research", "results").await?;
         until_gone(&backends, "disks").await?;
         s.clear("research").await
+    });
+}
+
+/// It is found under this path.
+async fn is_found_under(s: &SimulatedStorage, namespace: &str, share: &str, path: &str) -> Result<()> {
+    let ready = s.until_share(namespace, share, "True", "Available").await?;
+    let locations = ready.status.unwrap().export_locations;
+    ensure!(
+        !locations.is_empty() && locations.iter().all(|l| l.path.ends_with(&format!(":{path}"))),
+        "{locations:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn readable_paths() {
+    run(|s| async move {
+        // Those of other stories come and go, and each is a storage of its own.
+        for mut document in read("readable-paths/types.yaml", &[])? {
+            document["spec"]["backendNames"] = json!([BACKEND]);
+            s.world.apply(&document).await?;
+        }
+        apply(s, "readable-paths/shares.yaml").await?;
+        is_found_under(s, "geology", "home", "/geology-home").await?;
+        is_found_under(s, "botany", "home", "/botany-home").await?;
+        is_found_under(s, "geology", "maps", "/maps").await?;
+        apply(s, "readable-paths/taken.yaml").await?;
+        s.until_share("botany", "maps", "False", "MountPointNameTaken")
+            .await?;
+        s.delete_share("geology", "maps").await?;
+        is_found_under(s, "botany", "maps", "/maps").await?;
+        s.clear("geology").await?;
+        s.clear("botany").await
+    });
+}
+
+#[test]
+fn two_file_systems() {
+    run(|s| async move {
+        apply(s, "two-file-systems/backends.yaml").await?;
+        apply(s, "two-file-systems/shares.yaml").await?;
+        for (name, filesystem) in [("drafts", "projects"), ("letters", "archive")] {
+            is_on(s, "history", name, filesystem).await?;
+            let share = s.world.api::<Share>("history").get(name).await?;
+            let annotations = share.annotations().clone();
+            ensure!(
+                annotations["shoal.storage/fs-name"] == filesystem,
+                "{annotations:?}"
+            );
+            let locations = share.status.unwrap().export_locations;
+            ensure!(
+                locations.iter().all(|l| l.metadata.fs_name == filesystem),
+                "{locations:?}"
+            );
+        }
+        s.clear("history").await
     });
 }
 

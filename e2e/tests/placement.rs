@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{BackendPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareType, Size};
-use shoal_domain::owner::subvolume_name;
+use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::KubernetesRelease,
     race::{PLACES, Places, race},
@@ -435,8 +435,10 @@ fn a_paused_share_is_left_alone_until_it_is_not() {
         let now = s.holdings().await?;
         for name in ["a", "b"] {
             let uid = api.get(name).await?.uid().unwrap();
-            let subvolume = subvolume_name(&uid);
-            ensure!(now.share("simulated", &subvolume, &uid) == before.share("simulated", &subvolume, &uid));
+            let (subvolume, path) = (subvolume_name(&uid), pseudo_path(&uid));
+            ensure!(
+                now.share("simulated", &subvolume, &path) == before.share("simulated", &subvolume, &path)
+            );
             api.patch(name, &PatchParams::default(), &mark(Value::Null))
                 .await?;
         }

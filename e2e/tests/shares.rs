@@ -16,10 +16,10 @@ use shoal_crds::{
     DeletionPhase, Protocol, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareType,
     names::FINALIZER,
 };
-use shoal_domain::owner::Tag;
+use shoal_domain::owner::{Tag, pseudo_path};
 use shoal_domain::share_deletion;
 use shoal_e2e::{
-    holdings::subvolume_of,
+    holdings::{path_of, subvolume_of},
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     suite::Suite,
@@ -716,7 +716,7 @@ fn a_share_whose_backend_goes_away_stays_ready_and_goes_on_when_it_is_back() {
         s.until_rule(&ns, "rule", "True", "Active").await?;
         let held = cluster
             .snapshot()?
-            .share("fragile", &subvolume_of(&share), &share.uid().unwrap())
+            .share("fragile", &subvolume_of(&share), &path_of(&share))
             .unwrap();
         ensure!(
             held.size_bytes == Some(2 << 30) && held.access.len() == 1,
@@ -769,11 +769,11 @@ fn drift_is_repaired_and_lost_data_is_told_and_never_made_again_empty() {
             .await
             .with_context(|| format!("{last:?}"))
         };
-        cluster.remove_export(&nfs_uid)?;
+        cluster.remove_export(&pseudo_path(&nfs_uid))?;
         again("a removed export").await?;
-        cluster.set_clients(&nfs_uid, Vec::new())?;
+        cluster.set_clients(&pseudo_path(&nfs_uid), Vec::new())?;
         again("an emptied client list").await?;
-        cluster.open_export(&nfs_uid)?;
+        cluster.open_export(&pseudo_path(&nfs_uid))?;
         again("an open export").await?;
         cluster.set_quota(BACKEND, &nfs_uid, Some(7))?;
         again("a changed quota").await?;

@@ -109,9 +109,12 @@ impl Tenant {
                 share_type_name: Some(self.share_type.clone()),
                 protocol: self.protocol,
                 size,
+                mount_point_name: None,
                 placement: None,
                 source: None,
                 deletion_policy: None,
+                metadata: std::collections::BTreeMap::new(),
+                export_location_metadata: Vec::new(),
             },
         )
     }
@@ -133,6 +136,7 @@ impl Tenant {
             access_level: AccessLevel::ReadWrite,
             squash: None,
             credentials_secret_name: None,
+            metadata: std::collections::BTreeMap::new(),
         };
         ShareAccessRule::new(&rule_name(n), spec)
     }

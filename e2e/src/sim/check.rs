@@ -20,7 +20,7 @@ use shoal_crds::{
 use shoal_domain::{
     condition::is_true,
     grant::{Access, Client},
-    owner::{Place, pseudo_path},
+    owner::Place,
     resource_lock, share_deletion,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -33,7 +33,10 @@ use super::{
     replica::{COMMAND_DEADLINE, END, LEASE, time},
 };
 use crate::{
-    holdings::{self, Altered, Objects, client_of, names_it, specific_first, subvolume_of},
+    holdings::{
+        self, Altered, Left, Objects, client_of, names_it, path_of, path_of_deletion, specific_first,
+        subvolume_of,
+    },
     world::condition,
 };
 
@@ -77,6 +80,8 @@ struct Inner {
     promises: Mutex<Promises>,
     /// ShareDeletions, by name, that were given up at some time.
     given_up: Mutex<BTreeSet<String>>,
+    /// The names that shares have got, by uid.
+    names: Mutex<BTreeMap<String, String>>,
     /// What the shares of each namespace were charged after the last write.
     charged: Mutex<BTreeMap<String, placing::Charges>>,
     /// Replicas with a call that writes and was not answered in time, until the storage answers them again.
@@ -126,6 +131,7 @@ impl Checker {
             deletions: Mutex::default(),
             promises: Mutex::new(Promises::new(plan.clocks_fast())),
             given_up: Mutex::default(),
+            names: Mutex::default(),
             charged: Mutex::default(),
             owed: Mutex::default(),
             pace: Mutex::default(),
@@ -335,9 +341,12 @@ impl Checker {
         let before = std::mem::replace(&mut *self.0.deletions.lock(), now.clone());
         for (name, deletion) in before {
             if !now.contains_key(&name) && deletion.spec.abandon {
-                let uid = deletion.spec.share_ref.uid;
-                let subvolume = Place::of(deletion.spec.handle.as_deref(), &uid).subvolume;
-                self.by_hand().altered.abandoned.insert(uid, subvolume);
+                let uid = deletion.spec.share_ref.uid.clone();
+                let left = Left {
+                    subvolume: Place::of(deletion.spec.handle.as_deref(), &uid).subvolume,
+                    pseudo_path: path_of_deletion(&deletion),
+                };
+                self.by_hand().altered.abandoned.insert(uid, left);
             }
         }
     }
@@ -389,6 +398,10 @@ impl Checker {
         deletions.retain(|left| !self.0.given_up.lock().contains(&left.name_any()));
         if let Err(error) = placing::check(&shares, &deletions, self.0.room) {
             self.violated("shares are placed as was asked", error.to_string());
+        }
+        let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+        if let Err(error) = placing::names(&shares, &deletions, &mut self.0.names.lock()) {
+            self.violated("a name is one share's, and stays", error.to_string());
         }
     }
 
@@ -629,19 +642,18 @@ impl Checker {
             }
         }
         for (path, held) in &holdings.exports {
-            let left = deletions
+            let mut left = deletions
                 .iter()
-                .find(|deletion| pseudo_path(&deletion.spec.share_ref.uid) == *path);
-            let mut given_up = by_hand.altered.abandoned.keys();
-            if given_up.any(|uid| pseudo_path(uid) == *path)
-                || left.is_some_and(share_deletion::may_have_access)
-            {
+                .filter(|deletion| path_of_deletion(deletion) == *path);
+            if by_hand.altered.is_left_exported(path) || left.any(share_deletion::may_have_access) {
                 continue;
             }
-            let Some(share) = shares
-                .iter()
-                .find(|s| pseudo_path(s.metadata.uid.as_deref().unwrap_or_default()) == *path)
-            else {
+            // It leads to the one whose it is, whoever else may have been promised the path.
+            let leads_to = |share: &&Share| {
+                let subvolume = names.get(&held.path);
+                path_of(share) == *path && subvolume.is_none_or(|name| *name == subvolume_of(share))
+            };
+            let Some(share) = shares.iter().find(leads_to) else {
                 self.violated("no export outlives its Share", format!("{path}: {held:?}"));
                 continue;
             };
@@ -837,8 +849,10 @@ pub fn nothing_left(server: &ApiServer, cluster: &Cluster, altered: &Altered) ->
         "subvolumes are left: {:?}",
         holdings.subvolumes
     );
-    let given_up: BTreeSet<_> = altered.abandoned.keys().map(|uid| pseudo_path(uid)).collect();
-    let left = holdings.exports.keys().find(|path| !given_up.contains(*path));
+    let left = holdings
+        .exports
+        .keys()
+        .find(|path| !altered.is_left_exported(path));
     ensure!(left.is_none(), "exports are left: {left:?}");
     let identities: Vec<_> = holdings.identities.keys().collect();
     ensure!(

@@ -13,7 +13,7 @@ use shoal_crds::{
     names::FINALIZER,
 };
 
-use shoal_domain::share_deletion;
+use shoal_domain::{ledger::Claim, mount_point::MountPoint, share_deletion};
 use tokio::time::Instant;
 
 use super::{api_server::ApiServer, check::parsed};
@@ -72,6 +72,95 @@ pub fn check(shares: &[Share], deletions: &[ShareDeletion], room: Option<u32>) -
                 share.name_any(),
                 other.name_any()
             );
+        }
+    }
+    Ok(())
+}
+
+/// Who has a name on an NFS cluster: uids of shares, and of deleted ones that may still be exported.
+fn claims(shares: &[Share], deletions: &[ShareDeletion]) -> BTreeMap<MountPoint, BTreeSet<String>> {
+    let mut claims = BTreeMap::<_, BTreeSet<_>>::new();
+    let of_shares = shares
+        .iter()
+        .filter(|share| on(share).is_some())
+        .filter_map(|share| {
+            let status = share.status.as_ref()?;
+            Some((Claim::of(&share.spec, status)?.mount_point?, share.uid()?))
+        });
+    let exported = deletions.iter().filter(|d| share_deletion::may_have_access(d));
+    let of_deletions = exported.filter_map(|deletion| {
+        let spec = &deletion.spec;
+        let (cluster, name) = (
+            spec.nfs_cluster_id.as_ref(),
+            spec.resolved_mount_point_name.as_ref(),
+        );
+        let claim = MountPoint::recorded(Some(&spec.fsid), cluster, name)?;
+        Some((claim, spec.share_ref.uid.clone()))
+    });
+    for (claim, uid) in of_shares.chain(of_deletions) {
+        claims.entry(claim).or_default().insert(uid);
+    }
+    claims
+}
+
+/// No name on an NFS cluster is two shares', and what a share has got stays as it is.
+pub fn names(
+    shares: &[Share],
+    deletions: &[ShareDeletion],
+    resolved: &mut BTreeMap<String, String>,
+) -> Result<()> {
+    for (claim, holders) in claims(shares, deletions) {
+        ensure!(holders.len() == 1, "{claim:?} is that of {holders:?}");
+    }
+    for share in shares {
+        let status = share.status.clone().unwrap_or_default();
+        if let Some(name) = status.resolved_mount_point_name {
+            let asked = share.spec.mount_point_name.as_deref().unwrap_or_default();
+            ensure!(
+                !asked.is_empty() && name.ends_with(asked),
+                "{} asked for '{asked}' and got '{name}'",
+                share.name_any()
+            );
+            let first = resolved
+                .entry(share.uid().unwrap_or_default())
+                .or_insert(name.clone());
+            ensure!(
+                *first == name,
+                "{} was '{first}' and is '{name}'",
+                share.name_any()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// At rest, whoever waits for a name knows it to be another's, and whoever has one is found under it.
+pub fn names_at_rest(server: &ApiServer) -> Result<()> {
+    let shares: Vec<Share> = parsed(server, "shares");
+    let claims = claims(&shares, &parsed::<ShareDeletion>(server, "sharedeletions"));
+    for share in &shares {
+        let status = share.status.clone().unwrap_or_default();
+        let Some(asked) = &share.spec.mount_point_name else {
+            continue;
+        };
+        match condition(&status.conditions, types::READY) {
+            Some((_, reasons::MOUNT_POINT_NAME_TAKEN)) => ensure!(
+                claims.keys().any(|claim| claim.name.ends_with(asked.as_str())),
+                "{} waits for '{asked}', and it is free",
+                share.name_any()
+            ),
+            Some(("True", _)) => {
+                let name = status.resolved_mount_point_name.unwrap_or_default();
+                let path = format!(":/{name}");
+                ensure!(
+                    name.ends_with(asked.as_str())
+                        && status.export_locations.iter().all(|l| l.path.ends_with(&path)),
+                    "{} is to be found under '{asked}', and says {:?}",
+                    share.name_any(),
+                    status.export_locations
+                );
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -35,6 +35,10 @@ const METHODS: [Method; 8] = [
     Method::Unexport,
     Method::Remove,
 ];
+/// The part that is about readable paths.
+const NAMES: u64 = 106;
+/// What shares are to be found under: few, so that they meet.
+const MOUNT_POINT_NAMES: [&str; 2] = ["data", "Home_1"];
 /// The part that is about deletions.
 const DELETIONS: u64 = 102;
 /// The part that is about locks.
@@ -137,6 +141,29 @@ pub enum Operation {
         gib: u32,
         /// The wish.
         wish: Wish,
+    },
+    /// Create a share that is to be found under a name, which its type puts a prefix before or not.
+    CreateNamed {
+        /// Where.
+        share: Place,
+        /// Of [`TYPES`].
+        share_type: usize,
+        /// The name.
+        name: &'static str,
+    },
+    /// Have a type put another prefix before the names of its shares.
+    EditPrefix {
+        /// Of [`TYPES`].
+        share_type: usize,
+        /// Which.
+        prefix: &'static str,
+    },
+    /// Say something of a share, or take back what was said.
+    Describe {
+        /// Which.
+        share: Place,
+        /// What.
+        text: Option<&'static str>,
     },
     /// Have a share left alone for so many seconds.
     PauseShare {
@@ -491,6 +518,21 @@ impl Plan {
             &mut generator(seed, QUOTAS),
             &mut generator(seed, FINE_QUOTAS),
         ));
+        let mut of_names = generator(seed, NAMES);
+        for race in 0..of_names.random_range(1..4) {
+            events.extend(race_for_a_name(&mut of_names, race));
+        }
+        for _ in 0..of_names.random_range(0..4) {
+            events.push(event(&mut of_names, described));
+        }
+        if of_names.random_bool(0.3) {
+            events.push(event(&mut of_names, |rng| {
+                What::Do(Operation::EditPrefix {
+                    share_type: rng.random_range(0..TYPES.len()),
+                    prefix: pick(rng, &["", "{namespace}-", "{name}_"]),
+                })
+            }));
+        }
         for _ in 0..of_deletions.random_range(0..15) {
             events.push(event(&mut of_deletions, deletions));
         }
@@ -641,6 +683,73 @@ fn overtaken(rng: &mut SmallRng) -> [Event; 3] {
         what: operation(rng),
     };
     [first, soon, later]
+}
+
+/// In both namespaces a share is to be found under the same name, at about the same time; most go some time, and a few are
+/// made again at once.
+fn race_for_a_name(rng: &mut SmallRng, race: usize) -> Vec<Event> {
+    let name = pick(rng, &MOUNT_POINT_NAMES);
+    // Of most types there is no prefix, and so both can't have it.
+    let share_type = usize::from(rng.random_bool(0.8));
+    let begin = Duration::from_millis(rng.random_range(0..240_000));
+    let mut events = Vec::new();
+    for namespace in 0..NAMESPACES.len() {
+        let number = SHARES + race;
+        let share = Place { namespace, number };
+        let mut later = |rng: &mut SmallRng, by: u64, operation| {
+            let at = begin + Duration::from_millis(rng.random_range(0..by));
+            let what = What::Do(operation);
+            events.push(Event { at, what });
+        };
+        let create = Operation::CreateNamed {
+            share,
+            share_type,
+            name,
+        };
+        later(rng, 300, create);
+        if rng.random_bool(0.5) {
+            let rule = Operation::CreateRule {
+                rule: Place {
+                    namespace,
+                    number: RULES + race,
+                },
+                share: number,
+                to: To::Ip(pick(rng, &ADDRESSES)),
+                level: level(rng),
+            };
+            later(rng, 60_000, rule);
+        }
+        if rng.random_bool(0.3) {
+            let gib = rng.random_range(2..4);
+            later(rng, 60_000, Operation::ResizeShare { share, gib });
+        }
+        if rng.random_bool(0.7) {
+            let end = match rng.random_range(0..4) {
+                0 => Operation::RecreateShare(share),
+                _ => Operation::DeleteShare(share),
+            };
+            later(rng, 90_000, end);
+        }
+    }
+    events
+}
+
+/// Somebody says something of a share, or that goes wrong.
+fn described(rng: &mut SmallRng) -> What {
+    if rng.random_bool(0.3) {
+        return What::Fault(Fault::Command {
+            method: Method::SetMetadata,
+            write: 0,
+            kind: pick(
+                rng,
+                &[FaultKind::FailBefore, FaultKind::FailAfter, FaultKind::Lost],
+            ),
+        });
+    }
+    What::Do(Operation::Describe {
+        share: place(rng, SHARES),
+        text: pick(rng, &[Some("%[x]\n"), Some("blue"), None]),
+    })
 }
 
 fn place(rng: &mut SmallRng, numbers: usize) -> Place {

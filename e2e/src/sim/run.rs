@@ -28,7 +28,7 @@ use super::{
     user::User,
     wire::Wire,
 };
-use crate::holdings::Altered;
+use crate::holdings::{Altered, path_of};
 
 /// How long everything may take to come to rest after the last fault.
 const PATIENCE: Duration = Duration::from_mins(30);
@@ -408,15 +408,16 @@ impl<'a> Run<'a> {
         let uid = share.metadata.uid.clone().unwrap_or_default();
         let status = share.status.clone().unwrap_or_default();
         let is_provisioned = is_true(&status.conditions, types::PROVISIONED);
+        let path = path_of(&share);
         let fs_name = status.backend_name.context("nothing was chosen")?;
         let held = self
             .cluster
             .snapshot()?
-            .share(&fs_name, &subvolume_name(&uid), &uid)
+            .share(&fs_name, &subvolume_name(&uid), &path)
             .context("nothing is held")?;
         match hand {
-            Hand::RemoveExport => self.cluster.remove_export(&uid)?,
-            Hand::RemoveClients => self.cluster.set_clients(&uid, Vec::new())?,
+            Hand::RemoveExport => self.cluster.remove_export(&path)?,
+            Hand::RemoveClients => self.cluster.set_clients(&path, Vec::new())?,
             Hand::AddClient => {
                 let client = NfsClient {
                     address: "0.0.0.0/0".into(),
@@ -424,9 +425,9 @@ impl<'a> Run<'a> {
                     squash: Squash::None,
                 };
                 self.checker.by_hand().clients.insert(uid.clone());
-                self.cluster.set_clients(&uid, vec![client])?;
+                self.cluster.set_clients(&path, vec![client])?;
             }
-            Hand::OpenExport => self.cluster.open_export(&uid)?,
+            Hand::OpenExport => self.cluster.open_export(&path)?,
             Hand::Quota => self.cluster.set_quota(&fs_name, &uid, None)?,
             Hand::Deauthorize => {
                 let identity = held.access.iter().find_map(|Grant { client, .. }| match client {
@@ -521,7 +522,8 @@ impl<'a> Run<'a> {
                 Some(text) => Err(anyhow::anyhow!("{text}")),
                 None => check::at_rest(&self.server, &self.cluster, &altered)
                     .and_then(|()| placing::at_rest(&self.server, self.plan.setting.room))
-                    .and_then(|()| placing::quotas_at_rest(&self.server)),
+                    .and_then(|()| placing::quotas_at_rest(&self.server))
+                    .and_then(|()| placing::names_at_rest(&self.server)),
             };
             match compared {
                 Ok(()) => break,

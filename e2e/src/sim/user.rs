@@ -107,9 +107,13 @@ impl User {
                 .await?;
         }
         for share in parsed::<Share>(&self.server, "shares") {
-            shares(&self.client, &share.namespace().unwrap_or_default())
+            let deleted = shares(&self.client, &share.namespace().unwrap_or_default())
                 .delete(&share.name_any(), &DeleteParams::default())
-                .await?;
+                .await;
+            // One that waited for the lock of a rule goes with that rule.
+            if !matches!(&deleted, Err(kube::Error::Api(status)) if status.is_not_found()) {
+                deleted?;
+            }
         }
         Ok(())
     }
@@ -175,6 +179,8 @@ async fn create_type(client: &Client, setting: Setting, index: usize) -> Result<
             "shrink": index == 1,
             "deletion": if setting.waits[index] { "Wait" } else { "Deferred" },
             "retention": format!("{}s", setting.retention[index]),
+            // The first puts each namespace's own prefix before names.
+            "mountPointName": if index == 0 { json!({"enabled": true}) } else { json!({"enabled": true, "prefix": ""}) },
         },
     });
     types
@@ -233,6 +239,32 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
         } => create_share(client, share, protocol, share_type, gib, None).await?,
         Operation::CreateWishing { share, gib, wish } => {
             create_share(client, share, Protocol::NFS, 0, gib, Some(wish)).await?;
+        }
+        Operation::CreateNamed {
+            share,
+            share_type,
+            name,
+        } => {
+            let document = json!({
+                "metadata": {"name": share.name("share-"), "namespace": share.namespace()},
+                "spec": {
+                    "protocol": "NFS", "size": "1Gi", "shareTypeName": TYPES[share_type], "mountPointName": name,
+                },
+            });
+            shares(client, share.namespace())
+                .create(&PostParams::default(), &serde_json::from_value(document)?)
+                .await?;
+        }
+        Operation::Describe { share, text } => {
+            let spec = merge(json!({"metadata": text.map(|text| json!({"said": text}))}));
+            shares(client, share.namespace())
+                .patch(&share.name("share-"), &patch, &spec)
+                .await?;
+        }
+        Operation::EditPrefix { share_type, prefix } => {
+            let types: Api<ShareType> = Api::all(client.clone());
+            let spec = merge(json!({"mountPointName": {"prefix": prefix}}));
+            types.patch(TYPES[share_type], &patch, &spec).await?;
         }
         Operation::PauseShare { share, seconds } => {
             let api = shares(client, share.namespace());

@@ -43,13 +43,8 @@ pub enum Error {
     #[error("{0}")]
     OwnedByAnother(String),
     /// Our pseudo path is another export's.
-    #[error("the pseudo path {path} is exported by {holder}")]
-    PathTaken {
-        /// The pseudo path.
-        path: String,
-        /// Who has it.
-        holder: String,
-    },
+    #[error("the pseudo path {0} is exported by somebody else")]
+    PathTaken(String),
     /// The new size is below what is used.
     #[error("{used_bytes} bytes are used")]
     BelowUsed {
@@ -102,7 +97,7 @@ impl Error {
             | Self::NfsEndpointsUnknown(_)
             | Self::BelowUsed { .. }
             | Self::Refused(_) => Class::Stalled,
-            Self::OwnedByAnother(_) | Self::PathTaken { .. } | Self::IdentityNotAvailable => Class::Conflict,
+            Self::OwnedByAnother(_) | Self::PathTaken(_) | Self::IdentityNotAvailable => Class::Conflict,
             Self::NotFound => Class::Gone,
         }
     }
@@ -134,7 +129,7 @@ impl Error {
             Self::NfsClusterNotFound(_) => reasons::NFS_CLUSTER_NOT_FOUND,
             Self::NfsEndpointsUnknown(_) => reasons::NFS_ENDPOINTS_UNKNOWN,
             Self::OwnedByAnother(_) => reasons::OWNED_BY_ANOTHER,
-            Self::PathTaken { .. } => reasons::EXPORT_PATH_TAKEN,
+            Self::PathTaken(_) => reasons::EXPORT_PATH_TAKEN,
             Self::BelowUsed { .. } => reasons::SHRINK_BELOW_USED,
             Self::HasSnapshots(_) => reasons::HAS_SNAPSHOTS,
             Self::NotFound => reasons::VOLUME_MISSING,

@@ -50,6 +50,10 @@ pub trait Backend: Send + Sync + Debug {
     /// Sets the quota to exactly this many bytes. Never below what is used ([`Error::BelowUsed`]).
     async fn resize(&self, on: &Identity, volume: &VolumeRef, size_bytes: u64) -> Result<()>;
 
+    /// Writes what users say of the share, as [`shoal_domain::metadata`] puts it, where the storage's own tools show it; without
+    /// a text it is taken off. Writes nothing when nothing differs.
+    async fn set_metadata(&self, on: &Identity, volume: &VolumeRef, text: Option<&str>) -> Result<()>;
+
     /// Exports the share to exactly these clients, as one set: default deny, in the order given (most specific first,
     /// [`shoal_domain::grant::sort`]). A client that can't be let in is told in its own outcome and does not hinder the
     /// others; a client that loses access, or falls from read-write to read-only, is cut off now and not when it next

@@ -79,7 +79,7 @@ impl Lab {
     }
 
     fn change_export(&self, v: &VolumeRef, change: impl FnOnce(&mut Value)) -> Hand<()> {
-        let pseudo = owner::pseudo_path(&v.owner.uid);
+        let pseudo = v.pseudo_path.clone();
         let info = ceph(&["nfs", "export", "info", &self.nfs_cluster, &pseudo])?;
         let mut export: Value = serde_json::from_str(&info).unwrap();
         change(&mut export);
@@ -200,7 +200,7 @@ impl Subject for Lab {
     }
 
     async fn take_path(&self, v: &VolumeRef, other: &VolumeRef) -> Hand<()> {
-        let pseudo = owner::pseudo_path(&v.owner.uid);
+        let pseudo = v.pseudo_path.clone();
         let path = Self::path(other)?;
         ceph(&["nfs", "export", "rm", &self.nfs_cluster, &pseudo])?;
         ceph(&[
@@ -218,14 +218,7 @@ impl Subject for Lab {
     }
 
     async fn remove_export(&self, v: &VolumeRef) -> Hand<()> {
-        ceph(&[
-            "nfs",
-            "export",
-            "rm",
-            &self.nfs_cluster,
-            &owner::pseudo_path(&v.owner.uid),
-        ])
-        .map(drop)
+        ceph(&["nfs", "export", "rm", &self.nfs_cluster, &v.pseudo_path]).map(drop)
     }
 
     async fn add_client(&self, v: &VolumeRef) -> Hand<()> {

@@ -151,6 +151,7 @@ impl Backend for CephBackend {
             version: version.number().to_owned(),
             monitors: monitors.addresses(),
             nfs_endpoints,
+            nfs_cluster_id: self.settings.nfs.as_ref().map(|nfs| nfs.cluster_id.clone()),
             protocols,
             total_bytes: room.map(|(total, _)| total),
             free_bytes: room.map(|(_, free)| free),
@@ -182,6 +183,12 @@ impl Backend for CephBackend {
         let work = self.work(on, volume).await?;
         let found = work.confirmed(work.find_own()).await?.ok_or(Error::NotFound)?;
         work.resize(&found.data, size_bytes).await
+    }
+
+    async fn set_metadata(&self, on: &Identity, volume: &VolumeRef, text: Option<&str>) -> Result<()> {
+        let work = self.work(on, volume).await?;
+        let notes = work.confirmed(work.own_notes()).await?.ok_or(Error::NotFound)?;
+        work.set_metadata(&notes, text).await
     }
 
     async fn export(&self, on: &Identity, volume: &VolumeRef, access: &Access) -> Result<Vec<Applied>> {

@@ -6,7 +6,6 @@ use shoal_crds::{AccessLevel, AccessType, Squash};
 use shoal_domain::{
     Failure,
     grant::{Access, Applied, Client, Grant},
-    owner,
     volume::Export,
 };
 use tokio::{sync::OwnedMutexGuard, time::timeout_at};
@@ -156,10 +155,6 @@ fn holder_of(document: &Document) -> String {
 }
 
 impl Work<'_> {
-    pub(crate) fn pseudo_path(&self) -> String {
-        owner::pseudo_path(&self.volume.owner.uid)
-    }
-
     fn nfs(&self) -> Result<&NfsService> {
         let nfs = self.settings.nfs.as_ref();
         nfs.ok_or_else(|| Error::Refused("the backend has no NFS cluster (spec.ceph.nfs)".into()))
@@ -176,7 +171,7 @@ impl Work<'_> {
         let cluster_id = &self.nfs()?.cluster_id;
         let info = NfsExportInfo {
             cluster_id,
-            pseudo_path: &self.pseudo_path(),
+            pseudo_path: &self.volume.pseudo_path,
         };
         self.call.run(&info).await.map_err(|fault| self.no_cluster(fault))
     }
@@ -192,10 +187,9 @@ impl Work<'_> {
     /// The export at our pseudo path, if it is there; an error if it is another's.
     async fn own_export(&self) -> Result<Option<Document>> {
         match self.export_document().await? {
-            Some(document) if !self.is_ours(&document) => Err(Error::PathTaken {
-                path: self.pseudo_path(),
-                holder: holder_of(&document),
-            }),
+            Some(document) if !self.is_ours(&document) => {
+                Err(Error::PathTaken(self.volume.pseudo_path.clone()))
+            }
             document => Ok(document),
         }
     }
@@ -220,7 +214,7 @@ impl Work<'_> {
                 let (access, intact) = access_of(document);
                 let intact = intact && data.is_none_or(|data| path_of(document) == data.path);
                 Export::Ours {
-                    pseudo_path: Some(self.pseudo_path()),
+                    pseudo_path: Some(self.volume.pseudo_path.clone()),
                     access,
                     intact,
                 }
@@ -246,9 +240,9 @@ impl Work<'_> {
                 // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
                 // restart the service.
                 self.remove_export().await?;
-                new_document(&self.pseudo_path(), self.fs_name(), &data.path, access)
+                new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access)
             }
-            None => new_document(&self.pseudo_path(), self.fs_name(), &data.path, access),
+            None => new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access),
         };
         if there.as_ref() == Some(&wanted) {
             return Ok(outcomes(access, &wanted));
@@ -291,7 +285,7 @@ impl Work<'_> {
             .call
             .run(&NfsExportRm {
                 cluster_id,
-                pseudo_path: &self.pseudo_path(),
+                pseudo_path: &self.volume.pseudo_path,
             })
             .await
         {

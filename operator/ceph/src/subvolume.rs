@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use shoal_backend::{Error, Result};
 use shoal_domain::{
+    metadata::METADATA_KEY,
     owner::{Owner, Tag, subvolume_name},
     volume::{Export, NewVolume, Volume},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Notes {
     pub tag: Tag,
     /// Identities that were to be cut off when we were interrupted.
     pub to_cut: BTreeSet<String>,
+    /// What users say of it.
+    pub metadata: Option<String>,
 }
 
 /// Where [`Notes::to_cut`] is kept, as a JSON list. That an identity has lost its capabilities does not end the sessions
@@ -113,7 +116,11 @@ impl Work<'_> {
             .get(TO_CUT)
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default();
-        Ok(Some(Notes { tag, to_cut }))
+        Ok(Some(Notes {
+            tag,
+            to_cut,
+            metadata: metadata.get(METADATA_KEY).cloned(),
+        }))
     }
 
     /// The same of the share's own; an error if what is there is another's.
@@ -159,6 +166,7 @@ impl Work<'_> {
             path: found.data.path,
             size_bytes: found.data.quota,
             used_bytes: found.data.used,
+            metadata: found.notes.metadata,
             export,
         }
     }
@@ -208,12 +216,7 @@ impl Work<'_> {
     }
 
     async fn set_tag(&self, owner: &Owner) -> Result<()> {
-        let tag = MetadataSet {
-            place: self.place(),
-            key_name: Owner::METADATA_KEY,
-            value: owner.to_tag(),
-        };
-        Ok(self.call.run(&tag).await?)
+        self.note(Owner::METADATA_KEY, Some(owner.to_tag())).await
     }
 
     /// Makes it another's, or says that it is left behind; only what is the share's own, or the other's already.
@@ -302,28 +305,35 @@ impl Work<'_> {
     /// Notes who is to be cut off, before anything is done about it.
     pub(crate) async fn note_to_cut(&self, identities: &BTreeSet<String>) -> Result<()> {
         let value = serde_json::to_string(identities).map_err(|error| Error::Refused(error.to_string()))?;
-        Ok(self
-            .call
-            .run(&MetadataSet {
-                place: self.place(),
-                key_name: TO_CUT,
-                value,
-            })
-            .await?)
+        self.note(TO_CUT, Some(value)).await
     }
 
     /// All were cut off.
     pub(crate) async fn forget_to_cut(&self) -> Result<()> {
-        match self
-            .call
-            .run(&MetadataRm {
-                place: self.place(),
-                key_name: TO_CUT,
-            })
-            .await
-        {
-            Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
-            _ => Ok(()),
+        self.note(TO_CUT, None).await
+    }
+
+    /// Writes what users say of it, or takes it off.
+    pub(crate) async fn set_metadata(&self, there: &Notes, text: Option<&str>) -> Result<()> {
+        if there.metadata.as_deref() == text {
+            return Ok(());
         }
+        self.note(METADATA_KEY, text.map(str::to_owned)).await
+    }
+
+    async fn note(&self, key_name: &str, value: Option<String>) -> Result<()> {
+        let place = self.place();
+        let Some(value) = value else {
+            return match self.call.run(&MetadataRm { place, key_name }).await {
+                Err(fault) if fault.errno() != Some(ENOENT) => Err(fault.into()),
+                _ => Ok(()),
+            };
+        };
+        let note = MetadataSet {
+            place,
+            key_name,
+            value,
+        };
+        Ok(self.call.run(&note).await?)
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
-use shoal_crds::{ExportLocation, ExportLocationMetadata, Protocol, names::annotations};
+use shoal_crds::{
+    ExportLocation, ExportLocationMetadata, Protocol, UserMetadata,
+    names::{EXPORT_LOCATION_KEYS, annotations},
+};
 
 use crate::identity::Description;
 
@@ -44,9 +47,23 @@ pub fn locations(
                 fs_name: backend.identity.fs_name.clone(),
                 ceph_fsid: backend.identity.fsid.clone(),
                 subvolume_path: subvolume_path.to_owned(),
+                of_users: BTreeMap::new(),
             },
         })
         .collect()
+}
+
+/// The same with what users say of them.
+pub fn with_users_metadata(mut locations: Vec<ExportLocation>, said: &[UserMetadata]) -> Vec<ExportLocation> {
+    for location in &mut locations {
+        if let Some(of_it) = said.iter().find(|said| said.id == location.id) {
+            let of_users = of_it.metadata.clone().into_iter();
+            location.metadata.of_users = of_users
+                .filter(|(key, _)| !EXPORT_LOCATION_KEYS.contains(&key.as_str()))
+                .collect();
+        }
+    }
+    locations
 }
 
 /// An endpoint as it stands before the colon of `host:path`; a bare IPv6 address gets brackets, since clients split at

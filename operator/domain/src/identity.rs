@@ -2,6 +2,8 @@
 
 use shoal_crds::Protocol;
 
+use crate::mount_point::NfsCluster;
+
 /// Which storage it is. What was recorded at first contact must be answered for ever: another cluster or file system
 /// under the same address holds none of our shares, whatever it says is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +27,8 @@ pub struct Description {
     pub monitors: Vec<String>,
     /// Where NFS clients reach it, as `host` or `host:port`; empty if it serves no NFS. The first is preferred.
     pub nfs_endpoints: Vec<String>,
+    /// The NFS cluster's id; none if it serves no NFS.
+    pub nfs_cluster_id: Option<String>,
     /// The protocols it serves.
     pub protocols: Vec<Protocol>,
     /// Bytes in all, if known.
@@ -33,4 +37,14 @@ pub struct Description {
     pub free_bytes: Option<u64>,
     /// The CephX identity it speaks as, which no rule may name.
     pub own_identity: Option<String>,
+}
+
+impl Description {
+    /// The NFS cluster that it exports on.
+    pub fn nfs_cluster(&self) -> Option<NfsCluster> {
+        Some(NfsCluster {
+            fsid: self.identity.fsid.clone(),
+            id: self.nfs_cluster_id.clone()?,
+        })
+    }
 }

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use shoal_crds::{Placement, Protocol, Share, ShareDeletion, ShareSpec, ShareStatus};
 
 use crate::{
+    mount_point::{MountPoint, NfsCluster},
     placement::{Load, Neighbour},
     share_deletion,
     share_quota::{Amount, Usage},
@@ -27,6 +28,8 @@ pub struct Claim {
     pub is_exported: bool,
     /// The share's type, once it is known.
     pub share_type_name: Option<String>,
+    /// Its name on the NFS cluster, if it asked for one.
+    pub mount_point: Option<MountPoint>,
 }
 
 impl Claim {
@@ -37,6 +40,11 @@ impl Claim {
             bytes: charged(spec, status),
             is_exported: spec.protocol == Protocol::NFS,
             share_type_name: status.share_type_name.clone(),
+            mount_point: MountPoint::recorded(
+                status.fsid.as_ref(),
+                status.nfs_cluster_id.as_ref(),
+                status.resolved_mount_point_name.as_ref(),
+            ),
         })
     }
 
@@ -77,6 +85,9 @@ pub struct Ledger {
     revision: u64,
     /// While all is listed anew: the uids that were in the list so far.
     listed: Option<BTreeSet<String>>,
+    /// Who has a name on an NFS cluster: uids in `entries`, and names of ShareDeletions. Only for a moment more than one, when
+    /// a share is being let go.
+    mount_points: BTreeMap<MountPoint, BTreeSet<String>>,
     /// What deleted shares still have, by ShareDeletion.
     deletions: BTreeMap<String, Remains>,
     /// While those are listed anew: the names that were in the list so far.
@@ -86,6 +97,14 @@ pub struct Ledger {
 /// What a deleted share still has of a backend.
 #[derive(Clone, Debug, PartialEq)]
 struct Remains {
+    /// None: it was given up, and takes no room any more.
+    room: Option<RemainingRoom>,
+    /// Its name on the NFS cluster, as long as its export may be there.
+    mount_point: Option<MountPoint>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct RemainingRoom {
     backend_name: String,
     bytes: u64,
     is_exported: bool,
@@ -138,6 +157,8 @@ pub struct Page {
     pub usage: Usage,
     /// The shares of its namespace that it names, or that name it.
     pub neighbours: Vec<Neighbour>,
+    /// The NFS clusters on which others have the name that it asks for.
+    pub taken_on: BTreeSet<NfsCluster>,
 }
 
 impl Ledger {
@@ -216,8 +237,8 @@ impl Ledger {
         }
     }
 
-    /// What placing or extending this share rests on.
-    pub fn page(&self, share: &Share) -> Page {
+    /// What placing or extending this share rests on, with the name that it would have on an NFS cluster.
+    pub fn page(&self, share: &Share, mount_point_name: Option<&str>) -> Page {
         let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
         let own = self.entries.get(&share.uid().unwrap_or_default());
         let mut loads = self.loads.clone();
@@ -225,12 +246,15 @@ impl Ledger {
         // What it brings back has its room already.
         if let Some(source) = &share.spec.source {
             let existing = &source.existing;
-            let brought_back = self.deletions.values().find(|remains| {
-                remains.backend_name == existing.backend_name
-                    && remains.handle.as_ref() == Some(&existing.handle)
+            let mut rooms = self
+                .deletions
+                .values()
+                .filter_map(|remains| remains.room.as_ref());
+            let brought_back = rooms.find(|room| {
+                room.backend_name == existing.backend_name && room.handle.as_ref() == Some(&existing.handle)
             });
-            if let Some(remains) = brought_back {
-                remains.leave(&mut loads);
+            if let Some(room) = brought_back {
+                room.leave(&mut loads);
             }
         }
         if let Some(claim) = own.and_then(Entry::claim) {
@@ -258,7 +282,23 @@ impl Ledger {
             loads,
             usage,
             neighbours,
+            taken_on: self.taken_on(&share.uid().unwrap_or_default(), mount_point_name),
         }
+    }
+
+    /// The NFS clusters on which others than the share of this uid have this name.
+    fn taken_on(&self, uid: &str, name: Option<&str>) -> BTreeSet<NfsCluster> {
+        let Some(name) = name else {
+            return BTreeSet::new();
+        };
+        let of_that_name = self
+            .mount_points
+            .iter()
+            .filter(|(mount_point, _)| mount_point.name == name);
+        of_that_name
+            .filter(|(_, holders)| holders.iter().any(|holder| holder != uid))
+            .map(|(mount_point, _)| mount_point.on.clone())
+            .collect()
     }
 
     /// Reserves what is about to be stored for a share, unless that was decided on what is so no more: then nothing is
@@ -337,7 +377,10 @@ impl Ledger {
             .collect();
         names.sort();
         let deletions = self.deletions.iter();
-        let deletions = deletions.filter(|(_, remains)| remains.backend_name == backend_name);
+        let deletions = deletions.filter(|(_, remains)| {
+            let room = remains.room.as_ref();
+            room.is_some_and(|room| room.backend_name == backend_name)
+        });
         names.extend(deletions.map(|(name, _)| deletion_in_the_way(name)));
         names.truncate(most);
         names
@@ -349,13 +392,26 @@ impl Ledger {
         if let Some(listed) = &mut self.listed_deletions {
             listed.insert(name.clone());
         }
-        let remains = share_deletion::is_pending(deletion).then(|| Remains {
-            backend_name: deletion.spec.backend_name.clone(),
-            bytes: deletion.spec.size.bytes(),
-            is_exported: deletion.spec.protocol == Protocol::NFS && share_deletion::may_have_access(deletion),
-            handle: deletion.spec.handle.clone(),
+        let spec = &deletion.spec;
+        let is_exported = spec.protocol == Protocol::NFS && share_deletion::may_have_access(deletion);
+        let room = share_deletion::is_pending(deletion).then(|| RemainingRoom {
+            backend_name: spec.backend_name.clone(),
+            bytes: spec.size.bytes(),
+            is_exported,
+            handle: spec.handle.clone(),
         });
-        self.replace_deletion(name, remains)
+        let mount_point = MountPoint::recorded(
+            Some(&spec.fsid),
+            spec.nfs_cluster_id.as_ref(),
+            spec.resolved_mount_point_name.as_ref(),
+        );
+        self.replace_deletion(
+            name,
+            Remains {
+                room,
+                mount_point: mount_point.filter(|_| is_exported),
+            },
+        )
     }
 
     /// Notes that a ShareDeletion is there, of which nothing else can be told.
@@ -367,7 +423,7 @@ impl Ledger {
 
     /// Notes that a ShareDeletion is gone. True if others may now have what the share had.
     pub fn deletion_gone(&mut self, name: &str) -> bool {
-        self.replace_deletion(name.to_owned(), None)
+        self.replace_deletion(name.to_owned(), Remains::nothing())
     }
 
     /// All ShareDeletions are about to be listed anew.
@@ -384,17 +440,40 @@ impl Ledger {
         }
     }
 
-    fn replace_deletion(&mut self, name: String, remains: Option<Remains>) -> bool {
-        let before = self.deletions.remove(&name);
-        if let Some(before) = &before {
-            before.leave(&mut self.loads);
+    fn replace_deletion(&mut self, name: String, remains: Remains) -> bool {
+        let before = self.deletions.remove(&name).unwrap_or_else(Remains::nothing);
+        if let Some(room) = &before.room {
+            room.leave(&mut self.loads);
         }
-        let made_room = before.is_some() && remains.is_none();
-        if let Some(remains) = remains {
-            remains.arrive(&mut self.loads);
+        self.leave_mount_point(before.mount_point.as_ref(), &name);
+        if let Some(room) = &remains.room {
+            room.arrive(&mut self.loads);
+        }
+        self.take_mount_point(remains.mount_point.clone(), &name);
+        let made_room = (before.room.is_some() && remains.room.is_none())
+            || (before.mount_point.is_some() && remains.mount_point.is_none());
+        if remains != Remains::nothing() {
             self.deletions.insert(name, remains);
         }
         made_room
+    }
+
+    fn take_mount_point(&mut self, mount_point: Option<MountPoint>, holder: &str) {
+        if let Some(mount_point) = mount_point {
+            let holders = self.mount_points.entry(mount_point).or_default();
+            holders.insert(holder.to_owned());
+        }
+    }
+
+    fn leave_mount_point(&mut self, mount_point: Option<&MountPoint>, holder: &str) {
+        if let Some(mount_point) = mount_point
+            && let Some(holders) = self.mount_points.get_mut(mount_point)
+        {
+            holders.remove(holder);
+            if holders.is_empty() {
+                self.mount_points.remove(mount_point);
+            }
+        }
     }
 
     /// From now on every page that was read before has to be read again.
@@ -422,6 +501,7 @@ impl Ledger {
         let before = self.entries.remove(&uid);
         if let Some(before) = &before {
             if let Some(claim) = before.claim() {
+                self.leave_mount_point(claim.mount_point.as_ref(), &uid);
                 unload(&mut self.loads, &claim);
                 if let Some(usage) = self.usages.get_mut(&before.namespace) {
                     uncharge(usage, &claim);
@@ -450,6 +530,7 @@ impl Ledger {
         if let Some(entry) = entry {
             if let Some(claim) = entry.claim() {
                 load(&mut self.loads, &claim);
+                self.take_mount_point(claim.mount_point.clone(), &uid);
                 charge(self.usages.entry(entry.namespace.clone()).or_default(), &claim);
             }
             self.names
@@ -503,6 +584,15 @@ fn unload(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
 }
 
 impl Remains {
+    fn nothing() -> Self {
+        Self {
+            room: None,
+            mount_point: None,
+        }
+    }
+}
+
+impl RemainingRoom {
     fn arrive(&self, loads: &mut BTreeMap<String, Load>) {
         let load = loads.entry(self.backend_name.clone()).or_default();
         load.promised_bytes += u128::from(self.bytes);

@@ -12,6 +12,8 @@ pub mod grant;
 pub mod identity;
 pub mod lease;
 pub mod ledger;
+pub mod metadata;
+pub mod mount_point;
 pub mod owner;
 pub mod placement;
 pub mod resource_lock;

@@ -7,7 +7,7 @@ use std::{
 
 use shoal_crds::{Placement, Protocol, Ratio, ShareType, condition::reasons};
 
-use crate::{Class, Failure, Scope, identity::Description};
+use crate::{Class, Failure, Scope, identity::Description, mount_point::NfsCluster};
 
 /// A ShareBackend as placement sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,10 @@ pub struct Request<'a> {
     pub pin: Option<&'a str>,
     /// Where others are.
     pub company: Company,
+    /// The name that it gets on its NFS cluster, if it asks for one.
+    pub mount_point_name: Option<&'a str>,
+    /// The NFS clusters on which somebody else has that.
+    pub taken_on: &'a BTreeSet<NfsCluster>,
 }
 
 /// A filter says why a backend is passed over.
@@ -229,6 +233,11 @@ fn has_exports_left(request: &Request<'_>, candidate: &Candidate) -> Option<Stri
     })
 }
 
+fn has_the_name_taken(request: &Request<'_>, candidate: &Candidate) -> bool {
+    let cluster = candidate.state.as_ref().ok().and_then(Description::nfs_cluster);
+    request.mount_point_name.is_some() && cluster.is_some_and(|cluster| request.taken_on.contains(&cluster))
+}
+
 /// What is free beside the reserve; none if it is not known.
 fn free_for_new(candidate: &Candidate) -> Option<u64> {
     let description = candidate.state.as_ref().ok()?;
@@ -288,11 +297,16 @@ pub fn choose<'a>(request: &Request<'_>, candidates: &'a [Candidate]) -> Result<
     let mut passed_over = Vec::new();
     let mut best: Option<&Candidate> = None;
     let mut not_asked = None;
+    let mut would_fit = false;
     let asked = candidates
         .iter()
         .filter(|candidate| request.pin.is_none_or(|pin| candidate.name == pin));
     for candidate in asked {
-        match FILTERS.iter().find_map(|filter| filter(request, candidate)) {
+        let why = FILTERS.iter().find_map(|filter| filter(request, candidate));
+        // Asked last: where nothing else is in the way, another name would do.
+        let is_taken = why.is_none() && has_the_name_taken(request, candidate);
+        would_fit |= is_taken;
+        match why.or_else(|| is_taken.then(|| "somebody has the name on its NFS cluster".into())) {
             Some(why) => {
                 passed_over.push(format!("{}: {why}", candidate.name));
                 let failure = candidate.state.as_ref().err();
@@ -310,6 +324,17 @@ pub fn choose<'a>(request: &Request<'_>, candidates: &'a [Candidate]) -> Result<
             return unasked.clone();
         }
         passed_over.sort();
+        if would_fit {
+            return waits(
+                reasons::MOUNT_POINT_NAME_TAKEN,
+                format!(
+                    "spec.mountPointName: '{}' is taken ({}). It is this Share's as soon as it is free; to wait no longer, create the \
+                     Share with another name",
+                    request.mount_point_name.unwrap_or_default(),
+                    passed_over.join("; ")
+                ),
+            );
+        }
         waits(
             reasons::NO_BACKEND_FITS,
             match request.pin {

@@ -1,15 +1,15 @@
 //! Decisions about shares: from the first look for a backend to the last trace gone.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, LockedKind, ResourceLock, Share,
-    ShareDeletion, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
+    Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation, LockedKind, Protocol,
+    ResourceLock, Share, ShareDeletion, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED},
 };
@@ -20,8 +20,9 @@ use crate::{
     export_location,
     grant::{Access, Client, Grant, Key},
     identity::{Description, Identity},
-    ledger,
-    owner::{Owner, Place},
+    ledger, metadata,
+    mount_point::{self, NfsCluster},
+    owner::{self, Owner, Place},
     placement::{self, Candidate, Neighbour},
     resource_lock::{self, Mark},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
@@ -50,6 +51,8 @@ pub struct Observed {
     pub candidates: Vec<Candidate>,
     /// Shares that it names, or that name it, to be with or apart from.
     pub neighbours: Vec<Neighbour>,
+    /// The NFS clusters on which somebody else has the name that it asks for.
+    pub taken_on: BTreeSet<NfsCluster>,
     /// The quotas of its namespace, if it asks for more than it is charged.
     pub quotas: Vec<ShareQuota>,
     /// What other shares of the namespace are charged.
@@ -114,6 +117,8 @@ pub enum Effect {
     Resize(u64),
     /// Throw away the Secrets of these rules: the clients are not let in, so whatever keys they hold open nothing.
     ForgetKeys(Vec<String>),
+    /// Write what users say of it where the storage's admins see it, or take it off.
+    SetMetadata(Option<String>),
     /// Let in exactly these.
     Export(Access),
     /// Fetch the key of a client that is let in.
@@ -146,6 +151,7 @@ impl Effect {
             Self::Create(_) => "Create",
             Self::Resize(_) => "Resize",
             Self::ForgetKeys(_) => "ForgetKeys",
+            Self::SetMetadata(_) => "SetMetadata",
             Self::Export(_) => "Export",
             Self::FetchKey(_) => "FetchKey",
             Self::ReportRules(_) => "ReportRules",
@@ -163,6 +169,7 @@ impl Effect {
         match self {
             Self::Create(_)
             | Self::Resize(_)
+            | Self::SetMetadata(_)
             | Self::Export(_)
             | Self::FetchKey(_)
             | Self::BringBack
@@ -246,6 +253,7 @@ fn waits_for_locks(o: &Observed, mut decision: ShareDecision, by: &str, now: Tim
 
 /// What the backend has to know of the share.
 pub fn volume_ref(o: &Observed) -> VolumeRef {
+    let status = o.share.status.as_ref();
     VolumeRef {
         owner: Owner {
             cluster: o.cluster.clone(),
@@ -256,14 +264,17 @@ pub fn volume_ref(o: &Observed) -> VolumeRef {
         },
         protocol: o.share.spec.protocol,
         tenant: o.tenant.clone(),
-        place: Place::of(
-            o.share
-                .status
-                .as_ref()
-                .and_then(|status| status.handle.as_deref()),
+        place: Place::of(status.and_then(|status| status.handle.as_deref()), o.uid()),
+        pseudo_path: pseudo_path(
+            status.and_then(|status| status.resolved_mount_point_name.as_deref()),
             o.uid(),
         ),
     }
+}
+
+/// Path of a share on its NFS cluster: by the name that it asked for, and else by its uid.
+pub fn pseudo_path(resolved_name: Option<&str>, uid: &str) -> String {
+    resolved_name.map_or_else(|| owner::pseudo_path(uid), |name| format!("/{name}"))
 }
 
 /// Whether a subvolume was there, and ours.
@@ -510,6 +521,7 @@ impl Pass<'_> {
         &self,
         share_type: &ShareType,
         existing: &ExistingShare,
+        mount_point_name: Option<&str>,
     ) -> Result<(String, Description), Failure> {
         let (name, handle) = (&existing.backend_name, &existing.handle);
         let Some(kept) = &self.o.source else {
@@ -542,6 +554,8 @@ impl Pass<'_> {
                 size_bytes: 0,
                 pin: Some(name),
                 company: placement::company(own_name, &wishes, &self.o.neighbours)?,
+                mount_point_name,
+                taken_on: &self.o.taken_on,
             },
             &self.o.candidates,
         )?;
@@ -569,6 +583,7 @@ impl Pass<'_> {
                 share.spec.protocol,
                 share.spec.size,
             )?;
+            let mount_point_name = mount_point::resolve(share, &share_type)?;
             let asked = Asked {
                 share_type_name: share_type.metadata.name.as_deref().unwrap_or_default(),
                 bytes: share.spec.size.bytes(),
@@ -576,8 +591,9 @@ impl Pass<'_> {
             };
             share_quota::admit(&self.o.quotas, &self.o.usage, &asked)?;
             if let Some(existing) = self.o.brings_back() {
-                let (name, description) = self.where_it_is_kept(&share_type, existing)?;
-                return Ok((share_type, name, description));
+                let (name, description) =
+                    self.where_it_is_kept(&share_type, existing, mount_point_name.as_deref())?;
+                return Ok((share_type, name, description, mount_point_name));
             }
             let wishes = share.spec.placement.clone().unwrap_or_default();
             let name = share.metadata.name.as_deref().unwrap_or_default();
@@ -587,13 +603,16 @@ impl Pass<'_> {
                 size_bytes: share.spec.size.bytes(),
                 pin: wishes.backend_name.as_deref(),
                 company: placement::company(name, &wishes, &self.o.neighbours)?,
+                mount_point_name: mount_point_name.as_deref(),
+                taken_on: &self.o.taken_on,
             };
             let candidate = placement::choose(&request, &self.o.candidates)?;
             let description = candidate.state.clone()?;
-            Ok((share_type, candidate.name.clone(), description))
+            Ok((share_type, candidate.name.clone(), description, mount_point_name))
         });
         match chosen {
-            Ok((share_type, backend_name, description)) => {
+            Ok((share_type, backend_name, description, resolved_mount_point_name)) => {
+                let is_nfs = share.spec.protocol == Protocol::NFS;
                 let conditions = self
                     .conditions()
                     .reconciling(reasons::CREATING, "being created")
@@ -609,6 +628,8 @@ impl Pass<'_> {
                     conditions: self.with_quota(conditions, None).build(),
                     share_type_name: share_type.metadata.name.clone(),
                     backend_name: Some(backend_name),
+                    nfs_cluster_id: description.nfs_cluster_id.filter(|_| is_nfs),
+                    resolved_mount_point_name,
                     fsid: Some(description.identity.fsid),
                     fs_name: Some(description.identity.fs_name),
                     fs_id: Some(description.identity.fs_id),
@@ -755,13 +776,8 @@ impl Pass<'_> {
         let Some(location) = self.before.export_locations.first() else {
             return false;
         };
-        let pseudo_path = crate::owner::pseudo_path(self.o.uid());
-        let expected = export_location::locations(
-            backend,
-            self.o.share.spec.protocol,
-            &location.metadata.subvolume_path,
-            Some(&pseudo_path),
-        );
+        let pseudo_path = volume_ref(self.o).pseudo_path;
+        let expected = self.locations(backend, &location.metadata.subvolume_path, Some(&pseudo_path));
         !self.o.look_due
             && self.is_ready_for_spec()
             && self.rules_settled()
@@ -819,6 +835,14 @@ impl Pass<'_> {
                 Effect::Resize(size.bytes()),
             );
         }
+        let metadata = metadata::to_text(&self.o.share.spec.metadata);
+        if volume.metadata != metadata {
+            return self.progress(
+                reasons::CREATING,
+                "its metadata is being written",
+                Effect::SetMetadata(metadata),
+            );
+        }
         let Export::Ours { pseudo_path, .. } = &volume.export else {
             // align_access leaves no other.
             return self.fail(&failure(
@@ -827,12 +851,7 @@ impl Pass<'_> {
                 "exported to nobody's knowledge".into(),
             ));
         };
-        let locations = export_location::locations(
-            backend,
-            self.o.share.spec.protocol,
-            &volume.path,
-            pseudo_path.as_deref(),
-        );
+        let locations = self.locations(backend, &volume.path, pseudo_path.as_deref());
         if !self.is_annotated(&locations) {
             let mirror = export_location::mirror(&locations);
             return self.progress(reasons::CREATING, "being published", Effect::Annotate(mirror));
@@ -895,6 +914,17 @@ impl Pass<'_> {
         Decision::done(status, Next::After(self.o.look_again))
     }
 
+    fn locations(
+        &self,
+        backend: &Description,
+        subvolume_path: &str,
+        pseudo_path: Option<&str>,
+    ) -> Vec<ExportLocation> {
+        let spec = &self.o.share.spec;
+        let locations = export_location::locations(backend, spec.protocol, subvolume_path, pseudo_path);
+        export_location::with_users_metadata(locations, &spec.export_location_metadata)
+    }
+
     fn plan(&self, backend: &Description) -> Plan {
         let terms = Terms {
             protocol: self.o.share.spec.protocol,
@@ -910,13 +940,18 @@ impl Pass<'_> {
         let step = |effect| Some(self.progress(reasons::APPLYING_ACCESS, "access is being applied", effect));
         let have = match &volume.export {
             Export::Taken(holder) => {
+                let path = volume_ref(self.o).pseudo_path;
+                // Whoever may choose a path must not learn from it what others have.
+                let holder = match &self.before.resolved_mount_point_name {
+                    Some(_) => "somebody else on its NFS cluster",
+                    None => holder,
+                };
                 return Some(self.fail(&failure(
                     Class::Conflict,
                     reasons::EXPORT_PATH_TAKEN,
                     format!(
-                        "the pseudo path {} is exported by {holder}; it is not touched. Remove that export, and this \
-                         share gets its own",
-                        crate::owner::pseudo_path(self.o.uid())
+                        "the pseudo path {path} is exported by {holder}; it is not touched. Remove that export, and this \
+                         share gets its own"
                     ),
                 )));
             }
@@ -1319,7 +1354,7 @@ impl Pass<'_> {
         ledger::charged(&self.o.share.spec, &self.before)
     }
 
-    fn is_annotated(&self, locations: &[shoal_crds::ExportLocation]) -> bool {
+    fn is_annotated(&self, locations: &[ExportLocation]) -> bool {
         let there = self.o.share.metadata.annotations.as_ref();
         export_location::mirror(locations)
             .iter()

@@ -144,6 +144,8 @@ pub fn of(o: &share::Observed, now: Timestamp) -> Option<ShareDeletion> {
         fs_name: on.fs_name,
         fs_id: on.fs_id,
         handle: o.handle(),
+        nfs_cluster_id: status.nfs_cluster_id.clone(),
+        resolved_mount_point_name: status.resolved_mount_point_name.clone(),
         deletion_policy: policy,
         retain_until: (keep && policy == DeletionPolicy::Delete).then(|| Time(whole_seconds(until))),
         abandon: false,
@@ -174,6 +176,7 @@ pub fn volume_ref(deletion: &ShareDeletion, cluster: &str) -> VolumeRef {
         protocol: spec.protocol,
         tenant: spec.share_ref.namespace_uid.clone(),
         place: Place::of(spec.handle.as_deref(), &spec.share_ref.uid),
+        pseudo_path: share::pseudo_path(spec.resolved_mount_point_name.as_deref(), &spec.share_ref.uid),
     }
 }
 

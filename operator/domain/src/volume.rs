@@ -19,6 +19,8 @@ pub struct VolumeRef {
     pub tenant: String,
     /// Where its subvolume is.
     pub place: Place,
+    /// Its path on the NFS cluster, if that is how clients mount it.
+    pub pseudo_path: String,
 }
 
 /// How a volume is made.
@@ -57,6 +59,8 @@ pub struct Volume {
     pub size_bytes: Option<u64>,
     /// Bytes used.
     pub used_bytes: u64,
+    /// What users say of it, as [`crate::metadata`] writes it.
+    pub metadata: Option<String>,
     /// Whether its access can be made exactly what the rules say.
     pub export: Export,
 }

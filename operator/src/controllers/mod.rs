@@ -13,7 +13,8 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Resource, ResourceExt, core::PartialObjectMeta, runtime::reflector::ObjectRef};
 use shoal_crds::{
-    DeletionPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
+    DeletionPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+    ShareType,
 };
 use shoal_domain::{
     Failure, Scope,
@@ -34,10 +35,10 @@ const ASK_BACKEND_AFTER: Duration = Duration::from_secs(1);
 /// What an event means: which objects are due for a pass.
 pub mod route {
     use super::{
-        Change, Context, DeletionPhase, Guarded, LockedKind, Namespace, ObjectRef, PartialObjectMeta, ResourceExt,
-        ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType,
-        deletion_decisions, parsed, room_was_made, type_decisions, wake_locks_on, wake_those_that_bring_back,
-        wake_unplaced, wake_waiting_in,
+        Change, Context, DeletionPhase, Guarded, LockedKind, Namespace, ObjectRef, PartialObjectMeta,
+        ResourceExt, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+        ShareType, deletion_decisions, parsed, room_was_made, type_decisions, wake_locks_on,
+        wake_those_that_bring_back, wake_unplaced, wake_waiting_in,
     };
 
     /// A share concerns itself, and the rules and locks that name it: they have to know when it comes and goes.

@@ -26,6 +26,7 @@ use shoal_domain::{
     Class, Decision, Failure, Scope, decision,
     grant::{Applied, Client},
     ledger::{self, Claim, Reservation},
+    mount_point,
     owner::Tag,
     resource_lock::{self, Mark},
     share::{self, Effect, Going, Observed},
@@ -98,6 +99,7 @@ impl Kind for Shares {
             share_type: share_type::resolve(asked, &types),
             candidates: Vec::new(),
             neighbours: Vec::new(),
+            taken_on: std::collections::BTreeSet::new(),
             quotas: Vec::new(),
             usage: Usage::default(),
             ledger_revision: 0,
@@ -245,9 +247,13 @@ fn read_page(ctx: &Context, o: &mut Observed) {
         o.candidates.clear();
         return;
     }
-    let page = ctx.caches.ledger.lock().page(&o.share);
+    // Why it has none is told when it is decided on.
+    let name = o.share_type.as_ref().ok();
+    let name = name.and_then(|share_type| mount_point::resolve(&o.share, share_type).ok().flatten());
+    let page = ctx.caches.ledger.lock().page(&o.share, name.as_deref());
     o.candidates = super::candidates(ctx, &page.loads, wanted);
     o.neighbours = page.neighbours;
+    o.taken_on = page.taken_on;
     o.usage = page.usage;
     let namespace = o.share.namespace();
     o.quotas = parsed(&ctx.caches.quotas, |quota| quota.namespace() == namespace);
@@ -374,6 +380,12 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
                 seen.size_bytes = Some(bytes);
             }
         }
+        Effect::SetMetadata(text) => {
+            backend.set_metadata(&on, &volume, text.as_deref()).await?;
+            if let Some(Sight::Present(seen)) = &mut o.sight {
+                seen.metadata = text;
+            }
+        }
         Effect::Export(access) => {
             let answers = backend.export(&on, &volume, &access).await?;
             let mut in_force = access;
@@ -390,10 +402,9 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
                 }
             }
             if let Some(Sight::Present(seen)) = &mut o.sight {
-                let pseudo_path = (volume.protocol == shoal_crds::Protocol::NFS)
-                    .then(|| shoal_domain::owner::pseudo_path(&volume.owner.uid));
+                let is_nfs = volume.protocol == shoal_crds::Protocol::NFS;
                 seen.export = Export::Ours {
-                    pseudo_path,
+                    pseudo_path: is_nfs.then_some(volume.pseudo_path),
                     access: in_force,
                     intact: true,
                 };

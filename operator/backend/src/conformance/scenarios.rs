@@ -12,6 +12,7 @@ use shoal_domain::{
     Class,
     grant::{Client, Grant},
     identity::Identity,
+    metadata,
     owner::{Left, Owner, Tag},
     volume::{Export, NewVolume, Sight, VolumeRef},
 };
@@ -74,6 +75,7 @@ scenarios! {
         only_ones_own_is_handed_over,
         without_a_tag_only_what_has_ones_own_name_is_ones_own,
         what_is_handed_over_already_is_not_written_again,
+        what_users_say_is_kept_as_it_is,
         many_at_once,
         timeout_means_unknown,
     ],
@@ -84,6 +86,7 @@ scenarios! {
         twenty_clients,
         nothing_is_written_when_nothing_differs,
         anothers_export_is_left_alone,
+        a_readable_path_is_ones_at_a_time,
         removed_export_is_made_again,
         added_client_is_seen_and_taken_off,
         opened_export_is_seen_and_closed,
@@ -504,6 +507,66 @@ async fn what_is_left_behind_stays_the_shares_and_says_so(s: &Stage<'_>) -> Hand
     resized.map_err(wrong("resize"))
 }
 
+async fn what_users_say_is_kept_as_it_is(s: &Stage<'_>) -> Hand<()> {
+    let volume = s.volume();
+    let set = async |text: Option<&str>| s.backend().set_metadata(&s.on, &volume, text).await;
+    expect("set_metadata", set(Some("{}")).await, "NotFound", |error| {
+        *error == Error::NotFound
+    })?;
+    ensure!(
+        s.create(&volume).await?.metadata.is_none(),
+        "create: nobody has said anything"
+    );
+    let long = "%[x]\n; # = ".repeat(92);
+    let said = |entries: &[(&str, &str)]| {
+        let entries = entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        metadata::to_text(&entries.collect())
+    };
+    for text in [
+        said(&[("team", "blue"), ("Team", "Blue"), ("TEAM", "BLUE")]),
+        said(&[
+            ("100%", "%(owner)s"),
+            ("[GLOBAL]", "[x]"),
+            (" ", "\n[x]\r\n\ttag = no\0"),
+        ]),
+        said(&[("shoal", "\u{e4}\u{4e2d}\u{1f41f}\"\\'"), (long.trim(), &long)]),
+        said(&[("a", "b")]),
+    ] {
+        for _ in 0..2 {
+            set(text.as_deref()).await.map_err(wrong("set_metadata"))?;
+        }
+        s.export_all(&volume, &[]).await?;
+        let seen = s.see(&volume).await?;
+        ensure!(
+            seen.metadata == text,
+            "look: {:?}, and it was {text:?}",
+            seen.metadata
+        );
+        ensure!(
+            seen.tag == Tag::Owner(volume.owner.clone()),
+            "look: the tag has become {:?}",
+            seen.tag
+        );
+    }
+    let resized = s.backend().resize(&s.on, &volume, 2 * SIZE).await;
+    resized.map_err(wrong("resize"))?;
+    ensure!(
+        s.see(&volume).await?.metadata == said(&[("a", "b")]),
+        "resize: it is lost"
+    );
+    for _ in 0..2 {
+        set(None).await.map_err(wrong("set_metadata"))?;
+        ensure!(s.see(&volume).await?.metadata.is_none(), "look: it was taken off");
+    }
+    s.subject.set_tag(&volume, Some("made by hand")).await?;
+    expect("set_metadata", set(Some("{}")).await, "OwnedByAnother", |error| {
+        matches!(error, Error::OwnedByAnother(_))
+    })?;
+    s.subject.set_tag(&volume, None).await
+}
+
 async fn only_ones_own_is_handed_over(s: &Stage<'_>) -> Hand<()> {
     let (volume, heir) = (s.volume(), s.volume());
     let handed = s.backend().hand_over(&s.on, &volume, &heir.owner).await;
@@ -868,7 +931,7 @@ async fn anothers_export_is_left_alone(s: &Stage<'_>) -> Hand<()> {
     );
     let exported = s.backend().export(&s.on, &volume, &vec![s.some_client()?]).await;
     expect("export", exported, "PathTaken", |error| {
-        matches!(error, Error::PathTaken { .. })
+        matches!(error, Error::PathTaken(_))
     })?;
     expect_class(
         "unexport",
@@ -896,6 +959,49 @@ async fn anothers_export_is_left_alone(s: &Stage<'_>) -> Hand<()> {
     s.subject.remove_export(&volume).await?;
     s.export_all(&volume, &[s.some_client()?]).await?;
     Ok(())
+}
+
+async fn a_readable_path_is_ones_at_a_time(s: &Stage<'_>) -> Hand<()> {
+    let path = format!("/Team_{}-data", s.subject.fresh_uid());
+    let named = || {
+        let volume = VolumeRef {
+            pseudo_path: path.clone(),
+            ..s.unkept("tenant")
+        };
+        s.keep(&volume);
+        volume
+    };
+    let (volume, other) = (named(), named());
+    for volume in [&volume, &other] {
+        s.create(volume).await?;
+    }
+    s.export_all(&volume, &[s.some_client()?]).await?;
+    let Export::Ours { pseudo_path, .. } = s.see(&volume).await?.export else {
+        return Err(Flaw::Wrong("look: it is exported, and does not say so".into()));
+    };
+    ensure!(
+        pseudo_path.as_ref() == Some(&path),
+        "look: pseudo path {pseudo_path:?}"
+    );
+    let taken = s.see(&other).await?.export;
+    ensure!(matches!(taken, Export::Taken(_)), "look: {taken:?}");
+    let exported = s.backend().export(&s.on, &other, &Vec::new()).await;
+    expect("export", exported, "PathTaken", |error| {
+        matches!(error, Error::PathTaken(_))
+    })?;
+    s.expect_access(&volume, &[s.some_client()?]).await?;
+    s.backend()
+        .unexport(&s.on, &volume)
+        .await
+        .map_err(wrong("unexport"))?;
+    s.export_all(&other, &[s.some_client()?]).await?;
+    // Its first owner has nothing there any more.
+    let taken = s.see(&volume).await?.export;
+    ensure!(matches!(taken, Export::Taken(_)), "look: {taken:?}");
+    s.backend()
+        .unexport(&s.on, &other)
+        .await
+        .map_err(wrong("unexport"))
 }
 
 async fn removed_export_is_made_again(s: &Stage<'_>) -> Hand<()> {

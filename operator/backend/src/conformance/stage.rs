@@ -6,7 +6,7 @@ use shoal_domain::{
     Class,
     grant::{self, Access, Applied, Client, Grant, Key},
     identity::Identity,
-    owner::{Owner, Place},
+    owner::{Owner, Place, pseudo_path},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -75,6 +75,7 @@ impl<'a> Stage<'a> {
         };
         VolumeRef {
             place: Place::of(None, &owner.uid),
+            pseudo_path: pseudo_path(&owner.uid),
             owner,
             protocol: self.protocol,
             tenant: tenant.to_owned(),

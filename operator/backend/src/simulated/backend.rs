@@ -16,8 +16,8 @@ use tokio::{sync::oneshot, time::sleep_until};
 use super::{
     After, Cluster, Entry, FaultKind, Operation, Simulated, Trouble, What,
     world::{
-        Cap, Command, GROUP, Module, NfsClient, NfsExport, OWN_IDENTITY, Origin, Pending, Subvolume, Until,
-        World, mix,
+        Cap, Command, GROUP, Module, NFS_CLUSTER, NfsClient, NfsExport, OWN_IDENTITY, Origin, Pending,
+        Subvolume, Until, World, mix,
     },
 };
 use crate::{Backend, Error, Result};
@@ -301,6 +301,23 @@ impl Simulated {
         Ok(())
     }
 
+    async fn set_metadata_in(
+        &self,
+        call: &mut Call<'_>,
+        volume: &VolumeRef,
+        text: Option<&str>,
+    ) -> Result<()> {
+        let found = self.own(call, volume).await?.ok_or(Error::NotFound)?;
+        if found.metadata.as_deref() != text {
+            let command = Command::SetMetadata {
+                name: volume.place.subvolume.clone(),
+                text: text.map(str::to_owned),
+            };
+            self.write(call, command).await?;
+        }
+        Ok(())
+    }
+
     async fn export_nfs(
         &self,
         call: &mut Call<'_>,
@@ -308,7 +325,7 @@ impl Simulated {
         path: String,
         access: &Access,
     ) -> Result<Vec<Applied>> {
-        let pseudo_path = owner::pseudo_path(&volume.owner.uid);
+        let pseudo_path = volume.pseudo_path.clone();
         let wanted: Vec<_> = access.iter().filter_map(NfsClient::of).collect();
         let there = self.own_export(call, volume).await?;
         let is_moved = there.as_ref().is_some_and(|export| export.path != path);
@@ -360,10 +377,7 @@ impl Simulated {
             world.nfs()?;
             match export_of(world, &self.fs_name, volume) {
                 Found::Nothing => Ok(None),
-                Found::Taken(holder) => Err(Error::PathTaken {
-                    path: owner::pseudo_path(&volume.owner.uid),
-                    holder,
-                }),
+                Found::Taken(_) => Err(Error::PathTaken(volume.pseudo_path.clone())),
                 Found::Ours(export) => Ok(Some(export)),
             }
         })
@@ -450,7 +464,6 @@ impl Simulated {
     }
 
     async fn look_in(&self, call: &Call<'_>, volume: &VolumeRef) -> Result<Sight> {
-        let uid = &volume.owner.uid;
         let name = &volume.place.subvolume;
         let (found, caps, stale) = self
             .read(call, Module::Volumes, |world| {
@@ -485,7 +498,7 @@ impl Simulated {
                 let access: Access = there.clients.iter().filter_map(NfsClient::to_grant).collect();
                 let intact = there.intact && there.path == found.path && access.len() == there.clients.len();
                 Export::Ours {
-                    pseudo_path: Some(owner::pseudo_path(uid)),
+                    pseudo_path: Some(volume.pseudo_path.clone()),
                     access,
                     intact,
                 }
@@ -514,6 +527,7 @@ impl Simulated {
             path: found.path,
             size_bytes: found.size,
             used_bytes: found.used,
+            metadata: found.metadata,
             export,
         })))
     }
@@ -557,7 +571,7 @@ impl Simulated {
         match volume.protocol {
             Protocol::NFS => {
                 if self.own_export(call, volume).await?.is_some() {
-                    let pseudo_path = owner::pseudo_path(&volume.owner.uid);
+                    let pseudo_path = volume.pseudo_path.clone();
                     self.write(call, Command::RemoveExport { pseudo_path }).await?;
                 }
             }
@@ -611,6 +625,7 @@ impl Simulated {
                 identity: world.identity(&self.fs_name)?,
                 version: "simulated".into(),
                 monitors: world.monitors.clone(),
+                nfs_cluster_id: (!nfs_endpoints.is_empty()).then(|| NFS_CLUSTER.into()),
                 nfs_endpoints,
                 protocols,
                 total_bytes: Some(self.settings.total_bytes),
@@ -649,7 +664,7 @@ enum Found {
 
 /// Ours is what exports our file system and a subvolume of our name; the uuid below it tells whether it is today's.
 fn export_of(world: &World, fs_name: &str, volume: &VolumeRef) -> Found {
-    let Some(there) = world.exports.get(&owner::pseudo_path(&volume.owner.uid)) else {
+    let Some(there) = world.exports.get(&volume.pseudo_path) else {
         return Found::Nothing;
     };
     if there.file_system == fs_name && there.path.starts_with(&format!("{}/", directory(volume))) {
@@ -712,6 +727,12 @@ impl Backend for Simulated {
     async fn resize(&self, on: &Identity, volume: &VolumeRef, size_bytes: u64) -> Result<()> {
         let mut call = self.begin(Operation::Resize, on, &volume.owner.uid)?;
         let result = self.resize_in(&mut call, volume, size_bytes).await;
+        self.end(call, Module::Volumes, result).await
+    }
+
+    async fn set_metadata(&self, on: &Identity, volume: &VolumeRef, text: Option<&str>) -> Result<()> {
+        let mut call = self.begin(Operation::SetMetadata, on, &volume.owner.uid)?;
+        let result = self.set_metadata_in(&mut call, volume, text).await;
         self.end(call, Module::Volumes, result).await
     }
 

@@ -25,11 +25,13 @@ pub enum Operation {
     Remove,
     /// `hand_over`
     HandOver,
+    /// `set_metadata`
+    SetMetadata,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Describe,
         Self::Look,
         Self::Create,
@@ -39,6 +41,7 @@ impl Operation {
         Self::Unexport,
         Self::Remove,
         Self::HandOver,
+        Self::SetMetadata,
     ];
 }
 

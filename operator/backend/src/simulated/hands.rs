@@ -187,8 +187,8 @@ impl Cluster {
         })
     }
 
-    /// Exports some other path under the share's pseudo path, in the place of what is there.
-    pub fn take_path(&self, uid: &str, fs_name: &str, path: &str) -> Result<()> {
+    /// Exports some other path under this pseudo path, in the place of what is there.
+    pub fn take_path(&self, pseudo_path: &str, fs_name: &str, path: &str) -> Result<()> {
         let clients = vec![NfsClient {
             address: "0.0.0.0/0".into(),
             level: AccessLevel::ReadOnly,
@@ -201,39 +201,31 @@ impl Cluster {
             intact: false,
         };
         self.access(|world, _| {
-            world.exports.insert(owner::pseudo_path(uid), export);
+            world.exports.insert(pseudo_path.to_owned(), export);
             Ok(())
         })
     }
 
-    /// Removes whatever is exported under the share's pseudo path.
-    pub fn remove_export(&self, uid: &str) -> Result<()> {
+    /// Removes whatever is exported under this pseudo path.
+    pub fn remove_export(&self, pseudo_path: &str) -> Result<()> {
         self.access(|world, _| {
-            world.exports.remove(&owner::pseudo_path(uid));
+            world.exports.remove(pseudo_path);
             Ok(())
         })
     }
 
-    /// Writes the share's client list.
-    pub fn set_clients(&self, uid: &str, clients: Vec<NfsClient>) -> Result<()> {
+    /// Writes an export's client list.
+    pub fn set_clients(&self, pseudo_path: &str, clients: Vec<NfsClient>) -> Result<()> {
         self.access(|world, _| {
-            world
-                .exports
-                .get_mut(&owner::pseudo_path(uid))
-                .ok_or(Error::NotFound)?
-                .clients = clients;
+            world.exports.get_mut(pseudo_path).ok_or(Error::NotFound)?.clients = clients;
             Ok(())
         })
     }
 
-    /// Makes the share's export one that lets in whoever its client list does not name.
-    pub fn open_export(&self, uid: &str) -> Result<()> {
+    /// Makes an export one that lets in whoever its client list does not name.
+    pub fn open_export(&self, pseudo_path: &str) -> Result<()> {
         self.access(|world, _| {
-            world
-                .exports
-                .get_mut(&owner::pseudo_path(uid))
-                .ok_or(Error::NotFound)?
-                .intact = false;
+            world.exports.get_mut(pseudo_path).ok_or(Error::NotFound)?.intact = false;
             Ok(())
         })
     }

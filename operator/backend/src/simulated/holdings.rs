@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shoal_crds::{AccessLevel, RootDirectory};
 use shoal_domain::{
     grant::{Access, Client, Grant},
-    owner::{self, Tag},
+    owner::Tag,
 };
 
 use super::{Cluster, world::NfsClient};
@@ -35,6 +35,8 @@ pub struct HeldSubvolume {
     pub size_bytes: Option<u64>,
     /// Bytes used.
     pub used_bytes: u64,
+    /// What users say of it.
+    pub metadata: Option<String>,
     /// Owner, group and mode of its root.
     pub root: RootDirectory,
     /// Where its data is.
@@ -76,6 +78,8 @@ pub struct HeldShare {
     pub size_bytes: Option<u64>,
     /// Owner, group and mode of its root.
     pub root: RootDirectory,
+    /// What users say of it.
+    pub metadata: Option<String>,
     /// Whether its own NFS export is there, and as Shoal makes it but for the clients.
     pub exported: bool,
     /// Who is let in: NFS clients in their order, then CephX identities by name.
@@ -83,14 +87,14 @@ pub struct HeldShare {
 }
 
 impl Holdings {
-    /// What is held for the share with this subvolume and uid; none if its subvolume is not there.
-    pub fn share(&self, file_system: &str, subvolume: &str, uid: &str) -> Option<HeldShare> {
+    /// What is held for the share with this subvolume and pseudo path; none if its subvolume is not there.
+    pub fn share(&self, file_system: &str, subvolume: &str, pseudo_path: &str) -> Option<HeldShare> {
         let there = self
             .subvolumes
             .get(&(file_system.to_owned(), subvolume.to_owned()))?;
         let export = self
             .exports
-            .get(&owner::pseudo_path(uid))
+            .get(pseudo_path)
             .filter(|export| export.file_system == file_system && export.path == there.path);
         let nfs = export
             .into_iter()
@@ -111,6 +115,7 @@ impl Holdings {
             tag: there.tag.clone(),
             size_bytes: there.size_bytes,
             root: there.root.clone(),
+            metadata: there.metadata.clone(),
             exported: export.is_some_and(|export| export.intact),
             access: nfs.chain(cephx).collect(),
         })
@@ -127,6 +132,7 @@ impl Cluster {
                         tag: there.tag(),
                         size_bytes: there.size,
                         used_bytes: there.used,
+                        metadata: there.metadata.clone(),
                         root: there.root.clone(),
                         path: there.path.clone(),
                         snapshots: there.snapshots,

@@ -10,7 +10,7 @@ use shoal_crds::{AccessLevel, AccessType, Protocol, RootDirectory, Squash};
 use shoal_domain::{
     grant::{self, Access, Client, Grant, Key},
     identity::Identity,
-    owner::{Owner, Place, Tag, subvolume_name},
+    owner::{Owner, Place, Tag, pseudo_path, subvolume_name},
     volume::{Export, NewVolume, Sight, VolumeRef},
 };
 use tokio::time::{Instant, advance, sleep};
@@ -73,7 +73,7 @@ impl Subject for Bench {
     async fn root(&self, volume: &VolumeRef) -> Hand<RootDirectory> {
         let holdings = done("root", self.cluster.snapshot())?;
         holdings
-            .share(FS, &volume.place.subvolume, &volume.owner.uid)
+            .share(FS, &volume.place.subvolume, &volume.pseudo_path)
             .map(|held| held.root)
             .ok_or_else(|| Flaw::of_hand("root", "not there"))
     }
@@ -117,26 +117,29 @@ impl Subject for Bench {
     async fn take_path(&self, volume: &VolumeRef, other: &VolumeRef) -> Hand<()> {
         let holdings = done("take_path", self.cluster.snapshot())?;
         let path = &holdings.subvolumes[&(FS.to_owned(), other.place.subvolume.clone())].path;
-        done("take_path", self.cluster.take_path(&volume.owner.uid, FS, path))
+        done("take_path", self.cluster.take_path(&volume.pseudo_path, FS, path))
     }
 
     async fn remove_export(&self, volume: &VolumeRef) -> Hand<()> {
-        done("remove_export", self.cluster.remove_export(&volume.owner.uid))
+        done("remove_export", self.cluster.remove_export(&volume.pseudo_path))
     }
 
     async fn add_client(&self, volume: &VolumeRef) -> Hand<()> {
         let holdings = done("add_client", self.cluster.snapshot())?;
-        let mut clients = holdings.exports[&owner_path(volume)].clients.clone();
+        let mut clients = holdings.exports[&volume.pseudo_path].clients.clone();
         clients.push(NfsClient {
             address: "0.0.0.0/0".into(),
             level: AccessLevel::ReadWrite,
             squash: Squash::None,
         });
-        done("add_client", self.cluster.set_clients(&volume.owner.uid, clients))
+        done(
+            "add_client",
+            self.cluster.set_clients(&volume.pseudo_path, clients),
+        )
     }
 
     async fn open_export(&self, volume: &VolumeRef) -> Hand<()> {
-        done("open_export", self.cluster.open_export(&volume.owner.uid))
+        done("open_export", self.cluster.open_export(&volume.pseudo_path))
     }
 
     async fn authorize(&self, volume: &VolumeRef, identity: &str) -> Hand<()> {
@@ -178,10 +181,6 @@ impl Subject for Bench {
     async fn resume(&self) -> Hand<()> {
         done("resume", self.cluster.resume())
     }
-}
-
-fn owner_path(volume: &VolumeRef) -> String {
-    shoal_domain::owner::pseudo_path(&volume.owner.uid)
 }
 
 async fn passes_the_suite(cluster: &Cluster, latency: Duration) {
@@ -262,6 +261,7 @@ fn volume(uid: &str, protocol: Protocol) -> VolumeRef {
     };
     VolumeRef {
         place: Place::of(None, uid),
+        pseudo_path: pseudo_path(uid),
         owner,
         protocol,
         tenant: "tenant".into(),
@@ -322,7 +322,7 @@ impl One {
         self.cluster
             .snapshot()
             .unwrap()
-            .share(FS, &subvolume_name("u"), "u")
+            .share(FS, &subvolume_name("u"), "/shoal-u")
     }
 
     async fn look(&self) -> Result<Sight> {
@@ -386,6 +386,7 @@ async fn every_method_can_be_told_to_fail() {
             Operation::Unexport => one.backend.unexport(on, volume).await,
             Operation::Remove => one.backend.remove(on, volume).await,
             Operation::HandOver => one.backend.hand_over(on, volume, &volume.owner).await,
+            Operation::SetMetadata => one.backend.set_metadata(on, volume, Some("{}")).await,
         };
         assert!(
             matches!(answer, Err(Error::Failed(_))),
@@ -810,7 +811,7 @@ async fn settle(cluster: &Cluster, backend: &Simulated, on: &Identity, wishes: &
     let holdings = cluster.snapshot().unwrap();
     for (n, wish) in wishes.iter().enumerate() {
         let uid = format!("u{n}");
-        let held = holdings.share(FS, &subvolume_name(&uid), &uid);
+        let held = holdings.share(FS, &subvolume_name(&uid), &pseudo_path(&uid));
         assert_eq!(held.is_some(), wish.present, "share {n}");
         if let Some(held) = held {
             assert_eq!(held.tag, Tag::Owner(volume(&format!("u{n}"), PROTOCOLS[n]).owner));

@@ -20,6 +20,9 @@ use crate::{Error, Result};
 /// The subvolume group that holds the shares.
 pub(super) const GROUP: &str = "shoal";
 
+/// The NFS cluster that all of its file systems export on.
+pub(super) const NFS_CLUSTER: &str = "simulated";
+
 /// The identity that the backend speaks as.
 pub(super) const OWN_IDENTITY: &str = "shoal";
 
@@ -60,6 +63,10 @@ pub(super) enum Command {
     Tag {
         name: String,
         tag: String,
+    },
+    SetMetadata {
+        name: String,
+        text: Option<String>,
     },
     Resize {
         name: String,
@@ -104,6 +111,7 @@ impl Command {
         match self {
             Self::CreateSubvolume { .. } => "subvolume create",
             Self::Tag { .. } => "subvolume metadata set",
+            Self::SetMetadata { .. } => "subvolume metadata set or rm",
             Self::Resize { .. } => "subvolume resize",
             Self::RemoveSubvolume { .. } => "subvolume rm",
             Self::Authorize { .. } => "subvolume authorize",
@@ -213,6 +221,8 @@ pub(super) struct Subvolume {
     pub used: u64,
     pub root: RootDirectory,
     pub tag: Option<String>,
+    #[serde(default)]
+    pub metadata: Option<String>,
     pub snapshots: u32,
 }
 
@@ -458,6 +468,7 @@ impl World {
         match command {
             Command::CreateSubvolume { name, size, root } => self.create_subvolume(fs, &name, size, root)?,
             Command::Tag { name, tag } => self.subvolume_mut(fs, &name)?.tag = Some(tag),
+            Command::SetMetadata { name, text } => self.subvolume_mut(fs, &name)?.metadata = text,
             Command::Resize { name, size } => {
                 let subvolume = self.subvolume_mut(fs, &name)?;
                 if size < subvolume.used {
@@ -506,7 +517,7 @@ impl World {
     pub(super) fn nfs(&self) -> Result<&[String]> {
         self.nfs_endpoints
             .as_deref()
-            .ok_or_else(|| Error::NfsClusterNotFound("simulated".into()))
+            .ok_or_else(|| Error::NfsClusterNotFound(NFS_CLUSTER.into()))
     }
 
     /// Like Ceph's: on one that is there it sets quota and root anew.
@@ -533,6 +544,7 @@ impl World {
             used: 0,
             root,
             tag: None,
+            metadata: None,
             snapshots: 0,
         };
         fs.subvolumes.insert(name.to_owned(), subvolume);
@@ -634,11 +646,7 @@ impl World {
         if let Some(there) = self.exports.get(&pseudo_path)
             && (there.file_system != fs || there.path != path)
         {
-            let holder = format!("{}:{}", there.file_system, there.path);
-            return Err(Error::PathTaken {
-                path: pseudo_path,
-                holder,
-            });
+            return Err(Error::PathTaken(pseudo_path));
         }
         let export = NfsExport {
             file_system: fs.to_owned(),

@@ -8,9 +8,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use shoal_crds::{
-    AccessType, AdoptingShareReference, DeletionPhase, LockedKind, Protocol, ResourceLock, Share, ShareAccessRule,
-    ShareBackend, ShareDeletion, ShareDeletionStatus, ShareQuota, ShareStatus, ShareType, Size, Squash,
-    condition::reasons,
+    AccessType, AdoptingShareReference, DeletionPhase, LockedKind, Protocol, ResourceLock, Share,
+    ShareAccessRule, ShareBackend, ShareDeletion, ShareDeletionStatus, ShareQuota, ShareStatus, ShareType,
+    Size, Squash, condition::reasons,
 };
 use shoal_domain::{
     Class, Scope, backoff, export_location,
@@ -87,6 +87,7 @@ fn description() -> impl Strategy<Value = Description> {
     )
         .prop_map(
             |(monitors, nfs_endpoints, total_bytes, free_bytes, version, own_identity)| Description {
+                nfs_cluster_id: nfs_endpoints.first().cloned(),
                 version,
                 monitors,
                 nfs_endpoints,

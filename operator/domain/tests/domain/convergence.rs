@@ -238,8 +238,8 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A share that may shrink or not, NFS or CephFS, that is let go at once or not, with its data kept or not, and what happened
-/// to it.
+/// A share that may shrink or not, NFS (by a name of its own or not) or CephFS, that is let go at once or not, with its data kept
+/// or not, and what happened to it.
 #[derive(Clone, Debug)]
 struct History {
     protocol: Protocol,
@@ -247,6 +247,7 @@ struct History {
     deletion: DeletionMode,
     retention: &'static str,
     policy: Option<DeletionPolicy>,
+    is_named: bool,
     events: Vec<Event>,
 }
 
@@ -255,11 +256,15 @@ impl History {
         let mut share = share("a").sized("2Gi");
         share.spec.protocol = self.protocol;
         share.spec.deletion_policy = self.policy;
+        if self.is_named && self.protocol == Protocol::NFS {
+            share.spec.mount_point_name = Some("data".into());
+        }
         let mut world = World::new(share, []);
         let terms = &mut world.share_type.as_mut().unwrap().spec;
         terms.shrink = self.shrink;
         terms.deletion = self.deletion;
         terms.retention = self.retention.parse().unwrap();
+        terms.mount_point_name.enabled = true;
         for (serial, event) in self.events.into_iter().enumerate() {
             happen(&mut world, event, serial);
         }
@@ -275,15 +280,16 @@ fn history() -> impl Strategy<Value = History> {
     let deletion = select(vec![DeletionMode::Wait, DeletionMode::Deferred]);
     let retention = select(vec!["0s", "0s", "1h"]);
     let policy = select(vec![None, None, Some(DeletionPolicy::Retain)]);
-    let terms = (any::<bool>(), deletion, retention, policy);
+    let terms = (any::<bool>(), any::<bool>(), deletion, retention, policy);
     (protocol, terms, vec(event(), 0..24)).prop_map(|(protocol, terms, events)| {
-        let (shrink, deletion, retention, policy) = terms;
+        let (shrink, is_named, deletion, retention, policy) = terms;
         History {
             protocol,
             shrink,
             deletion,
             retention,
             policy,
+            is_named,
             events,
         }
     })
@@ -352,6 +358,7 @@ fn a_rule_goes_though_the_place_of_its_share_is_anothers() {
         deletion: DeletionMode::Wait,
         retention: "0s",
         policy: None,
+        is_named: false,
         events,
     }
     .world();

@@ -41,9 +41,12 @@ pub fn share(name: &str) -> Share {
             share_type_name: Some("standard".into()),
             protocol: Protocol::NFS,
             size: size("1Gi"),
+            mount_point_name: None,
             placement: None,
             source: None,
             deletion_policy: None,
+            metadata: BTreeMap::new(),
+            export_location_metadata: Vec::new(),
         },
         status: None,
     }
@@ -117,6 +120,7 @@ impl ShareExt for Share {
         self.status = Some(ShareStatus {
             share_type_name: Some("standard".into()),
             backend_name: Some("ceph-a".into()),
+            nfs_cluster_id: Some("nfs-1".into()).filter(|_| self.spec.protocol == Protocol::NFS),
             fsid: Some(identity.fsid),
             fs_name: Some(identity.fs_name),
             fs_id: Some(identity.fs_id),
@@ -142,6 +146,7 @@ pub fn rule(name: &str, to: &str) -> ShareAccessRule {
             access_level: AccessLevel::ReadWrite,
             squash: None,
             credentials_secret_name: None,
+            metadata: BTreeMap::new(),
         },
         status: None,
     }
@@ -249,6 +254,7 @@ pub fn backend_description() -> Description {
         version: "20.2.0".into(),
         monitors: vec!["10.9.0.1:6789".into(), "10.9.0.2:6789".into()],
         nfs_endpoints: vec!["10.9.0.7".into()],
+        nfs_cluster_id: Some("nfs-1".into()),
         protocols: vec![Protocol::NFS, Protocol::CephFS],
         total_bytes: Some(200 * GI),
         free_bytes: Some(100 * GI),
@@ -319,6 +325,7 @@ pub fn volume(share: &Share) -> Volume {
         ),
         size_bytes: Some(share.spec.size.bytes()),
         used_bytes: 0,
+        metadata: None,
         export: Export::Absent,
     }
 }

@@ -1,6 +1,6 @@
 //! The books: what was stored and what was reserved, and that nothing is counted twice or forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use shoal_crds::{
@@ -35,6 +35,7 @@ fn claim(backend: &str, gib: u64) -> Claim {
         bytes: gib * GI,
         is_exported: true,
         share_type_name: Some("standard".into()),
+        mount_point: None,
     }
 }
 
@@ -44,7 +45,7 @@ fn promised(ledger: &Ledger, backend: &str) -> u128 {
 
 /// Reserves as of the newest page.
 fn reserve(ledger: &mut Ledger, share: &Share, claim: Claim) {
-    let revision = ledger.page(share).revision;
+    let revision = ledger.page(share, None).revision;
     assert_eq!(ledger.reserve(share, revision, claim), Reservation::Made);
 }
 
@@ -74,13 +75,16 @@ fn of_two_that_read_the_same_page_one_reserves() {
     let (a, b) = (unplaced("a", 1), unplaced("b", 2));
     ledger.note(&a);
     ledger.note(&b);
-    let (page_a, page_b) = (ledger.page(&a), ledger.page(&b));
+    let (page_a, page_b) = (ledger.page(&a, None), ledger.page(&b, None));
     let made = ledger.reserve(&a, page_a.revision, claim("one", 1));
     assert_eq!(made, Reservation::Made);
     let overtaken = ledger.reserve(&b, page_b.revision, claim("one", 1));
     assert_eq!(overtaken, Reservation::Overtaken, "it must look again");
-    assert_eq!(ledger.page(&b).loads["one"].shares, 1);
-    assert!(ledger.page(&a).loads.is_empty(), "its own is not in its own way");
+    assert_eq!(ledger.page(&b, None).loads["one"].shares, 1);
+    assert!(
+        ledger.page(&a, None).loads.is_empty(),
+        "its own is not in its own way"
+    );
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn what_was_decided_on_an_outdated_version_is_not_reserved() {
     let mut ledger = Ledger::default();
     ledger.note(&placed("a", 6, "one", 2));
     let outdated = unplaced("a", 5);
-    let revision = ledger.page(&outdated).revision;
+    let revision = ledger.page(&outdated, None).revision;
     let answer = ledger.reserve(&outdated, revision, claim("two", 2));
     assert_eq!(answer, Reservation::Outdated);
     assert_eq!((promised(&ledger, "one"), promised(&ledger, "two")), (2, 0));
@@ -178,14 +182,71 @@ fn what_is_left_of_a_share_takes_room_and_no_quota() {
         },
     });
     ledger.note(&heir);
-    assert!(ledger.page(&heir).loads.is_empty());
-    assert_eq!(ledger.page(&unplaced("c", 3)).loads["one"].deletions, 1);
+    assert!(ledger.page(&heir, None).loads.is_empty());
+    assert_eq!(ledger.page(&unplaced("c", 3), None).loads["one"].deletions, 1);
 
     assert!(
         ledger.note_deletion(&given_up("d", "one", 2)),
         "others may have it"
     );
     assert!(ledger.loads().is_empty());
+}
+
+/// With a name on NFS cluster `nfs-1`.
+fn named(mut share: Share, name: &str) -> Share {
+    let status = share.status.as_mut().unwrap();
+    status.resolved_mount_point_name = Some(name.into());
+    share
+}
+
+fn is_taken(ledger: &Ledger, for_: &str, name: &str) -> bool {
+    let page = ledger.page(&unplaced(for_, 1), Some(name));
+    page.taken_on == BTreeSet::from([backend_description().nfs_cluster().unwrap()])
+}
+
+#[test]
+fn a_name_is_ones_from_its_reservation_until_nothing_is_left_of_its_export() {
+    let mut ledger = Ledger::default();
+    let share = named(placed("a", 6, "one", 1), "data");
+    ledger.note(&unplaced("a", 5));
+    let claimed = Claim::of(&share.spec, share.status.as_ref().unwrap()).unwrap();
+    reserve(&mut ledger, &unplaced("a", 5), claimed);
+    assert!(is_taken(&ledger, "b", "data"), "reserved");
+    assert!(!is_taken(&ledger, "a", "data") && !is_taken(&ledger, "b", "other"));
+    ledger.note(&share);
+    ledger.note(&named(placed("a", 7, "one", 1), "data").leaving());
+    assert!(is_taken(&ledger, "b", "data"), "on its way out");
+    // Whoever takes over what is left has it before the share lets go.
+    let mut left = remains("d", "one", 1);
+    left.spec.resolved_mount_point_name = Some("data".into());
+    ledger.note_deletion(&left);
+    assert!(ledger.note(&named(placed("a", 8, "one", 1), "data").leaving().not_held()));
+    assert!(is_taken(&ledger, "b", "data"), "its export may be there");
+    // Also when it was given up like that.
+    let mut status = ShareDeletionStatus {
+        phase: Some(DeletionPhase::Abandoned),
+        access_revoked: Some(false),
+        ..ShareDeletionStatus::default()
+    };
+    left.status = Some(status.clone());
+    ledger.note_deletion(&left);
+    assert!(is_taken(&ledger, "b", "data") && ledger.loads().is_empty());
+    status.access_revoked = Some(true);
+    left.status = Some(status);
+    assert!(ledger.note_deletion(&left), "others may have it");
+    assert!(!is_taken(&ledger, "b", "data"));
+    assert!(!ledger.deletion_gone("d"));
+}
+
+#[test]
+fn a_name_that_was_reserved_and_not_stored_is_free() {
+    let mut ledger = Ledger::default();
+    ledger.note(&unplaced("a", 5));
+    let share = named(placed("a", 6, "one", 1), "data");
+    let claimed = Claim::of(&share.spec, share.status.as_ref().unwrap()).unwrap();
+    reserve(&mut ledger, &unplaced("a", 5), claimed);
+    ledger.release("uid-a");
+    assert!(!is_taken(&ledger, "b", "data"));
 }
 
 #[test]
@@ -249,7 +310,10 @@ fn a_namespace_is_charged_for_its_own_shares_by_type_until_their_deletion_is_acc
     assert_eq!(usage.total, amount(2, 5));
     assert_eq!(usage.by_type["gold"], amount(1, 3));
     assert_eq!(usage.by_type["standard"], amount(1, 2));
-    assert_eq!(ledger.page(&placed("a", 1, "one", 2)).usage.total, amount(1, 3));
+    assert_eq!(
+        ledger.page(&placed("a", 1, "one", 2), None).usage.total,
+        amount(1, 3)
+    );
 
     assert!(ledger.note(&placed("a", 4, "one", 1)), "it shrank");
     assert!(
@@ -287,7 +351,7 @@ fn a_name_used_again_is_the_new_share() {
         ..Placement::default()
     });
     let neighbours = |ledger: &Ledger| {
-        let page = ledger.page(&wishing);
+        let page = ledger.page(&wishing, None);
         page.neighbours
             .into_iter()
             .map(|n| n.backend_name)
@@ -308,7 +372,7 @@ fn a_name_used_again_is_the_new_share() {
     );
     ledger.note(&wishing);
     let named: Vec<_> = ledger
-        .page(&anew)
+        .page(&anew, None)
         .neighbours
         .into_iter()
         .map(|n| n.name)
@@ -345,14 +409,17 @@ proptest! {
                 0 => {
                     ledger.note(&unplaced(name, version));
                 },
-                1 | 2 => {
+                1 => {
                     ledger.note(&placed(name, version, backend, gib));
+                },
+                2 => {
+                    ledger.note(&named(placed(name, version, backend, gib), "data"));
                 },
                 3 => ledger.gone(&format!("uid-{name}")),
                 4 => ledger.release(&format!("uid-{name}")),
                 5 => {
                     let share = unplaced(name, version);
-                    let revision = ledger.page(&share).revision;
+                    let revision = ledger.page(&share, None).revision;
                     let _ = ledger.reserve(&share, revision, claim(backend, gib));
                 }
                 6 | 7 => {
@@ -380,11 +447,12 @@ proptest! {
             }
             // Of each share, what others see is what all see without it.
             for name in names {
-                let page = ledger.page(&unplaced(name, 0));
+                let page = ledger.page(&unplaced(name, 0), None);
                 let mut without = ledger.clone();
                 without.gone(&format!("uid-{name}"));
                 prop_assert_eq!(&page.loads, without.loads());
                 prop_assert_eq!(page.usage, without.usage("team"));
+                prop_assert_eq!(is_taken(&ledger, name, "data"), is_taken(&without, name, "data"));
             }
             // What is left of deleted ones takes room, and no quota.
             let mut without = ledger.clone();

@@ -11,6 +11,8 @@ mod decision;
 mod export_location;
 mod fixtures;
 mod ledger;
+mod metadata;
+mod mount_point;
 mod noise;
 mod owner;
 mod placement;

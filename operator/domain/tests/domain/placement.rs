@@ -1,9 +1,12 @@
 //! Where a share goes, and what is said of each backend that is passed over.
 
+use std::collections::BTreeSet;
+
 use shoal_crds::{LabelSelector, Placement, Protocol, ShareType, condition::reasons};
 use shoal_domain::{
     Class, Failure, Scope,
     identity::Description,
+    mount_point::NfsCluster,
     placement::{Candidate, Company, Door, Neighbour, Request, choose, company, may_extend, selects},
 };
 
@@ -26,6 +29,8 @@ fn request(share_type: &ShareType) -> Request<'_> {
         size_bytes: GI,
         pin: None,
         company: Company::default(),
+        mount_point_name: None,
+        taken_on: const { &BTreeSet::new() },
     }
 }
 
@@ -64,6 +69,61 @@ fn one_that_takes_no_new_shares_says_why_and_takes_one_that_is_pinned_to_it() {
         failure.message, "a: being deleted",
         "and of others nothing is said"
     );
+}
+
+/// On this NFS cluster.
+fn on_cluster(name: &str, id: &str) -> Candidate {
+    let mut candidate = of_ten(name, 10);
+    candidate.state.as_mut().unwrap().nfs_cluster_id = Some(id.into());
+    candidate
+}
+
+#[test]
+fn a_name_that_is_taken_on_one_nfs_cluster_is_free_on_another() {
+    let share_type = share_type();
+    let taken_on = BTreeSet::from([NfsCluster {
+        fsid: "fsid-1".into(),
+        id: "nfs-1".into(),
+    }]);
+    let named = Request {
+        mount_point_name: Some("data"),
+        taken_on: &taken_on,
+        ..request(&share_type)
+    };
+    let mut of_another_ceph = on_cluster("c", "nfs-1");
+    of_another_ceph.state.as_mut().unwrap().identity.fsid = "fsid-2".into();
+    let (one, two) = (on_cluster("a", "nfs-1"), on_cluster("b", "nfs-2"));
+    assert_eq!(choose(&named, &[one.clone(), two]).unwrap().name, "b");
+    assert_eq!(choose(&named, &[one.clone(), of_another_ceph]).unwrap().name, "c");
+    let full = Candidate {
+        door: Door::Disabled(None),
+        ..on_cluster("d", "nfs-2")
+    };
+    let failure = choose(&named, &[one.clone(), full.clone()]).unwrap_err();
+    assert_eq!(
+        (failure.reason, failure.class),
+        (reasons::MOUNT_POINT_NAME_TAKEN, Class::Waiting)
+    );
+    assert!(
+        failure
+            .message
+            .starts_with("spec.mountPointName: 'data' is taken (a: somebody has")
+            && failure.message.contains("create the Share with another name"),
+        "{}",
+        failure.message
+    );
+    // Where it could not go anyway, the name is not what is in the way.
+    let full_too = Candidate {
+        door: Door::Disabled(None),
+        ..one.clone()
+    };
+    let failure = choose(&named, &[full_too, full]).unwrap_err();
+    assert_eq!(failure.reason, reasons::NO_BACKEND_FITS);
+    let unnamed = Request {
+        mount_point_name: None,
+        ..named
+    };
+    assert_eq!(choose(&unnamed, &[one]).unwrap().name, "a");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Every rule of [`shoal_domain::share::decide`].
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use shoal_crds::{
-    AccessLevel, Placement, Share, SharePhase, ShareStatus, Size,
+    AccessLevel, MountPointNames, Placement, Share, SharePhase, ShareStatus, Size,
     condition::{reasons, types},
     names::PAUSED,
 };
@@ -10,6 +12,7 @@ use shoal_domain::{
     Class, Decision, Failure, Next, Scope, Step,
     grant::{Access, Key},
     identity::Description,
+    mount_point::NfsCluster,
     owner::Tag,
     share::{Effect, Observed, decide},
     share_access_rule::{Credentials, Report},
@@ -643,6 +646,106 @@ fn a_foreign_export_on_its_path_is_left_alone() {
         .unwrap()
         .message;
     assert!(message.contains("cephfs:/other"), "{message}");
+}
+
+// ---- readable paths
+
+/// Type `standard` lets its shares be named, without a prefix.
+fn named(share: Share) -> World {
+    let mut share = share;
+    share.spec.mount_point_name = Some("data".into());
+    let mut world = World::new(share, []);
+    let names = &mut world.share_type.as_mut().unwrap().spec.mount_point_name;
+    (names.enabled, names.prefix) = (true, Some(String::new()));
+    world
+}
+
+fn nfs_cluster() -> NfsCluster {
+    backend_description().nfs_cluster().unwrap()
+}
+
+#[test]
+fn a_name_is_stored_with_the_choice_and_is_the_path() {
+    let mut world = named(share("a").held());
+    let decision = decided(&world.load().unwrap());
+    assert_eq!(decision.step, Some(Step::Record));
+    assert_eq!(decision.status.resolved_mount_point_name.as_deref(), Some("data"));
+    assert_eq!(decision.status.nfs_cluster_id.as_deref(), Some("nfs-1"));
+    world.run_to_rest();
+    assert_eq!(world.status().export_locations[0].path, "10.9.0.7:/data");
+    // Whatever becomes of the type, and whatever asks for a look.
+    world.share_type.as_mut().unwrap().spec.mount_point_name = MountPointNames::default();
+    world.look_due = true;
+    let before = world.status();
+    world.run_to_rest();
+    assert_eq!(world.status(), before);
+}
+
+#[test]
+fn a_share_without_a_name_keeps_the_path_of_its_uid() {
+    let mut world = ready_world();
+    assert_eq!(world.status().resolved_mount_point_name, None);
+    let names = &mut world.share_type.as_mut().unwrap().spec.mount_point_name;
+    names.enabled = true;
+    assert_untouched(&world.load().unwrap());
+    assert_eq!(world.status().export_locations[0].path, "10.9.0.7:/shoal-uid-a");
+    let native = decided(&fresh(share("a").cephfs().held())).status;
+    assert_eq!(native.nfs_cluster_id, None);
+}
+
+#[test]
+fn a_name_that_is_taken_is_waited_for_and_whose_it_is_stays_unsaid() {
+    let mut o = named(share("a").held()).load().unwrap();
+    o.taken_on = BTreeSet::from([nfs_cluster()]);
+    let decision = decided(&o);
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::MOUNT_POINT_NAME_TAKEN
+    );
+    assert!(says(&decision.status.conditions, types::RECONCILING));
+    assert_eq!(decision.status.resolved_mount_point_name, None);
+    assert_eq!(decision.status.phase, Some(SharePhase::Pending));
+    assert!(
+        matches!(decision.next, Next::After(_)),
+        "it looks again by itself"
+    );
+    o.taken_on.clear();
+    assert_eq!(decided(&o).step, Some(Step::Record));
+}
+
+#[test]
+fn a_name_that_is_none_stores_no_choice() {
+    let mut world = named(share("a").held());
+    world.share_type.as_mut().unwrap().spec.mount_point_name.enabled = false;
+    let decision = decided(&world.load().unwrap());
+    assert_eq!(decision.step, None);
+    assert_eq!(
+        why_not_ready(&decision.status.conditions),
+        reasons::MOUNT_POINT_NAME_NOT_ALLOWED
+    );
+    assert!(says(&decision.status.conditions, types::STALLED));
+}
+
+#[test]
+fn a_foreign_export_on_a_readable_path_is_left_alone_and_not_described() {
+    let mut world = named(share("a"));
+    world.run_to_rest();
+    world.export = Export::Taken("cephfs:/other".into());
+    let decision = decided(&looked(&world));
+    assert_eq!(decision.step, None);
+    let ready = decision
+        .status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == types::READY);
+    let ready = ready.unwrap();
+    assert_eq!(ready.reason, reasons::EXPORT_PATH_TAKEN);
+    assert!(
+        ready.message.contains("/data is exported by somebody else") && !ready.message.contains("/other"),
+        "{}",
+        ready.message
+    );
 }
 
 // ---- drift

@@ -1,7 +1,7 @@
 //! What is left of shares that are gone, and the moment in which a share lets go of it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -54,6 +54,7 @@ fn observed(share: Share) -> share::Observed {
         share_type: Ok(share_type()),
         candidates: Vec::new(),
         neighbours: Vec::new(),
+        taken_on: BTreeSet::new(),
         quotas: Vec::new(),
         usage: Usage::default(),
         ledger_revision: 0,
@@ -216,7 +217,7 @@ fn retention_counts_from_the_deletion() {
 #[test]
 fn what_is_tagged_is_kept_whatever_its_status_says() {
     for change in [(|c| c.retention = "1h".parse().unwrap()) as Change, |c| {
-        c.deletion_policy = DeletionPolicy::Retain
+        c.deletion_policy = DeletionPolicy::Retain;
     }] {
         let mut o = going(change);
         let status = o.share.status.as_mut().unwrap();
@@ -296,6 +297,8 @@ fn remains() -> ShareDeletion {
             fs_name: "cephfs".into(),
             fs_id: 1,
             handle: Some("shoal/shoal-uid-a".into()),
+            nfs_cluster_id: Some("nfs-1".into()),
+            resolved_mount_point_name: None,
             deletion_policy: DeletionPolicy::Delete,
             retain_until: None,
             abandon: false,

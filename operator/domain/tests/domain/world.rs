@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, LockedKind, Protocol, ResourceLock, Share,
-    ShareAccessRule, ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
+    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, LockedKind, Protocol, ResourceLock,
+    Share, ShareAccessRule, ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
     condition::{reasons, types},
     names::{LOCKED_BY, RESERVED_IDENTITIES, labels},
 };
@@ -20,7 +20,7 @@ use shoal_domain::{
     identity::Description,
     owner::{Owner, Tag},
     resource_lock::{self, Mark},
-    share::{Effect, Going, Observed, decide, recorded},
+    share::{Effect, Going, Observed, decide, pseudo_path, recorded},
     share_access_rule::{self, Credentials, Report, RuleView},
     share_deletion::{self, Whereabouts},
     volume::{Export, Sight, Volume},
@@ -78,6 +78,7 @@ pub struct Subvolume {
     pub tag: Tag,
     pub size_bytes: Option<u64>,
     pub used_bytes: u64,
+    pub metadata: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -302,6 +303,7 @@ impl World {
             share_type: self.share_type.clone(),
             candidates,
             neighbours: Vec::new(),
+            taken_on: BTreeSet::new(),
             quotas: Vec::new(),
             usage: shoal_domain::share_quota::Usage::default(),
             ledger_revision: 0,
@@ -615,6 +617,7 @@ impl World {
                     tag: Tag::Absent,
                     size_bytes: None,
                     used_bytes: 0,
+                    metadata: None,
                 });
                 if there.tag == Tag::Absent {
                     there.tag = ours.clone();
@@ -635,6 +638,13 @@ impl World {
                 }
                 Some(there) => {
                     there.size_bytes = Some(*bytes);
+                    Ok(Answer::Nothing)
+                }
+            },
+            Effect::SetMetadata(text) => match &mut self.subvolume {
+                None => object(Class::Gone, reasons::VOLUME_MISSING),
+                Some(there) => {
+                    there.metadata.clone_from(text);
                     Ok(Answer::Nothing)
                 }
             },
@@ -714,7 +724,9 @@ impl World {
     /// An export of ours as Shoal makes it.
     pub fn ours(&self, access: Access) -> Export {
         Export::Ours {
-            pseudo_path: self.is_nfs().then(|| "/shoal-uid-a".into()),
+            pseudo_path: self
+                .is_nfs()
+                .then(|| pseudo_path(self.status().resolved_mount_point_name.as_deref(), "uid-a")),
             access,
             intact: true,
         }
@@ -820,6 +832,11 @@ impl World {
                 let there = &mut observed.share.metadata.annotations;
                 there.get_or_insert_default().extend(annotations.clone());
             }
+            (Effect::SetMetadata(text), _) => {
+                if let Some(Sight::Present(volume)) = &mut observed.sight {
+                    volume.metadata.clone_from(text);
+                }
+            }
             (Effect::Resize(bytes), _) => {
                 if let Some(Sight::Present(volume)) = &mut observed.sight {
                     volume.size_bytes = Some(*bytes);
@@ -852,6 +869,7 @@ impl World {
             tag: there.tag.clone(),
             size_bytes: there.size_bytes,
             used_bytes: there.used_bytes,
+            metadata: there.metadata.clone(),
             export,
             ..volume(&self.born)
         }))
@@ -1195,6 +1213,11 @@ impl World {
                     || deletion.spec.deletion_policy == DeletionPolicy::Retain;
                 assert!(is_kept || !self.keeps_data(), "handed on, and not to be kept");
             }
+            Effect::SetMetadata(text) => assert_ne!(
+                self.subvolume.as_ref().map(|there| &there.metadata),
+                Some(text),
+                "written though nothing differs"
+            ),
             Effect::Unexport
             | Effect::ConfirmLocks
             | Effect::Mark(_)

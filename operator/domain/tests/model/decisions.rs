@@ -227,6 +227,7 @@ fn observed(known: &Known) -> Observed {
             .into_iter()
             .collect(),
         neighbours: Vec::new(),
+        taken_on: std::collections::BTreeSet::new(),
         quotas: Vec::new(),
         usage: shoal_domain::share_quota::Usage::default(),
         ledger_revision: 0,
