@@ -103,8 +103,13 @@ pub fn lock_policies() -> Vec<Value> {
         // Another level or squash takes access away as well as a deletion does.
         rule(&["UPDATE"], &["shareaccessrules"]),
     ];
+    let squash = |object: &str| format!("(has({object}.spec.squash) ? {object}.spec.squash : '')");
     let undoes = json!({
-        "name": "undoes", "expression": "request.operation == 'DELETE' || object.spec != oldObject.spec",
+        "name": "undoes",
+        "expression": format!(
+            "request.operation == 'DELETE' || object.spec.accessLevel != oldObject.spec.accessLevel || {} != {}",
+            squash("object"), squash("oldObject"),
+        ),
     });
     let first =
         "; it has to go first: its owner can delete it, or who has the verb override on resourcelocks";

@@ -350,7 +350,7 @@ pub(super) async fn ownership_of_updates(client: &Client, namespace: &str) -> Re
         "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
         "f:spec": {
             ".": {}, "f:root": {".": {}, "f:gid": {}, "f:mode": {}, "f:uid": {}}, "f:shrink": {}, "f:squash": {},
-            "f:snapshots": {}, "f:createFromSnapshot": {},
+            "f:snapshots": {}, "f:createFromSnapshot": {}, "f:deletion": {}, "f:deletionPolicy": {},
         },
     });
     equal("of a creator", owned_by(&made, "user", "Update")?, Some(fields))?;

@@ -109,7 +109,7 @@ pub(super) async fn defaults_and_pruning(client: &Client, namespace: &str) -> Re
     let made = made_type(client, &name, &json!({"spec": {"root": {"uid": 5}}})).await?;
     let spec = json!({
         "root": {"uid": 5, "gid": 0, "mode": "0755"}, "shrink": false, "squash": "None", "snapshots": false,
-        "createFromSnapshot": false,
+        "createFromSnapshot": false, "deletion": "Deferred", "deletionPolicy": "Delete",
     });
     equal("spec of a type", &made.data["spec"], &spec)?;
     let without = merged(

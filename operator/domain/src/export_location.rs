@@ -81,6 +81,22 @@ pub fn revision(locations: &[ExportLocation]) -> Option<String> {
     (!locations.is_empty()).then(|| short_hash(&serde_json::to_string(locations).unwrap_or_default()))
 }
 
+/// The most that is put into an annotation: all annotations of an object may have 256 KiB, and the users' own are among them.
+const MOST_IN_ANNOTATION: usize = 64 << 10;
+
+/// The locations as an annotation; without what users say of them if that is too much.
+fn as_text(locations: &[ExportLocation]) -> String {
+    let text = serde_json::to_string(locations).unwrap_or_default();
+    if text.len() <= MOST_IN_ANNOTATION {
+        return text;
+    }
+    let mut bare = locations.to_vec();
+    for location in &mut bare {
+        location.metadata.of_users.clear();
+    }
+    serde_json::to_string(&bare).unwrap_or_default()
+}
+
 /// The annotations that mirror the locations.
 pub fn mirror(locations: &[ExportLocation]) -> BTreeMap<String, String> {
     let Some(preferred) = locations.iter().find(|l| l.preferred) else {
@@ -90,10 +106,7 @@ pub fn mirror(locations: &[ExportLocation]) -> BTreeMap<String, String> {
     BTreeMap::from(
         [
             (annotations::EXPORT_LOCATION, preferred.path.clone()),
-            (
-                annotations::EXPORT_LOCATIONS,
-                serde_json::to_string(locations).unwrap_or_default(),
-            ),
+            (annotations::EXPORT_LOCATIONS, as_text(locations)),
             (annotations::PROTOCOL, preferred.protocol.as_str().into()),
             (annotations::FS_NAME, fs_name.clone()),
             (annotations::MOUNT_OPTIONS, format!("fs={fs_name}")),

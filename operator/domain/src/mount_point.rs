@@ -84,7 +84,8 @@ pub fn resolve(share: &Share, share_type: &ShareType) -> Result<Option<String>, 
         )
     } else if name.starts_with(&subvolume_name("")) {
         format!(
-            "begins as the names that Shoal makes itself; choose one that does not begin with '{}'",
+            "begins as the names that Shoal makes itself, with '{}'; choose another, or ask for another prefix than '{template}' of ShareType \
+             '{of_type}'",
             subvolume_name("")
         )
     } else {

@@ -561,7 +561,7 @@ impl Pass<'_> {
         )?;
         let backend = self.o.candidates.iter().find(|candidate| candidate.name == *name);
         let state = backend.map(|candidate| &candidate.state);
-        let description = share_backend::usable(name, state, &share_deletion::recorded(&kept.spec))?;
+        let description = share_backend::usable(name, state, &share_deletion::recorded(&kept.spec), None)?;
         let (has, asked) = (kept.spec.size.bytes(), self.o.share.spec.size.bytes());
         // What was given up has no room any more.
         if let Some(own) = backend
@@ -699,7 +699,13 @@ impl Pass<'_> {
                 .find(|c| c.name == name)
                 .map(|c| &c.state)
         };
-        share_backend::usable(name, self.o.backend.as_ref().or_else(chosen), recorded)
+        let exported_on = self.before.nfs_cluster_id.as_deref();
+        share_backend::usable(
+            name,
+            self.o.backend.as_ref().or_else(chosen),
+            recorded,
+            exported_on,
+        )
     }
 
     /// The first answer wakes the share, whatever it is; until then there is nothing to tell.
@@ -1097,7 +1103,9 @@ impl Pass<'_> {
 
     /// A lock that was stored before the deletion was accepted is in the API server's list now, whatever the cache has heard.
     fn unless_locked(&self, decision: ShareDecision) -> ShareDecision {
-        if decision.step.is_none() || self.o.locks_confirmed {
+        // A look takes nothing away, and may wait long for its turn: locks that came meanwhile count.
+        let takes_nothing = matches!(decision.step, None | Some(Step::Do(Effect::Look)));
+        if takes_nothing || self.o.locks_confirmed {
             return decision;
         }
         Decision::step(self.before.clone(), Step::Do(Effect::ConfirmLocks))

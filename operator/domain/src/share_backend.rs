@@ -291,12 +291,32 @@ fn nfs_cluster(backend: &ShareBackend) -> Option<(&str, &str)> {
     Some((&ceph.fsid, &nfs.cluster_id))
 }
 
-/// What a ShareBackend says of itself, if what was recorded on it may be worked on.
+/// What a ShareBackend says of itself, if what was recorded on it may be worked on. `exported_on` is the NFS cluster that it was
+/// exported on, if that matters: on another one an export that is still there would count as gone.
 pub fn usable<'a>(
     name: &str,
     backend: Option<&'a Result<Description, Failure>>,
     recorded: &Identity,
+    exported_on: Option<&str>,
 ) -> Result<&'a Description, Failure> {
+    let other_cluster = |d: &Description| match (exported_on, d.nfs_cluster_id.as_deref()) {
+        (Some(recorded), Some(now)) if recorded != now => Some((recorded.to_owned(), now.to_owned())),
+        _ => None,
+    };
+    if let Some((recorded, now)) = backend
+        .and_then(|state| state.as_ref().ok())
+        .and_then(other_cluster)
+    {
+        return Err(Failure {
+            class: Class::Stalled,
+            scope: Scope::Backend,
+            reason: reasons::BACKEND_REPLACED,
+            message: format!(
+                "it is exported on NFS cluster '{recorded}', and ShareBackend '{name}' now names '{now}' (spec.ceph.nfs.clusterID); nothing is \
+                 touched there. Make a ShareBackend of that name with '{recorded}' again"
+            ),
+        });
+    }
     match backend {
         None => Err(Failure {
             class: Class::Waiting,

@@ -325,7 +325,14 @@ impl Pass<'_> {
 
     fn usable_backend(&self) -> Result<&Description, Failure> {
         let spec = &self.o.deletion.spec;
-        usable(&spec.backend_name, self.o.backend.as_ref(), &recorded(spec))
+        // Where nobody is let in any more, it does not matter where they were.
+        let exported_on = spec.nfs_cluster_id.as_deref().filter(|_| !self.is_revoked());
+        usable(
+            &spec.backend_name,
+            self.o.backend.as_ref(),
+            &recorded(spec),
+            exported_on,
+        )
     }
 
     /// What stands in the way of asking the backend for anything.
@@ -505,8 +512,12 @@ impl Pass<'_> {
     fn was_brought_back(&self, volume: &Volume) -> bool {
         let own = &self.volume_ref().owner;
         let anothers = |tagged: &Owner| tagged.cluster == own.cluster && !tagged.is_same(own);
-        // An NFS export is the share's own; identities of native CephFS are the other's by now.
-        let left = self.o.deletion.spec.protocol == Protocol::NFS && lets_in(&volume.export);
+        // Identities of native CephFS are the other's by now. An NFS export is the share's own, but at a name that its successor
+        // may have asked for again, once nobody was let in any more.
+        let spec = &self.o.deletion.spec;
+        let may_be_the_others =
+            spec.resolved_mount_point_name.is_some() && self.before.access_revoked == Some(true);
+        let left = spec.protocol == Protocol::NFS && lets_in(&volume.export) && !may_be_the_others;
         matches!(&volume.tag, Tag::Owner(tagged) if anothers(tagged)) && !left
     }
 

@@ -99,7 +99,7 @@ fn what_counts_is_the_name_with_its_prefix() {
     // They are Shoal's own: '/shoal-<uid>' is the path of a share without a name.
     for (name, prefix) in [("shoal-uid-b", ""), ("uid-b", "shoal-"), ("-uid-b", "shoal")] {
         let message = resolved(name, Some(prefix)).unwrap_err();
-        assert!(message.contains("does not begin with 'shoal-'"), "{message}");
+        assert!(message.contains("with 'shoal-'; choose another"), "{message}");
     }
     assert!(resolved("shoal", Some("")).is_ok() && resolved("shoal-data", None).is_ok());
 }

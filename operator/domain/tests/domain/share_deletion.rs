@@ -874,3 +874,47 @@ fn what_was_just_brought_back_is_kept_as_its_new_share_says() {
     assert_eq!(deletion.spec.deletion_policy, DeletionPolicy::Retain);
     assert_eq!(deletion.spec.handle.as_deref(), Some("shoal/shoal-uid-a"));
 }
+
+/// The usual undo: the same manifest again, with the same name.
+#[test]
+fn what_was_brought_back_under_its_old_name_is_its_successors() {
+    let mut deletion = kept(None);
+    deletion.spec.resolved_mount_point_name = Some("team-a".into());
+    let mut o = of_remains(deletion);
+    o.sight = marked(Left::Retained).seen();
+    let mut o = told_at(o);
+    o.deletion.spec.adopted_by = Some(adopter());
+    o.share = Some(Whereabouts::Gone);
+    o.adopter = Some(Whereabouts::There);
+    let heir = Owner {
+        uid: "uid-b".into(),
+        ..owner_of(&share("b"))
+    };
+    o.sight = there()
+        .exported_to([may_write(ip("10.0.0.1"))])
+        .tagged(Tag::Owner(heir))
+        .seen();
+    assert_eq!(effect(&o), Some(Effect::Finish));
+    // Before access was taken away nobody else can have it.
+    o.deletion.status.as_mut().unwrap().access_revoked = Some(false);
+    assert_eq!(decided(&o).step, None);
+}
+
+/// An export on the old cluster would count as gone.
+#[test]
+fn a_backend_of_another_nfs_cluster_is_not_asked_while_somebody_may_be_let_in() {
+    let mut o = of_remains(remains());
+    o.deletion.spec.nfs_cluster_id = Some("the-old-one".into());
+    let mut there = backend_description();
+    there.nfs_cluster_id = Some("another".into());
+    o.backend = Some(Ok(there));
+    assert_eq!(
+        why_not_ready(&decided(&o).status.conditions),
+        reasons::BACKEND_REPLACED
+    );
+    o.deletion.status = Some(ShareDeletionStatus {
+        access_revoked: Some(true),
+        ..ShareDeletionStatus::default()
+    });
+    assert_eq!(effect(&o), Some(Effect::Look));
+}
