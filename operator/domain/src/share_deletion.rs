@@ -26,9 +26,6 @@ use crate::{
 /// wakes the deletion earlier.
 const AGAIN: Duration = Duration::from_secs(15);
 
-/// How soon it is looked again whether somebody has helped, where nothing else does.
-const SEEN_TO_AGAIN: Duration = Duration::from_mins(5);
-
 /// What a pass over a ShareDeletion sees.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -610,8 +607,6 @@ impl Pass<'_> {
                 };
                 (self.before.attempts, self.before.next_retry_time.clone(), next)
             }
-            // Nothing was tried: only a hand helps, and that it did is seen now and then.
-            (Scope::Object, Class::Conflict) => (None, None, Next::After(SEEN_TO_AGAIN)),
             (Scope::Object, _) => backoff::next(self.before.attempts, self.uid(), self.now),
         };
         let status = ShareDeletionStatus {
@@ -635,7 +630,7 @@ impl Pass<'_> {
     fn share_is_there(&self) -> Failure {
         let share = &self.o.deletion.spec.share_ref;
         failure(
-            Class::Conflict,
+            Class::Stalled,
             reasons::SHARE_EXISTS,
             format!(
                 "spec.shareRef: Share {}/{} (uid {}) is there and not being deleted; nothing of it is touched. Delete this object",
