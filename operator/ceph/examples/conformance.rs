@@ -305,7 +305,8 @@ async fn main() {
             cluster_id: env("SHOAL_NFS_CLUSTER"),
             endpoints: env("SHOAL_NFS_ENDPOINTS").split(',').map(str::to_owned).collect(),
         }),
-        command_timeout: Duration::from_secs(5),
+        // Module nfs waits 5 s for a Ganesha that does not take note of a change, and then says that all is well.
+        command_timeout: Duration::from_secs(10),
     };
     let lab = Arc::new(Lab {
         backend: CephBackend::new(settings(FS), &connections),
