@@ -232,7 +232,9 @@ impl Objects {
             .subvolumes
             .keys()
             .any(|(_, name)| *name == subvolume_of(share));
-        if altered.deleted.contains(&uid) && !is_there {
+        // A lock that came when its data had gone already holds the object alone.
+        let was_going = share.metadata.deletion_timestamp.is_some();
+        if (altered.deleted.contains(&uid) || was_going) && !is_there {
             ensure!(
                 ready == Some((false, reasons::VOLUME_MISSING)),
                 "it has lost its subvolume and says {ready:?}"

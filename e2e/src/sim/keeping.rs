@@ -13,6 +13,12 @@ struct Promise {
     is_kept_a_while: bool,
 }
 
+impl Promise {
+    fn is_kept(self) -> bool {
+        self.is_kept_a_while || self.policy == DeletionPolicy::Retain
+    }
+}
+
 /// All of them, by the share's uid.
 #[derive(Debug)]
 pub struct Promises {
@@ -48,11 +54,15 @@ impl Promises {
 
     /// Notes until when a ShareDeletion keeps what it holds.
     pub fn note_end(&mut self, deletion: &ShareDeletion) {
-        if let Some(until) = &deletion.spec.retain_until {
-            let uid = deletion.spec.share_ref.uid.clone();
-            let end = self.ends.entry(uid).or_insert(until.0);
-            *end = until.0.min(*end);
-        }
+        let uid = deletion.spec.share_ref.uid.clone();
+        let until = match &deletion.spec.retain_until {
+            Some(until) => until.0,
+            // Its removal may be on its way.
+            None if self.shares.get(&uid).is_some_and(|promise| !promise.is_kept()) => Timestamp::MIN,
+            None => return,
+        };
+        let end = self.ends.entry(uid).or_insert(until);
+        *end = until.min(*end);
     }
 
     /// Whether the data of a share may be removed now: by the share itself, or by what is left of it.
@@ -60,7 +70,7 @@ impl Promises {
         let Some(promise) = self.shares.get(uid) else {
             return Ok(());
         };
-        let is_kept = promise.is_kept_a_while || promise.policy == DeletionPolicy::Retain;
+        let is_kept = promise.is_kept();
         let Some(deletion) = deletion else {
             ensure!(!is_kept, "{promise:?}, and there is no ShareDeletion");
             return Ok(());

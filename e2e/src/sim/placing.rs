@@ -13,7 +13,12 @@ use shoal_crds::{
     names::FINALIZER,
 };
 
-use shoal_domain::{ledger::Claim, mount_point::MountPoint, share_deletion};
+use shoal_domain::{
+    ledger::Claim,
+    mount_point::MountPoint,
+    owner::{Place, subvolume_name},
+    share_deletion,
+};
 use tokio::time::Instant;
 
 use super::{api_server::ApiServer, check::parsed};
@@ -36,7 +41,9 @@ pub fn check(shares: &[Share], deletions: &[ShareDeletion], room: Option<u32>) -
         share.and_then(on).is_some()
     };
     for left in deletions {
-        if share_deletion::is_pending(left) && !counts(&left.spec.share_ref.uid) {
+        let uid = &left.spec.share_ref.uid;
+        let was_brought_back = Place::of(left.spec.handle.as_deref(), uid).subvolume != subvolume_name(uid);
+        if share_deletion::is_pending(left) && !was_brought_back && !counts(uid) {
             *promised.entry(left.spec.backend_name.clone()).or_default() += left.spec.size.bytes();
         }
     }
