@@ -232,13 +232,16 @@ impl Objects {
             .subvolumes
             .keys()
             .any(|(_, name)| *name == subvolume_of(share));
-        // A lock that came when its data had gone already holds the object alone.
-        let was_going = share.metadata.deletion_timestamp.is_some();
-        if (altered.deleted.contains(&uid) || was_going) && !is_there {
+        if altered.deleted.contains(&uid) && !is_there {
             ensure!(
                 ready == Some((false, reasons::VOLUME_MISSING)),
                 "it has lost its subvolume and says {ready:?}"
             );
+            return Ok(());
+        }
+        // A lock that came when its data had gone already holds the object alone.
+        let is_going = share.metadata.deletion_timestamp.is_some();
+        if is_going && !is_there && ready == Some((false, reasons::VOLUME_MISSING)) {
             return Ok(());
         }
         let provisioned = is(&status, types::PROVISIONED);
