@@ -46,3 +46,13 @@ impl fmt::Display for Failure {
         write!(f, "{}: {}", self.reason, self.message)
     }
 }
+
+/// A failure of the one object.
+pub(crate) fn failure(class: Class, reason: &'static str, message: String) -> Failure {
+    Failure {
+        class,
+        scope: Scope::Object,
+        reason,
+        message,
+    }
+}

@@ -9,7 +9,7 @@ use shoal_crds::{
 };
 
 use crate::{
-    Class, Decision, Failure, Next, Scope, Step, condition::Conditions, export_location::short_hash,
+    Class, Decision, Next, Step, class::failure, condition::Conditions, export_location::short_hash,
 };
 
 /// How many locks are named where people read of them.
@@ -183,13 +183,4 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ResourceLockStatu
     }
     let ready = conditions.ready_for(reasons::ENFORCED, format!("{kind} '{name}' is marked as locked"));
     Decision::done(status(LockPhase::Enforced, ready), Next::Await)
-}
-
-fn failure(class: Class, reason: &'static str, message: String) -> Failure {
-    Failure {
-        class,
-        scope: Scope::Object,
-        reason,
-        message,
-    }
 }

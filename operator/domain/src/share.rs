@@ -16,6 +16,7 @@ use shoal_crds::{
 
 use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
+    class::failure,
     condition::{Conditions, is_true},
     export_location,
     grant::{Access, Client, Grant, Key},
@@ -1420,13 +1421,4 @@ pub fn not_accepted_yet() -> Failure {
 
 fn is_not_asked(failure: &Failure) -> bool {
     failure.reason == reasons::BACKEND_NOT_ASKED
-}
-
-fn failure(class: Class, reason: &'static str, message: String) -> Failure {
-    Failure {
-        class,
-        scope: Scope::Object,
-        reason,
-        message,
-    }
 }

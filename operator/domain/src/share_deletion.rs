@@ -14,6 +14,7 @@ use shoal_crds::{
 
 use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
+    class::failure,
     condition::{Conditions, is_true, whole_seconds},
     identity::{Description, Identity},
     owner::{Left, Owner, Place, Tag, subvolume_name},
@@ -679,13 +680,4 @@ fn lets_in(export: &Export) -> bool {
 
 fn is_marked(volume: &Volume, as_: Left) -> bool {
     matches!(&volume.tag, Tag::Owner(owner) if owner.left == Some(as_))
-}
-
-fn failure(class: Class, reason: &'static str, message: String) -> Failure {
-    Failure {
-        class,
-        scope: Scope::Object,
-        reason,
-        message,
-    }
 }
