@@ -844,13 +844,14 @@ fn a_locked_share_survives_its_namespace_and_its_owner_object() {
         })
         .await?;
 
-        // The namespace: up front, and where that slips past.
+        // The namespace: up front, whichever of the two the API server looks at first, and where
+        // that slips past.
         let namespaces: Api<Namespace> = Api::all(s.world.client.clone());
         refused(
             namespaces.delete(&ns, &DeleteParams::default()).await,
             &[
                 &format!("Namespace {ns} holds ResourceLock keep"),
-                "on Share data (payroll)",
+                "(payroll)",
                 "verb override",
             ],
         )?;
