@@ -23,6 +23,9 @@ pub mod types {
     pub const ACCESS_APPLIED: &str = "AccessApplied";
     /// The object is being deleted and something is in the way. Present only while true.
     pub const DELETION_BLOCKED: &str = "DeletionBlocked";
+    /// Of a Share: its export or access is being made again. Of a ShareBackend: its shares are being verified. Present only while
+    /// true.
+    pub const ENSURING: &str = "Ensuring";
     /// An admin has asked that the object be left alone. Present only while true.
     pub const PAUSED: &str = "Paused";
     /// Of a ShareType marked as default: whether it is what Shares without a type get.
@@ -53,6 +56,8 @@ pub mod reasons {
     pub const NOT_TO_BE_BROUGHT_BACK: &str = "NotToBeBroughtBack";
     /// Shoal is changing who has access.
     pub const APPLYING_ACCESS: &str = "ApplyingAccess";
+    /// Shoal is verifying that it is as it should be, and mending what is not.
+    pub const ENSURING: &str = "Ensuring";
     /// A rule is in force.
     pub const ACTIVE: &str = "Active";
     /// A backend was chosen.

@@ -33,6 +33,7 @@ pub fn generated_files() -> Vec<(String, Vec<Value>)> {
             )
         })
         .collect();
+    files.push(("ensuring-policies.yaml".into(), policy::ensuring_policies()));
     files.push(("finalizer-policy.yaml".into(), policy::finalizer_policy()));
     files.push(("lock-owner-policy.yaml".into(), policy::lock_owner_policy()));
     files.push(("lock-policies.yaml".into(), policy::lock_policies()));
@@ -50,7 +51,11 @@ fn with_status_default(mut crd: CustomResourceDefinition) -> CustomResourceDefin
             .and_then(|schema| schema.properties.as_mut())
             .and_then(|properties| properties.get_mut("status"));
         if let Some(status) = status {
-            status.default = Some(JSON(json!({"observedGeneration": -1})));
+            status.default = Some(JSON(match crd.spec.names.kind.as_str() {
+                // Its share is its one writer, and may be busy.
+                "ShareAccessRule" => json!({"observedGeneration": -1, "phase": "QueuedToApply"}),
+                _ => json!({"observedGeneration": -1}),
+            }));
         }
     }
     crd

@@ -39,8 +39,8 @@ pub use share_access_rule::{
     ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, Squash,
 };
 pub use share_backend::{
-    BackendPhase, Capacity, CephBackend, CephStatus, NfsBackend, NfsStatus, SecretReference, ShareBackend,
-    ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
+    BackendPhase, Capacity, CephBackend, CephStatus, EnsureStatus, NfsBackend, NfsStatus, SecretReference,
+    ShareBackend, ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
 };
 pub use share_deletion::{
     AdoptingShareReference, DeletedShareReference, DeletionPhase, ShareDeletion, ShareDeletionSpec,

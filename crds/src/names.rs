@@ -9,6 +9,10 @@ pub const DEFAULT_SHARE_TYPE: &str = "shoal.storage/is-default-share-type";
 /// On a Share, with any value: Shoal leaves it alone, whatever its spec says. Setting it takes the verb `operate` on shares.
 pub const PAUSED: &str = "shoal.storage/paused";
 
+/// On a Share or a ShareBackend: with another value than before, Shoal verifies it, or every Share on it, and mends what is not as
+/// it should be. Answered in `status.lastHandledRequestedAt`.
+pub const REQUESTED_AT: &str = "shoal.storage/requested-at";
+
 /// On what is locked: which locks hold it and why, for people.
 pub const LOCKED_BY: &str = "shoal.storage/locked-by";
 
@@ -40,6 +44,8 @@ pub mod labels {
     pub const ACCESS: &str = "shoal.storage/access";
     /// On what is locked; its value stands for the locks that hold it.
     pub const LOCKED: &str = "shoal.storage/locked";
+    /// On a Share whose exports or access are being made again.
+    pub const ENSURING: &str = "shoal.storage/ensuring";
     /// On a ResourceLock whose object is marked as locked; its value is the object's uid.
     pub const ENFORCED: &str = "shoal.storage/enforced";
 }
@@ -52,6 +58,8 @@ pub mod field_managers {
     pub const ANNOTATIONS: &str = "shoal/annotations";
     /// Marks what is locked, and locks that are enforced.
     pub const LOCKS: &str = "shoal/locks";
+    /// Marks shares that are being ensured.
+    pub const ENSURING: &str = "shoal/ensuring";
     /// Writes the Secrets that hold CephX keys.
     pub const SECRETS: &str = "shoal/secrets";
 }

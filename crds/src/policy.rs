@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     GROUP, VERSION,
-    names::{ALLOW_DELETION, FINALIZER, LOCKED_BY, PAUSED, labels},
+    names::{ALLOW_DELETION, FINALIZER, LOCKED_BY, PAUSED, REQUESTED_AT, labels},
 };
 
 /// The policy and binding that put the finalizer on at birth, which saves one write per object.
@@ -118,6 +118,7 @@ pub fn lock_policies() -> Vec<Value> {
     let locks = |selector: Value| json!({"selector": selector, "parameterNotFoundAction": "Allow"});
     let kind = json!({"apiVersion": format!("{GROUP}/{VERSION}"), "kind": "ResourceLock"});
     let new = json!({"matchExpressions": [{"key": labels::ENFORCED, "operator": "DoesNotExist"}]});
+    let by_lock = "create or delete a ResourceLock";
     [
         validating(
             "new-locks",
@@ -151,8 +152,8 @@ pub fn lock_policies() -> Vec<Value> {
             }),
             json!({}),
         ),
-        marks_are_the_operators("locked", labels::LOCKED, Some(LOCKED_BY), &targets),
-        marks_are_the_operators("enforced", labels::ENFORCED, None, &["resourcelocks"]),
+        marks_are_the_operators("locked", labels::LOCKED, Some(LOCKED_BY), &targets, by_lock),
+        marks_are_the_operators("enforced", labels::ENFORCED, None, &["resourcelocks"], by_lock),
         validating(
             "locked-namespaces",
             &json!({
@@ -196,6 +197,39 @@ pub fn lock_policies() -> Vec<Value> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// The policies that keep a Share as it is while its export or access is being made again. Only its spec: what users and tools
+/// say in its metadata goes on. The operator, and whoever has its verb, is let through.
+pub fn ensuring_policies() -> Vec<Value> {
+    let shares = ["shares"];
+    let is_marked = json!({"matchExpressions": [{"key": labels::ENSURING, "operator": "Exists"}]});
+    let freeze = validating(
+        "ensuring",
+        &json!({
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [rule(&["UPDATE", "DELETE"], &shares)],
+                "objectSelector": is_marked,
+            },
+            "matchConditions": [
+                {"name": "is-ensured", "expression": format!("oldObject.metadata.?labels[?'{}'].hasValue()", labels::ENSURING)},
+                {"name": "changes", "expression": "request.operation == 'DELETE' || object.spec != oldObject.spec"},
+                {"name": "is-not-the-operator", "expression": format!(
+                    "!authorizer.group('{GROUP}').resource('shares').namespace(request.namespace).check('operate').allowed()"
+                )},
+            ],
+            "validations": [deny(&format!(
+                "'Share ' + oldObject.metadata.name + ' is being ensured: its export is being made again; try again when its condition \
+                 Ensuring is gone. If no operator runs, who has the verb operate on shares can take off the label {}'",
+                labels::ENSURING
+            ))],
+        }),
+        json!({}),
+    );
+    let instead = format!("ask for it with the annotation {REQUESTED_AT}");
+    let mark = marks_are_the_operators("ensuring", labels::ENSURING, None, &shares, &instead);
+    freeze.into_iter().chain(mark).collect()
 }
 
 /// Who may make a lock, and who may change it or take it away.
@@ -251,6 +285,7 @@ fn marks_are_the_operators(
     label: &str,
     annotation: Option<&str>,
     resources: &[&str],
+    instead: &str,
 ) -> [Value; 2] {
     let differs = |field: &str, key: &str| {
         format!("object.metadata.?{field}[?'{key}'] != oldObject.metadata.?{field}[?'{key}']")
@@ -274,7 +309,7 @@ fn marks_are_the_operators(
                 ),
                 "messageExpression": format!(
                     "'metadata.labels: {label} is the operator\\'s (verb operate on ' + request.resource.resource \
-                     + '); leave it as it is, and create or delete a ResourceLock'"
+                     + '); leave it as it is, and {instead}'"
                 ),
                 "reason": "Forbidden",
             }],

@@ -210,7 +210,7 @@ pub struct ShareStatus {
     /// The story in one word, for people. Machines read conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<SharePhase>,
-    /// Ready, Reconciling, Stalled, Scheduled, Provisioned, Exported, AccessApplied, DeletionBlocked.
+    /// Ready, Reconciling, Stalled, Scheduled, Provisioned, Exported, AccessApplied, Ensuring, DeletionBlocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -266,6 +266,10 @@ pub struct ShareStatus {
     /// What the type allowed when the share was made; later edits of the type don't change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capabilities: Option<Capabilities>,
+    /// The last value of the annotation `shoal.storage/requested-at` that was answered; a long one is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_handled_requested_at: Option<String>,
     /// Failed attempts in a row at what is being done now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i32>,
@@ -283,6 +287,8 @@ pub enum SharePhase {
     Creating,
     /// It can be used.
     Available,
+    /// It can be used, and its export or access is being made again.
+    Ensuring,
     /// Its quota is being raised.
     Extending,
     /// Its quota is being lowered.

@@ -1,4 +1,4 @@
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,12 @@ use crate::{Protocol, Ratio, Size};
         name = "Promised",
         type_ = "string",
         json_path = ".status.capacity.provisioned",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Ensuring",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ensuring\")].message",
         priority = "1"
     ),
     printcolumn(
@@ -220,7 +226,7 @@ pub struct ShareBackendStatus {
     /// The story in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackendPhase>,
-    /// Ready, Stalled.
+    /// Ready, Reconciling, Stalled, Ensuring, DeletionBlocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -244,6 +250,37 @@ pub struct ShareBackendStatus {
     /// How many ShareDeletions have something left on it, as of then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_deletions: Option<i64>,
+    /// The round over its shares that verifies each and mends what is not as it should be: the one that goes on, or the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ensure: Option<EnsureStatus>,
+    /// The last value of the annotation `shoal.storage/requested-at` that a finished round has answered; a long one is cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub last_handled_requested_at: Option<String>,
+}
+
+/// A round over the shares of a backend.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnsureStatus {
+    /// The value of the annotation that asked for it. Left out: the backend's addresses had changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub requested_at: Option<String>,
+    /// Since when. What was asked for meanwhile begins it anew.
+    pub started_at: Time,
+    /// When it ended. Left out: it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Shares that are exported as they should be.
+    #[serde(default)]
+    pub done: i64,
+    /// Shares that are not, or could not be verified in time; what is the matter is in their conditions.
+    #[serde(default)]
+    pub failed: i64,
+    /// Shares that the round is over. Those that are being made or deleted, or are paused, are not among them.
+    #[serde(default)]
+    pub total: i64,
 }
 
 /// A backend's story in one word.

@@ -14,6 +14,7 @@ use shoal_crds::{
     names::cephx_secret,
 };
 use shoal_domain::{
+    ensure,
     grant::{self, Access, Client, Grant, Key},
     metadata,
     owner::{Owner, Place, Tag, generated_identity},
@@ -97,12 +98,19 @@ fn share_is_settled(share: &Share, rules: &[ShareAccessRule]) -> bool {
     let counted = status.access.map_or(0, |access| access.total);
     let its_rules = rules.iter().filter(|rule| names_it(rule, share)).count();
     let at_rest = match ready(share) {
-        Some((true, _)) => !is(status, types::RECONCILING) && usize::try_from(counted) == Ok(its_rules),
+        Some((true, _)) => {
+            let requested = ensure::requested(&share.metadata);
+            !is(status, types::RECONCILING)
+                && usize::try_from(counted) == Ok(its_rules)
+                && (requested.is_none() || requested == status.last_handled_requested_at)
+        }
         // A share whose data is gone says so, and waits for whoever brings it back.
         Some((false, reason)) => is(status, types::STALLED) || waits_for_others().contains(&reason),
         None => false,
     };
     at_rest
+        && !ensure::is_marked(share)
+        && !is(status, types::ENSURING)
         && (share.metadata.deletion_timestamp.is_none() || waits_for_locks(&status.conditions))
         && status.observed_generation == share.metadata.generation
 }

@@ -99,6 +99,7 @@ impl World {
         for document in shoal_crds::policy::verb_policies()
             .into_iter()
             .chain(shoal_crds::policy::lock_policies())
+            .chain(shoal_crds::policy::ensuring_policies())
         {
             world.apply(&document).await?;
         }

@@ -9,15 +9,16 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api,
-    api::{DeleteParams, ListParams},
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule};
+use shoal_crds::{Protocol, Share, ShareAccessRule, names::REQUESTED_AT};
 use shoal_domain::owner::Tag;
 use shoal_e2e::{
+    holdings::path_of,
     lab::KubernetesRelease,
-    simulated_storage::{SimulatedStorage, cephx_rule, ip_rule},
+    simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule},
     suite::Suite,
     world::{PATIENCE, eventually},
 };
@@ -39,6 +40,8 @@ enum Change {
     Delete,
     /// A key's Secret is lost.
     LoseSecret,
+    /// Access is taken away behind its back, and somebody asks that the share be verified.
+    Ensure,
 }
 
 /// What happens between the death and the next start.
@@ -107,6 +110,16 @@ const LOSE_SECRET: &[&str] = &[
     "after-ReportRules",
 ];
 
+const ENSURE: &[&str] = &[
+    "after-Look",
+    "after-Fence",
+    "before-status",
+    "after-Record",
+    "after-Export",
+    "after-LiftFence",
+    "before-status 2",
+];
+
 /// A world for each protocol, so that two scenarios go at once.
 static NFS: Suite<SimulatedStorage> = Suite::new();
 static CEPHFS: Suite<SimulatedStorage> = Suite::new();
@@ -139,6 +152,7 @@ dies_while!(
     changing_a_rule,
     adding_a_rule,
     taking_a_rule_away,
+    ensuring,
     deleting_a_share
 );
 dies_while!(the_backend_is_half_way);
@@ -210,6 +224,17 @@ async fn taking_a_rule_away(s: &SimulatedStorage, protocol: Protocol) -> Result<
         protocol,
         Change::DeleteRule,
         &[DELETE_RULE],
+        &[Meanwhile::Nothing, Meanwhile::Delete],
+    )
+    .await
+}
+
+async fn ensuring(s: &SimulatedStorage, protocol: Protocol) -> Result<()> {
+    at(
+        s,
+        protocol,
+        Change::Ensure,
+        &[ENSURE],
         &[Meanwhile::Nothing, Meanwhile::Delete],
     )
     .await
@@ -370,6 +395,18 @@ async fn die(
         Change::AddRule => drop(make_rule(two).await?),
         Change::DeleteRule => s.delete_rule(&ns, "one").await?,
         Change::Delete => s.delete_share(&ns, "data").await?,
+        Change::Ensure => {
+            let share = s.world.api::<Share>(&ns).get("data").await?;
+            let cluster = s.cluster(BACKEND).await?;
+            match protocol {
+                Protocol::NFS => cluster.remove_export(&path_of(&share))?,
+                Protocol::CephFS => cluster.deauthorize(BACKEND, &share.uid().unwrap(), "crasher")?,
+            }
+            let asked = json!({"metadata": {"annotations": {REQUESTED_AT: "now"}}});
+            let params = PatchParams::default();
+            let api = s.world.api::<Share>(&ns);
+            drop(api.patch("data", &params, &Patch::Merge(asked)).await?);
+        }
         Change::LoseSecret => {
             let secrets: Api<Secret> = Api::namespaced(s.world.client.clone(), &ns);
             drop(secrets.delete("two-cephx", &DeleteParams::default()).await?);
@@ -431,6 +468,11 @@ async fn die(
         ensure!(
             mode == wanted,
             "made with mode {mode}, and {wanted} was the type's at its choice"
+        );
+        ensure!(
+            change != Change::Ensure || status.last_handled_requested_at.as_deref() == Some("now"),
+            "it was not answered: {:?}",
+            status.last_handled_requested_at
         );
         let access = status.access.unwrap();
         let rules = s

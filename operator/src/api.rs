@@ -215,20 +215,32 @@ pub async fn mark_locked<K: Object>(
 ) -> Result<K, Error> {
     let (label, by) = mark.unzip();
     let marks = json!({"labels": {labels::LOCKED: label}, "annotations": {LOCKED_BY: by}});
-    store_marks(client, object, marks).await
+    store_marks(client, field_managers::LOCKS, object, marks).await
+}
+
+/// Marks a share as one that is being ensured, or takes the mark off.
+pub async fn mark_ensuring(client: &Client, share: &Share, is_ensured: bool) -> Result<Share, Error> {
+    let marks = json!({"labels": {labels::ENSURING: is_ensured.then_some("")}});
+    store_marks(client, field_managers::ENSURING, share, marks).await
 }
 
 /// Marks a lock as enforced on the object with this uid.
 pub async fn mark_enforced(client: &Client, lock: &ResourceLock, uid: &str) -> Result<ResourceLock, Error> {
-    store_marks(client, lock, json!({"labels": {labels::ENFORCED: uid}})).await
+    let marks = json!({"labels": {labels::ENFORCED: uid}});
+    store_marks(client, field_managers::LOCKS, lock, marks).await
 }
 
 /// A merge patch of metadata, on exactly this version: null takes a key away, wherever it came from.
-async fn store_marks<K: Object>(client: &Client, object: &K, mut marks: Value) -> Result<K, Error> {
+async fn store_marks<K: Object>(
+    client: &Client,
+    manager: &str,
+    object: &K,
+    mut marks: Value,
+) -> Result<K, Error> {
     marks["uid"] = json!(object.uid());
     marks["resourceVersion"] = json!(object.resource_version());
     let params = PatchParams {
-        field_manager: Some(field_managers::LOCKS.into()),
+        field_manager: Some(manager.into()),
         ..PatchParams::default()
     };
     let patch = Patch::Merge(json!({"metadata": marks}));

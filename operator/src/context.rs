@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backends::{Backends, SimulatedClusters},
     caches::Caches,
+    ensures::Ensures,
     in_hand::InHand,
     leader::Fence,
     looks::Looks,
@@ -43,6 +44,8 @@ pub struct Context {
     pub in_hand: InHand,
     /// When each share is next looked at.
     pub looks: Looks,
+    /// The rounds over backends' shares that this replica makes.
+    pub ensures: Ensures,
     /// What passes have just written.
     pub written: Written,
     /// Whether this replica may act.
@@ -79,6 +82,7 @@ impl Context {
             turns: Turns::default(),
             in_hand: InHand::default(),
             looks: Looks::new(settings.resync()),
+            ensures: Ensures::default(),
             written: Written::default(),
             fence: Fence::new(settings.lease()),
             recorder: recorder(client, &settings.identity),

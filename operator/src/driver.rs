@@ -75,6 +75,8 @@ pub trait Kind: Send + Sync + 'static {
     }
     /// Notes what came of it: whether it was stored. Where that is not known, it stays reserved until the watch tells.
     fn settle(_: &Context, _: &mut Self::Observed, _stored: bool) {}
+    /// Told when a pass has come to its end, with what it saw.
+    fn ended(_: &Context, _: &Self::Observed) {}
     /// The longest that a step which changes a backend may take: the lease has to outlive it.
     fn deadline(_: &Context, _: &Self::Observed) -> Duration {
         api::REQUEST_TIMEOUT
@@ -165,6 +167,9 @@ impl<'a, K: Kind> Pass<'a, K> {
             worked_since: Instant::now(),
         };
         let next = pass.steps().await;
+        if next.is_ok() {
+            K::ended(ctx, &pass.observed);
+        }
         let turn = pass.turn.take();
         ctx.in_hand
             .leave(&K::object(&mut pass.observed).uid().unwrap_or_default(), turn);

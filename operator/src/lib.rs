@@ -8,6 +8,7 @@ pub mod caches;
 pub mod context;
 pub mod controllers;
 pub mod driver;
+pub mod ensures;
 pub mod error;
 pub mod failpoint;
 pub mod in_hand;

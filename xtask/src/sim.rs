@@ -30,7 +30,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.mutants {
         return mutants(arguments.only.as_deref().unwrap_or_default());
     }
-    let status = Command::new(build(root())?)
+    let target = target_folder(&metadata()?)?;
+    let status = Command::new(build(root(), &target)?)
         .args(&arguments.simulation)
         .status()?;
     Ok(if status.success() {
@@ -41,8 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Builds the simulation of a work tree, with dependencies as in a release.
-fn build(tree: &Path) -> Result<PathBuf> {
-    let target = target_folder(&metadata()?)?;
+fn build(tree: &Path, target: &Path) -> Result<PathBuf> {
     run_command(
         cargo([
             "build",
@@ -53,7 +53,7 @@ fn build(tree: &Path) -> Result<PathBuf> {
             "--bin=shoal-sim",
         ])
         .arg("--target-dir")
-        .arg(&target)
+        .arg(target)
         .current_dir(tree),
     )?;
     Ok(target.join("lab/shoal-sim"))
@@ -136,7 +136,10 @@ fn mutants(only: &str) -> Result<ExitCode> {
 fn try_out(tree: &Path, mutant: &Mutant) -> Result<Option<(u64, String)>> {
     copy_tree(tree)?;
     apply(tree, &mutant.patch)?;
-    let simulation = build(tree).with_context(|| format!("{} does not build", mutant.patch.display()))?;
+    // Not where the work tree's own is: cargo would take a mutant's program for it.
+    let target = tree.with_extension("target");
+    let simulation =
+        build(tree, &target).with_context(|| format!("{} does not build", mutant.patch.display()))?;
     find(&simulation, mutant.seeds)
 }
 

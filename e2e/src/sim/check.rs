@@ -27,6 +27,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     api_server::{ApiServer, Call, Verb},
+    ensuring::Requests,
     keeping::Promises,
     placing,
     plan::Plan,
@@ -78,6 +79,7 @@ struct Inner {
     /// As they were after the last write.
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
     promises: Mutex<Promises>,
+    requests: Mutex<Requests>,
     /// ShareDeletions, by name, that were given up at some time.
     given_up: Mutex<BTreeSet<String>>,
     /// The names that shares have got, by uid.
@@ -130,6 +132,7 @@ impl Checker {
             limits: Mutex::default(),
             deletions: Mutex::default(),
             promises: Mutex::new(Promises::new(plan.clocks_fast())),
+            requests: Mutex::default(),
             given_up: Mutex::default(),
             names: Mutex::default(),
             charged: Mutex::default(),
@@ -239,6 +242,19 @@ impl Checker {
         if call.resource == "sharedeletions" && call.stored {
             self.given_up();
             self.placed_well();
+        }
+        if call.resource == "sharebackends" && call.stored {
+            let answered = self
+                .0
+                .requests
+                .lock()
+                .note_backends(&self.all("sharebackends"), &self.all("shares"));
+            if let Err(error) = answered {
+                self.violated(
+                    "what was asked for is answered when it was done",
+                    error.to_string(),
+                );
+            }
         }
         if call.resource == "sharequotas" && call.stored {
             self.0.limits.lock().note(&self.all::<ShareQuota>("sharequotas"));
@@ -422,6 +438,7 @@ impl Checker {
         let call = || (entry.by.clone(), entry.uid.clone());
         if entry.what == What::Called {
             self.not_at_once_again(entry);
+            self.0.requests.lock().note_call(entry);
         }
         match entry.what {
             What::Called if writes => {

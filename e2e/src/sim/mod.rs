@@ -3,6 +3,7 @@
 
 pub mod api_server;
 mod check;
+mod ensuring;
 mod explore;
 mod keeping;
 mod placing;

@@ -37,6 +37,8 @@ const METHODS: [Method; 8] = [
 ];
 /// The part that is about readable paths.
 const NAMES: u64 = 106;
+/// The part that is about ensuring.
+const ENSURING: u64 = 107;
 /// What shares are to be found under: few, so that they meet.
 const MOUNT_POINT_NAMES: [&str; 2] = ["data", "Home_1"];
 /// The part that is about deletions.
@@ -164,6 +166,20 @@ pub enum Operation {
         share: Place,
         /// What.
         text: Option<&'static str>,
+    },
+    /// Ask that a share be verified.
+    RequestShare {
+        /// Which.
+        share: Place,
+        /// Another than before, or the same again.
+        token: u32,
+    },
+    /// Ask that every share on a backend be verified.
+    RequestBackend {
+        /// Of [`BACKENDS`].
+        backend: usize,
+        /// Another than before, or the same again.
+        token: u32,
     },
     /// Have a share left alone for so many seconds.
     PauseShare {
@@ -428,6 +444,11 @@ pub enum Fault {
         /// Whether they are lost.
         lost: bool,
     },
+    /// The monitors and the NFS service move to other addresses.
+    Move {
+        /// Which.
+        number: u8,
+    },
     /// Somebody changes the storage behind Shoal's back.
     Hand {
         /// On which share.
@@ -540,6 +561,7 @@ impl Plan {
             events.push(event(&mut of_deletions, |rng| What::Fault(slow_watch(rng))));
         }
         events.extend(locking(&mut generator(seed, LOCKING)));
+        events.extend(ensuring(&mut generator(seed, ENSURING)));
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -925,6 +947,42 @@ fn locking(rng: &mut SmallRng) -> Vec<Event> {
     }
     let many = rng.random_range(1..30);
     (0..many).map(|_| event(rng, lock_operation)).collect()
+}
+
+/// In two of three runs addresses move, and people ask that shares be verified, one or all, where somebody has been at the
+/// storage.
+fn ensuring(rng: &mut SmallRng) -> Vec<Event> {
+    if rng.random_bool(0.33) {
+        return Vec::new();
+    }
+    let many = rng.random_range(1..15);
+    (0..many).map(|_| event(rng, ensure_event)).collect()
+}
+
+fn ensure_event(rng: &mut SmallRng) -> What {
+    let (share, token) = (place(rng, SHARES), rng.random_range(0..20));
+    match rng.random_range(0..20) {
+        0..5 => What::Do(Operation::RequestShare { share, token }),
+        5..10 => What::Do(Operation::RequestBackend {
+            backend: rng.random_range(0..BACKENDS.len()),
+            token,
+        }),
+        10..13 => What::Fault(Fault::Move {
+            number: rng.random_range(1..5),
+        }),
+        13..18 => What::Fault(Fault::Hand {
+            share,
+            hand: pick(rng, &[Hand::RemoveExport, Hand::RemoveClients, Hand::Deauthorize]),
+        }),
+        _ => What::Fault(Fault::Command {
+            method: Method::Export,
+            write: 0,
+            kind: pick(
+                rng,
+                &[FaultKind::FailBefore, FaultKind::FailAfter, FaultKind::Lost],
+            ),
+        }),
+    }
 }
 
 fn lock_operation(rng: &mut SmallRng) -> What {

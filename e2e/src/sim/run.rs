@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     api_server::{ApiServer, Options, Verb},
     check::{self, Checker, Violation},
-    placing,
+    ensuring, placing,
     plan::{Fault, Hand, Place, Plan, What, generator},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
@@ -77,6 +77,8 @@ struct Run<'a> {
     user: User,
     checker: Checker,
     replicas: Vec<Replica>,
+    /// Where the storage's addresses have moved, if they have.
+    moved: Option<u8>,
 }
 
 /// A replica over the life of its processes.
@@ -135,6 +137,7 @@ impl<'a> Run<'a> {
             user,
             checker,
             replicas,
+            moved: None,
         }
     }
 
@@ -376,6 +379,16 @@ impl<'a> Run<'a> {
                     });
                 });
             }
+            Fault::Move { number } => {
+                let addresses = |network: u8| {
+                    (1..3)
+                        .map(|host| format!("192.0.{network}.{number}{host}:3300"))
+                        .collect()
+                };
+                self.cluster.set_monitors(addresses(3))?;
+                self.cluster.set_nfs_endpoints(Some(addresses(4)))?;
+                self.moved = Some(number);
+            }
             Fault::Hand { share, hand } => {
                 // What is not there can't be changed.
                 drop(self.meddle(share, hand));
@@ -523,7 +536,8 @@ impl<'a> Run<'a> {
                 None => check::at_rest(&self.server, &self.cluster, &altered)
                     .and_then(|()| placing::at_rest(&self.server, self.plan.setting.room))
                     .and_then(|()| placing::quotas_at_rest(&self.server))
-                    .and_then(|()| placing::names_at_rest(&self.server)),
+                    .and_then(|()| placing::names_at_rest(&self.server))
+                    .and_then(|()| ensuring::at_rest(&self.server, self.moved)),
             };
             match compared {
                 Ok(()) => break,
@@ -569,6 +583,7 @@ impl<'a> Run<'a> {
             ensure!(context.turns.is_idle(), "turns are left over");
             ensure!(context.looks.is_empty(), "looks are left over");
             ensure!(context.in_hand.is_empty(), "commands are left over");
+            ensure!(context.ensures.is_empty(), "rounds are left over");
             // It lets its Lease run out. A backend that was deleted meanwhile never answers.
             owed |= context.is_owed_an_answer();
         }

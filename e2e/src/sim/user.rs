@@ -219,6 +219,11 @@ async fn create_share(
     Ok(())
 }
 
+/// Asks that what it is put on be verified.
+fn request(token: u32) -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {"annotations": {names::REQUESTED_AT: token.to_string()}}}))
+}
+
 /// The first ShareDeletion that is wanted.
 async fn some_deletion(client: &Client, wanted: impl Fn(&ShareDeletion) -> bool) -> Result<ShareDeletion> {
     let deletions: Api<ShareDeletion> = Api::all(client.clone());
@@ -265,6 +270,15 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
             let types: Api<ShareType> = Api::all(client.clone());
             let spec = merge(json!({"mountPointName": {"prefix": prefix}}));
             types.patch(TYPES[share_type], &patch, &spec).await?;
+        }
+        Operation::RequestShare { share, token } => {
+            shares(client, share.namespace())
+                .patch(&share.name("share-"), &patch, &request(token))
+                .await?;
+        }
+        Operation::RequestBackend { backend, token } => {
+            let backends: Api<ShareBackend> = Api::all(client.clone());
+            backends.patch(BACKENDS[backend], &patch, &request(token)).await?;
         }
         Operation::PauseShare { share, seconds } => {
             let api = shares(client, share.namespace());

@@ -18,6 +18,7 @@ use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
     class::failure,
     condition::{Conditions, is_true},
+    ensure::{self, Round},
     export_location,
     grant::{Access, Client, Grant, Key},
     identity::{Description, Identity},
@@ -74,6 +75,8 @@ pub struct Observed {
     pub look_due: bool,
     /// When it is next.
     pub look_again: Duration,
+    /// The round over its backend's shares that it was not verified in yet.
+    pub round: Option<Round>,
     /// What the backend has. None: not looked in this pass.
     pub sight: Option<Sight>,
     /// Keys learned in this pass and not put into their Secrets yet, by identity.
@@ -126,6 +129,10 @@ pub enum Effect {
     FetchKey(Grant),
     /// Tell the rules.
     ReportRules(Vec<Report>),
+    /// Mark it as one whose export or access is being made again: nobody changes it meanwhile.
+    Fence,
+    /// Take that mark off.
+    LiftFence,
     /// Mirror the export locations into annotations.
     Annotate(BTreeMap<String, String>),
     /// Claim what is kept of a deleted share.
@@ -156,6 +163,8 @@ impl Effect {
             Self::Export(_) => "Export",
             Self::FetchKey(_) => "FetchKey",
             Self::ReportRules(_) => "ReportRules",
+            Self::Fence => "Fence",
+            Self::LiftFence => "LiftFence",
             Self::Annotate(_) => "Annotate",
             Self::Claim => "Claim",
             Self::BringBack => "BringBack",
@@ -183,6 +192,8 @@ impl Effect {
             | Self::HoldRules(_)
             | Self::ForgetKeys(_)
             | Self::ReportRules(_)
+            | Self::Fence
+            | Self::LiftFence
             | Self::Annotate(_)
             | Self::Claim
             | Self::HandOn(_) => false,
@@ -193,7 +204,7 @@ impl Effect {
     /// nobody is let in, and saying that the share, which may be gone, has left something.
     pub fn needs_live_object(&self) -> bool {
         let lets_go = matches!(self, Self::ReportRules(reports) if reports.iter().any(|r| r.release));
-        self.changes_backend() || lets_go || matches!(self, Self::Claim | Self::HandOn(_))
+        self.changes_backend() || lets_go || matches!(self, Self::Fence | Self::Claim | Self::HandOn(_))
     }
 }
 
@@ -217,11 +228,26 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
     before
         .conditions
         .retain(|c| c.type_ != types::DELETION_BLOCKED || c.reason != reasons::LOCKED);
+    if !ensure::is_marked(&o.share) {
+        before.conditions.retain(|c| c.type_ != types::ENSURING);
+        if before.phase == Some(SharePhase::Ensuring) {
+            let is_ready = is_true(&before.conditions, types::READY);
+            before.phase = Some(if is_ready {
+                SharePhase::Available
+            } else {
+                SharePhase::Error
+            });
+        }
+    }
     // Where it is stands in status as soon as it is said to be there.
     if let Some(volume) = o.tagged_as_ours() {
         before.handle = Some(volume.handle.clone());
     }
     let decision = Pass { o, now, before }.decide();
+    // However a pass ends, the share is not kept as it is any longer.
+    if decision.step.is_none() && ensure::is_marked(&o.share) {
+        return Decision::step(decision.status, Step::Do(Effect::LiftFence));
+    }
     match resource_lock::told(LockedKind::Share, &o.locks) {
         Some(by) if o.is_deleted() && o.is_held() && !o.is_paused() => waits_for_locks(o, decision, &by, now),
         _ => decision,
@@ -372,6 +398,34 @@ impl Observed {
         }
     }
 
+    /// Whether somebody waits for it to be verified, or it was being ensured when the operator ended.
+    fn is_to_be_verified(&self) -> bool {
+        self.round.is_some() || self.is_asked_for() || ensure::is_marked(&self.share)
+    }
+
+    fn is_asked_for(&self) -> bool {
+        let handled = self
+            .share
+            .status
+            .as_ref()
+            .and_then(|s| s.last_handled_requested_at.as_ref());
+        let requested = ensure::requested(&self.share.metadata);
+        requested.is_some() && requested.as_ref() != handled
+    }
+
+    /// Whether it was found, in the pass that has ended, to be exported as it should be, or made so. None: nobody could look.
+    pub fn is_verified(&self) -> Option<bool> {
+        match (&self.failure, &self.sight) {
+            (Some(failure), _) if failure.scope == Scope::Backend => None,
+            (None, None) => None,
+            (Some(_), _) => Some(false),
+            (None, Some(_)) => Some(
+                self.tagged_as_ours()
+                    .is_some_and(|volume| matches!(volume.export, Export::Ours { intact: true, .. })),
+            ),
+        }
+    }
+
     fn is_paused(&self) -> bool {
         self.share
             .metadata
@@ -428,7 +482,7 @@ impl Pass<'_> {
             return Decision::done(self.before.clone(), Next::After(wait));
         }
         match &self.o.sight {
-            None if self.is_settled(backend) => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
+            None if self.is_settled(backend) && !self.o.is_to_be_verified() => Decision::done(self.before.clone(), Next::After(self.o.look_again)),
             // What was never there needs no look: making it looks for itself. One that could not be made does: rules that
             // go wait until it is known that nobody is let in.
             None if !self.was_provisioned()
@@ -914,11 +968,16 @@ impl Pass<'_> {
             export_revision: export_location::revision(&locations),
             export_locations: locations,
             access: Some(summary),
+            last_handled_requested_at: self.answered(),
             attempts: None,
             next_retry_time: None,
             ..self.before.clone()
         };
         Decision::done(status, Next::After(self.o.look_again))
+    }
+
+    fn answered(&self) -> Option<String> {
+        ensure::requested(&self.o.share.metadata).or_else(|| self.before.last_handled_requested_at.clone())
     }
 
     fn locations(
@@ -987,6 +1046,9 @@ impl Pass<'_> {
         }
         if !in_line {
             let outdated = self.outdated_keys(plan, have.map(|(access, _)| access));
+            if let Some(decision) = self.fence() {
+                return Some(decision);
+            }
             if !outdated.is_empty() {
                 return step(Effect::ForgetKeys(outdated));
             }
@@ -1007,6 +1069,34 @@ impl Pass<'_> {
             return step(Effect::ReportRules(reports));
         }
         None
+    }
+
+    /// Of a share that could be used: it is marked, and says so, before it is touched. Who deletes it or changes its spec
+    /// meanwhile is told to wait; its readiness stays as it was.
+    fn fence(&self) -> Option<ShareDecision> {
+        if !self.o.is_to_be_verified() || !is_true(&self.before.conditions, types::EXPORTED) {
+            return None;
+        }
+        if !ensure::is_marked(&self.o.share) {
+            return Some(Decision::step(self.before.clone(), Step::Do(Effect::Fence)));
+        }
+        if is_true(&self.before.conditions, types::ENSURING) {
+            return None;
+        }
+        let status = ShareStatus {
+            phase: Some(SharePhase::Ensuring),
+            conditions: self
+                .keeping()
+                .set(
+                    types::ENSURING,
+                    true,
+                    reasons::ENSURING,
+                    "its export is being made again; its spec can't be changed until that is done",
+                )
+                .build(),
+            ..self.before.clone()
+        };
+        Some(Decision::step(status, Step::Record))
     }
 
     /// Rules with a Secret whose client is about to be let in anew. Ceph makes a new key for an identity that had lost its
@@ -1248,7 +1338,9 @@ impl Pass<'_> {
 
     fn progress(&self, reason: &str, message: &str, effect: Effect) -> ShareDecision {
         // A share that can be used stays Ready while it is worked on.
-        let conditions = if is_true(&self.before.conditions, types::READY) {
+        let conditions = if is_true(&self.before.conditions, types::ENSURING) {
+            self.keeping()
+        } else if is_true(&self.before.conditions, types::READY) {
             self.keeping()
                 .without(types::STALLED)
                 .set(types::RECONCILING, true, reason, message)
@@ -1286,7 +1378,9 @@ impl Pass<'_> {
         let status = ShareStatus {
             observed_generation: Some(self.generation()),
             phase: Some(SharePhase::Error),
-            conditions: conditions.build(),
+            conditions: conditions.without(types::ENSURING).build(),
+            // It was verified, and this is what came of it.
+            last_handled_requested_at: self.answered(),
             attempts,
             next_retry_time,
             ..self.before.clone()
@@ -1348,7 +1442,8 @@ impl Pass<'_> {
     /// loses access must not keep it because something else failed.
     fn still_backing_off(&self) -> Option<Duration> {
         let news = !self.o.is_leaving() && self.o.rules.iter().any(|r| !r.is_told(self.o.uid()));
-        let fresh = news || self.before.observed_generation != Some(self.generation());
+        let is_verified = !self.o.is_leaving() && self.o.is_to_be_verified();
+        let fresh = news || is_verified || self.before.observed_generation != Some(self.generation());
         if fresh || self.o.sight.is_some() {
             return None;
         }

@@ -12,6 +12,7 @@ use shoal_crds::{
 use crate::{
     Class, Decision, Failure, Next, Scope, Step,
     condition::Conditions,
+    ensure::{self, Round, Tally},
     identity::{Description, Identity},
     placement::{Candidate, Door, Load},
 };
@@ -20,6 +21,9 @@ use crate::{
 const POLL: Duration = Duration::from_secs(30);
 /// How often one that does not is.
 const RETRY: Duration = Duration::from_secs(3);
+
+/// How often it is seen to that a round over its shares goes on, if they don't say so themselves.
+const ENSURE_POLL: Duration = Duration::from_secs(10);
 
 /// What a pass over a ShareBackend sees.
 #[derive(Clone, Debug)]
@@ -32,6 +36,10 @@ pub struct Observed {
     pub admitted: Option<Result<Description, Failure>>,
     /// What shares have of it.
     pub load: Load,
+    /// The round over its shares that this replica makes, and how far it is.
+    pub round: Option<(Round, Tally)>,
+    /// Whether shares were asked for it in this pass.
+    pub is_asked: bool,
     /// If it is being deleted: some of what is on it, shares as `namespace/name`.
     pub in_the_way: Vec<String>,
     /// Whether the API server itself says that there are none.
@@ -45,6 +53,10 @@ pub enum Effect {
     Describe,
     /// Let shares use it, or tell them why not.
     Admit(Box<Result<Description, Failure>>),
+    /// Have some more of its shares verified.
+    Ensure(Round),
+    /// All were.
+    EndRound,
     /// Ask the API server itself whether no share is on it, and let none come from now on.
     ConfirmEmpty,
 }
@@ -55,6 +67,8 @@ impl Effect {
         match self {
             Self::Describe => "Describe",
             Self::Admit(_) => "Admit",
+            Self::Ensure(_) => "Ensure",
+            Self::EndRound => "EndRound",
             Self::ConfirmEmpty => "ConfirmEmpty",
         }
     }
@@ -82,14 +96,24 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     };
     let verdict = answer.and_then(|description| same_as_recorded(before.ceph.as_ref(), description));
     let status = status(observed, &before, &verdict, now);
-    // The record comes before the first share: a share's choice rests on it.
-    if verdict.is_ok() && before.ceph.is_none() {
+    // The record comes before the first share: a share's choice rests on it. And a round before its first share, for the
+    // addresses that began it are stored with it.
+    let round = ensure::under_way(&status);
+    if verdict.is_ok() && (before.ceph.is_none() || round != ensure::under_way(&before)) {
         return Decision::step(status, Step::Record);
     }
     if observed.admitted.as_ref() != Some(&verdict) {
         return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
     }
-    Decision::done(status, Next::After(if verdict.is_ok() { POLL } else { RETRY }))
+    if verdict.is_err() {
+        return Decision::done(status, Next::After(RETRY));
+    }
+    match (round, &observed.round) {
+        (Some(round), _) if !observed.is_asked => Decision::step(status, Step::Do(Effect::Ensure(round))),
+        (Some(_), _) => Decision::done(status, Next::After(ENSURE_POLL)),
+        (None, Some(_)) => Decision::step(status, Step::Do(Effect::EndRound)),
+        (None, None) => Decision::done(status, Next::After(POLL)),
+    }
 }
 
 fn paused() -> Failure {
@@ -141,6 +165,28 @@ fn status(
         conditions
     };
     let phase = |phase| Some(if is_leaving { BackendPhase::Deleting } else { phase });
+    let ensure = match verdict {
+        Ok(description) => ensure::advance(
+            before,
+            ensure::requested(&backend.metadata).as_deref(),
+            ensure::has_moved(before, description),
+            tally(observed, before),
+            now,
+        ),
+        Err(_) => before.ensure.clone(),
+    };
+    let has_ended = ensure.as_ref().is_some_and(|e| e.finished_at.is_some());
+    let last_handled_requested_at = ensure
+        .as_ref()
+        .filter(|_| has_ended)
+        .and_then(|e| e.requested_at.clone())
+        .or_else(|| before.last_handled_requested_at.clone());
+    let conditions = match &ensure {
+        Some(ensure) if !has_ended => {
+            conditions.set(types::ENSURING, true, reasons::ENSURING, ensure::told(ensure))
+        }
+        _ => conditions,
+    };
     let shares = i64::try_from(observed.load.shares).ok();
     let deletions = i64::try_from(observed.load.deletions).ok();
     let pending_deletions = deletions.filter(|count| *count > 0);
@@ -175,6 +221,8 @@ fn status(
                 protocols: description.protocols.clone(),
                 shares,
                 pending_deletions,
+                ensure,
+                last_handled_requested_at,
             }
         }
         Err(failure) => ShareBackendStatus {
@@ -186,6 +234,12 @@ fn status(
             ..before.clone()
         },
     }
+}
+
+/// How far the round is that status says goes on. None: this replica has not begun it.
+fn tally(observed: &Observed, before: &ShareBackendStatus) -> Option<Tally> {
+    let (round, tally) = observed.round.as_ref()?;
+    (Some(round) == ensure::under_way(before).as_ref()).then_some(*tally)
 }
 
 fn in_the_way(observed: &Observed) -> String {

@@ -108,7 +108,11 @@ pub mod route {
     /// A backend concerns itself, the types that may select it, and the shares on it when it comes or goes.
     pub fn backend(ctx: &Context, backend: &Guarded<ShareBackend>) {
         let caches = &ctx.caches;
-        caches.backend_queue.push_ref(ObjectRef::from_obj(backend));
+        let key = ObjectRef::from_obj(backend);
+        if caches.backends.get(&key).is_none() {
+            ctx.ensures.end(&backend.name_any());
+        }
+        caches.backend_queue.push_ref(key);
         for share_type in parsed(&caches.types, |_| true) {
             caches.type_queue.push_cluster_scoped(&share_type.name_any());
         }

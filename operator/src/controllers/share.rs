@@ -90,6 +90,8 @@ impl Kind for Shares {
             .find(&ctx.caches.rules, &name, &share.name_any());
         let its = |rule: &ShareAccessRule| rule.spec.share_ref.name == share.name_any();
         let rules: Vec<_> = rules.into_iter().filter(its).map(RuleView::unread).collect();
+        let on = status.backend_name.as_deref();
+        let round = on.and_then(|on| ctx.ensures.due(on, &share.uid().unwrap_or_default()));
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         let mut observed = Observed {
             cluster: ctx.cluster.clone(),
@@ -110,6 +112,7 @@ impl Kind for Shares {
             locks_confirmed: false,
             look_due,
             look_again,
+            round,
             sight: None,
             keys: BTreeMap::new(),
             refused: std::collections::HashMap::new(),
@@ -154,6 +157,11 @@ impl Kind for Shares {
             Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
             Effect::Claim => claim(ctx, o).await,
             Effect::HandOn(deletion) => hand_on(ctx, o, *deletion).await,
+            Effect::Fence | Effect::LiftFence => {
+                let is_ensured = effect == Effect::Fence;
+                o.share = api::mark_ensuring(&ctx.client, &o.share, is_ensured).await?;
+                Ok(())
+            }
             Effect::Annotate(annotations) => {
                 o.share = api::store_annotations(&ctx.client, &o.share, &annotations).await?;
                 Ok(())
@@ -183,10 +191,14 @@ impl Kind for Shares {
     }
 
     fn reserve(ctx: &Context, o: &mut Observed, status: &ShareStatus) -> Result<bool, Error> {
+        let claim = Claim::of(&o.share.spec, status);
+        let has = o.share.status.as_ref();
+        if has.and_then(|has| Claim::of(&o.share.spec, has)) == claim {
+            return Ok(true);
+        }
         // Not read yet of a share that was enlarged a moment ago.
         if !o.candidates.is_empty() {
-            let claim = Claim::of(&o.share.spec, status)
-                .ok_or_else(|| Error::Bug("a choice is recorded that is none".into()))?;
+            let claim = claim.ok_or_else(|| Error::Bug("a choice is recorded that is none".into()))?;
             let reservation = ctx
                 .caches
                 .ledger
@@ -212,6 +224,15 @@ impl Kind for Shares {
             ledger.note(&o.share);
         } else {
             ledger.release(o.uid());
+        }
+    }
+
+    fn ended(ctx: &Context, o: &Observed) {
+        let on = o.share.status.as_ref().and_then(|s| s.backend_name.as_deref());
+        if let (Some(on), Some(round), Some(is_well)) = (on, &o.round, o.is_verified())
+            && ctx.ensures.note(on, round, o.uid(), is_well)
+        {
+            ctx.caches.backend_queue.push_cluster_scoped(on);
         }
     }
 
@@ -434,6 +455,8 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
         | Effect::HoldRules(_)
         | Effect::ForgetKeys(_)
         | Effect::ReportRules(_)
+        | Effect::Fence
+        | Effect::LiftFence
         | Effect::Annotate(_)
         | Effect::Claim
         | Effect::HandOn(_) => {}

@@ -1,12 +1,14 @@
 //! The controller of ShareBackends.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion};
 use shoal_domain::{
-    Decision, Failure,
+    Decision, Failure, ensure,
     identity::Description,
     ledger,
     share_backend::{self, Observed},
@@ -14,6 +16,7 @@ use shoal_domain::{
 
 use crate::{
     api,
+    caches::{Guarded, sorted},
     context::Context,
     driver::{self, Kind},
     error::Error,
@@ -50,8 +53,15 @@ impl Kind for ShareBackends {
     async fn load(ctx: &Context, backend: ShareBackend) -> Result<Observed, Error> {
         let name = backend.name_any();
         let is_leaving = backend.meta().deletion_timestamp.is_some();
+        let round = ctx.ensures.round(&name).map(|round| {
+            let shares = concerned(ctx, &name);
+            let tally = ctx.ensures.tally(&name, uids(&shares));
+            (round, tally)
+        });
         let ledger = ctx.caches.ledger.lock();
         Ok(Observed {
+            round,
+            is_asked: false,
             load: ledger.load(&name),
             in_the_way: if is_leaving {
                 ledger.on_backend(&name, NAMED)
@@ -78,6 +88,24 @@ impl Kind for ShareBackends {
                     super::wake_shares_on(&ctx.caches, &name);
                 }
                 o.admitted = Some(*verdict);
+            }
+            share_backend::Effect::Ensure(round) => {
+                let name = o.backend.name_any();
+                let shares = concerned(ctx, &name);
+                let next = ctx.ensures.go_on(&name, &round, uids(&shares));
+                for share in shares
+                    .iter()
+                    .filter(|share| share.uid().is_some_and(|uid| next.contains(&uid)))
+                {
+                    ctx.caches.share_queue.push_ref(ObjectRef::from_obj(&**share));
+                }
+                let tally = ctx.ensures.tally(&name, uids(&shares));
+                o.round = Some((round, tally));
+                o.is_asked = true;
+            }
+            share_backend::Effect::EndRound => {
+                ctx.ensures.end(&o.backend.name_any());
+                o.round = None;
             }
             share_backend::Effect::ConfirmEmpty => {
                 let name = o.backend.name_any();
@@ -116,6 +144,20 @@ impl Kind for ShareBackends {
     fn conditions(status: &ShareBackendStatus) -> &[Condition] {
         &status.conditions
     }
+}
+
+/// The shares of a backend that rounds are over.
+fn concerned(ctx: &Context, backend: &str) -> Vec<Arc<Guarded<Share>>> {
+    sorted(&ctx.caches.shares, |guard| {
+        guard.0.as_ref().is_ok_and(|share| {
+            let on = share.status.as_ref().and_then(|s| s.backend_name.as_deref());
+            on == Some(backend) && ensure::is_concerned(share)
+        })
+    })
+}
+
+fn uids(shares: &[Arc<Guarded<Share>>]) -> impl Iterator<Item = String> {
+    shares.iter().filter_map(|share| share.uid())
 }
 
 async fn describe(ctx: &Context, object: &ShareBackend) -> Result<Description, Error> {

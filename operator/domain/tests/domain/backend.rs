@@ -23,6 +23,8 @@ fn backend() -> Observed {
         admitted: None,
         load: Load::default(),
         in_the_way: Vec::new(),
+        round: None,
+        is_asked: false,
         is_empty: false,
     }
 }
@@ -232,9 +234,11 @@ fn one_that_answers_otherwise_than_shares_were_told_is_admitted_anew() {
     let mut moved = backend_description();
     moved.monitors = vec!["10.9.0.3:6789".into()];
     o.description = Some(Ok(moved.clone()));
+    let decision = decide(&o, now());
+    assert_eq!(decision.step, Some(Step::Record));
+    assert_eq!(decision.status.ceph.as_ref().unwrap().monitors, ["10.9.0.3:6789"]);
+    o.backend.status = Some(decision.status);
     assert_eq!(admits(&o), Ok(moved));
-    let status = decide(&o, now()).status;
-    assert_eq!(status.ceph.unwrap().monitors, ["10.9.0.3:6789"]);
 }
 
 #[test]

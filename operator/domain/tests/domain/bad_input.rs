@@ -243,7 +243,7 @@ proptest! {
         check_messages(&decision.status.conditions)?;
         let description = Some(Ok(description));
         let observed = share_backend::Observed {
-            backend, description, admitted: None, load: Load::default(), in_the_way: Vec::new(), is_empty: false,
+            backend, description, admitted: None, load: Load::default(), in_the_way: Vec::new(), round: None, is_asked: false, is_empty: false,
         };
         let decision = share_backend::decide(&observed, now());
         check_messages(&decision.status.conditions)?;

@@ -3,7 +3,9 @@
 
 use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
-use shoal_crds::{AccessLevel, DeletionMode, DeletionPolicy, LockedKind, Protocol, condition::reasons};
+use shoal_crds::{
+    AccessLevel, DeletionMode, DeletionPolicy, LockedKind, Protocol, condition::reasons, names::REQUESTED_AT,
+};
 use shoal_domain::{Class, Scope, owner::Tag, volume::Export};
 
 use crate::{
@@ -43,6 +45,9 @@ enum Event {
     StaleRules,
     StaleLocks,
     Slow(bool),
+    // by admins
+    Request(&'static str),
+    Round,
     // time
     Pass {
         look_due: bool,
@@ -178,6 +183,8 @@ fn happen(world: &mut World, event: Event, serial: usize) {
         }
         Event::Fault(fault) => world.faults.extend([None, Some(fault)]),
         Event::Slow(slow) => world.slow = slow,
+        Event::Request(token) => world.annotate(REQUESTED_AT, token),
+        Event::Round => world.round = Some(round(None)),
         Event::StaleLocks => world.cached_locks = Some(world.locks.clone()),
         Event::StaleRules => world.cached_rules = Some(world.rules.clone()),
         Event::Pass {
@@ -233,6 +240,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::StaleRules),
         1 => Just(Event::StaleLocks),
         1 => any::<bool>().prop_map(Event::Slow),
+        1 => select(vec!["now", "again"]).prop_map(Event::Request),
+        1 => Just(Event::Round),
         2 => Just(Event::Wait),
         1 => Just(Event::Later),
     ]

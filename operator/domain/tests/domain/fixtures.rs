@@ -14,6 +14,7 @@ use shoal_crds::{
 };
 use shoal_domain::{
     Class, Failure, Scope,
+    ensure::Round,
     grant::{Client, Grant},
     identity::{Description, Identity},
     owner::{Owner, Tag},
@@ -131,6 +132,14 @@ impl ShareExt for Share {
             ..ShareStatus::default()
         });
         self.held()
+    }
+}
+
+/// A round over the shares of a backend.
+pub fn round(requested_at: Option<&str>) -> Round {
+    Round {
+        started_at: Time(now()),
+        requested_at: requested_at.map(Into::into),
     }
 }
 

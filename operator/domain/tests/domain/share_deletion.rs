@@ -65,6 +65,7 @@ fn observed(share: Share) -> share::Observed {
         locks_confirmed: true,
         look_due: false,
         look_again: Duration::from_mins(10),
+        round: None,
         sight: None,
         keys: BTreeMap::new(),
         refused: HashMap::new(),

@@ -16,11 +16,12 @@ use shoal_crds::{
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
     condition::is_true,
+    ensure::{self, Round},
     grant::{Access, Applied, Client, Grant, Key},
     identity::Description,
     owner::{Owner, Tag},
     resource_lock::{self, Mark},
-    share::{Effect, Going, Observed, decide, pseudo_path, recorded},
+    share::{Effect, Going, Observed, decide, pseudo_path, recorded, was_provisioned},
     share_access_rule::{self, Credentials, Report, RuleView},
     share_deletion::{self, Whereabouts},
     volume::{Export, Sight, Volume},
@@ -66,6 +67,8 @@ pub struct World {
     /// What befalls the effects to come.
     pub faults: VecDeque<Option<Fault>>,
     pub look_due: bool,
+    /// The round over its backend's shares that it was not verified in yet.
+    pub round: Option<Round>,
     /// Whether passes take so long that each step is reported before it is taken.
     pub slow: bool,
     /// Steps taken so far.
@@ -139,6 +142,7 @@ impl World {
             unavailable: HashMap::new(),
             faults: VecDeque::new(),
             look_due: false,
+            round: None,
             slow: false,
             steps: Vec::new(),
             status_writes: 0,
@@ -178,6 +182,13 @@ impl World {
 
     pub fn edit_share(&mut self, edit: impl FnOnce(Share) -> Share) {
         self.share = self.share.take().map(|s| edit(s).edited());
+    }
+
+    pub fn annotate(&mut self, key: &str, value: &str) {
+        if let Some(share) = &mut self.share {
+            let there = share.metadata.annotations.get_or_insert_default();
+            there.insert(key.into(), value.into());
+        }
     }
 
     pub fn delete_share(&mut self) {
@@ -312,6 +323,10 @@ impl World {
             rules_confirmed: false,
             look_due: self.look_due,
             look_again: Duration::from_mins(10),
+            round: self
+                .round
+                .clone()
+                .filter(|_| self.share().status.as_ref().is_some_and(was_provisioned)),
             sight: None,
             keys: BTreeMap::new(),
             refused: HashMap::new(),
@@ -334,6 +349,10 @@ impl World {
             self.check_status(&decision.status);
             let Some(step) = decision.step else {
                 self.store(decision.status);
+                if observed.is_verified().is_some() {
+                    self.round = None;
+                }
+                assert!(!self.is_fenced(), "kept as it is for longer than a pass");
                 return End::Rest(decision.next);
             };
             if self.slow && matches!(step, Step::Do(_)) {
@@ -563,6 +582,8 @@ impl World {
                 | Effect::HoldRules(_)
                 | Effect::ForgetKeys(_)
                 | Effect::ReportRules(_)
+                | Effect::Fence
+                | Effect::LiftFence
                 | Effect::Annotate(_)
                 | Effect::HandOn(_)
         );
@@ -664,6 +685,17 @@ impl World {
                     self.report(report);
                 }
                 self.collect_garbage();
+                Ok(Answer::Nothing)
+            }
+            Effect::Fence | Effect::LiftFence => {
+                let labels = &mut self.share.as_mut().unwrap().metadata.labels;
+                if *effect == Effect::Fence {
+                    labels
+                        .get_or_insert_default()
+                        .insert(labels::ENSURING.into(), String::new());
+                } else {
+                    labels.as_mut().unwrap().remove(labels::ENSURING);
+                }
                 Ok(Answer::Nothing)
             }
             Effect::Annotate(annotations) => {
@@ -827,6 +859,9 @@ impl World {
                         }
                     }
                 }
+            }
+            (Effect::Fence | Effect::LiftFence, _) => {
+                observed.share.metadata = self.share().metadata.clone();
             }
             (Effect::Annotate(annotations), _) => {
                 let there = &mut observed.share.metadata.annotations;
@@ -1086,7 +1121,12 @@ impl World {
             );
         }
         let is = |type_| told(&status.conditions, type_).0;
-        for only_while_true in [types::RECONCILING, types::STALLED, types::DELETION_BLOCKED] {
+        for only_while_true in [
+            types::RECONCILING,
+            types::STALLED,
+            types::DELETION_BLOCKED,
+            types::ENSURING,
+        ] {
             assert_ne!(is(only_while_true), "False", "{:?}", status.conditions);
         }
         assert!(
@@ -1104,6 +1144,14 @@ impl World {
         let chosen = recorded(&self.status());
         match step {
             Step::AddFinalizer => assert!(!stored.is_leaving() && !stored.is_held()),
+            Step::Record
+                if is_true(&status.conditions, types::ENSURING) && status.quota == self.status().quota =>
+            {
+                assert!(self.is_fenced(), "said before it is so");
+                assert!(!is_true(&self.status().conditions, types::ENSURING), "said twice");
+                let ready = |status: &ShareStatus| told(&status.conditions, types::READY);
+                assert_eq!(ready(status), ready(&self.status()));
+            }
             Step::Record => {
                 assert!(stored.is_held() && recorded(status).is_some());
                 let charged = |status: &ShareStatus| status.quota.map(|quota| quota.charged);
@@ -1144,6 +1192,11 @@ impl World {
                 self.check_effect(observed, effect);
             }
         }
+    }
+
+    /// Whether its spec is kept as it is.
+    pub fn is_fenced(&self) -> bool {
+        self.share.as_ref().is_some_and(ensure::is_marked)
     }
 
     fn charged(&self) -> u64 {
@@ -1218,6 +1271,8 @@ impl World {
                 Some(text),
                 "written though nothing differs"
             ),
+            Effect::Fence => assert!(!self.is_fenced() && self.was_provisioned()),
+            Effect::LiftFence => assert!(self.is_fenced()),
             Effect::Unexport
             | Effect::ConfirmLocks
             | Effect::Mark(_)
@@ -1361,6 +1416,9 @@ impl World {
             _ if matches!(self.export, Export::Taken(_)) => reasons::EXPORT_PATH_TAKEN,
             (_, Some(there)) => {
                 self.check_access();
+                assert!(self.round.is_none(), "it was not verified");
+                let requested = ensure::requested(&share.metadata);
+                assert!(requested.is_none() || requested == status.last_handled_requested_at);
                 assert!(
                     self.rules.iter().all(|r| !self.goes(r)),
                     "a rule is kept from going"

@@ -238,6 +238,7 @@ fn observed(known: &Known) -> Observed {
         locks_confirmed: true,
         look_due: known.look_due,
         look_again: Duration::from_mins(10),
+        round: None,
         sight,
         keys: BTreeMap::new(),
         refused: HashMap::new(),

@@ -1,0 +1,113 @@
+//! What is asked for is answered when it was done, and not before.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use kube::ResourceExt;
+use shoal_backend::simulated::{Entry, Operation as Method, What};
+use shoal_crds::{Share, ShareBackend, condition::types};
+use shoal_domain::{condition::is_true, ensure};
+use tokio::time::Instant;
+
+use super::{api_server::ApiServer, check::parsed, placing};
+
+/// What was asked for, and what was seen since.
+#[derive(Default)]
+pub struct Requests {
+    /// By ShareBackend: what somebody asked for last, and when.
+    asked: BTreeMap<String, (String, Instant)>,
+    /// By ShareBackend: what was answered last.
+    answered: BTreeMap<String, String>,
+    /// By a share's uid: when its storage was looked at last.
+    looked: BTreeMap<String, Instant>,
+}
+
+impl Requests {
+    /// Notes that the storage was asked something.
+    pub fn note_call(&mut self, entry: &Entry) {
+        if entry.what == What::Called && matches!(entry.operation, Method::Look | Method::Create) {
+            self.looked.insert(entry.uid.clone(), Instant::now());
+        }
+    }
+
+    /// Notes what ShareBackends say after a write. A share that was there when somebody asked, and was not looked at before
+    /// that was answered, is an error.
+    pub fn note_backends(&mut self, backends: &[ShareBackend], shares: &[Share]) -> Result<()> {
+        for backend in backends {
+            let name = backend.name_any();
+            if let Some(token) = ensure::requested(&backend.metadata) {
+                let known = self.asked.get(&name).is_some_and(|(last, _)| *last == token);
+                if !known {
+                    self.asked.insert(name.clone(), (token, Instant::now()));
+                }
+            }
+            let status = backend.status.clone().unwrap_or_default();
+            let Some(answer) = status.last_handled_requested_at else {
+                continue;
+            };
+            if self.answered.insert(name.clone(), answer.clone()) == Some(answer.clone()) {
+                continue;
+            }
+            let Some((_, since)) = self.asked.get(&name).filter(|(token, _)| *token == answer) else {
+                continue;
+            };
+            let ensure = status
+                .ensure
+                .unwrap_or_else(|| unreachable!("an answer without a round"));
+            let unseen = shares.iter().filter(|share| {
+                placing::on(share) == Some(&name)
+                    && ensure::is_concerned(share)
+                    && self
+                        .looked
+                        .get(&share.uid().unwrap_or_default())
+                        .is_none_or(|at| at < since)
+            });
+            let unseen: Vec<_> = unseen.map(ResourceExt::name_any).collect();
+            ensure!(
+                unseen.len() <= usize::try_from(ensure.failed).unwrap_or_default(),
+                "{name} has answered {answer}, and nobody looked at {unseen:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Once everything is at rest every request is answered, no share is kept as it is, and what can be mounted is found where the
+/// storage has moved.
+pub fn at_rest(server: &ApiServer, moved: Option<u8>) -> Result<()> {
+    for backend in parsed::<ShareBackend>(server, "sharebackends") {
+        let status = backend.status.clone().unwrap_or_default();
+        let requested = ensure::requested(&backend.metadata);
+        ensure!(
+            ensure::under_way(&status).is_none()
+                && (requested.is_none() || requested == status.last_handled_requested_at),
+            "a round is not finished: {backend:#?}"
+        );
+    }
+    for share in parsed::<Share>(server, "shares") {
+        let status = share.status.clone().unwrap_or_default();
+        let requested = ensure::requested(&share.metadata);
+        let is_ready = is_true(&status.conditions, types::READY);
+        ensure!(
+            !ensure::is_marked(&share) && !is_true(&status.conditions, types::ENSURING),
+            "it is being ensured for ever: {share:#?}"
+        );
+        ensure!(
+            !is_ready || requested.is_none() || requested == status.last_handled_requested_at,
+            "a request is not answered: {share:#?}"
+        );
+        let is_there = |path: &str| {
+            let now = |number| ["3", "4"].map(|net| format!("192.0.{net}.{number}"));
+            moved.is_none_or(|number| now(number).iter().any(|now| path.starts_with(now)))
+        };
+        ensure!(
+            !is_ready
+                || status
+                    .export_locations
+                    .iter()
+                    .all(|location| is_there(&location.path)),
+            "it is published where the storage was: {share:#?}"
+        );
+    }
+    Ok(())
+}
