@@ -278,7 +278,7 @@ pub struct EnsureStatus {
     /// Shares that are not, or could not be verified in time; what is the matter is in their conditions.
     #[serde(default)]
     pub failed: i64,
-    /// Shares that the round is over. Those that are being made or deleted, or are paused, are not among them.
+    /// Shares that the round is over: those on it, but for those that are being deleted or are paused.
     #[serde(default)]
     pub total: i64,
 }

@@ -24,7 +24,12 @@ struct UnderWay {
 
 impl Ensures {
     /// Begins a round, or goes on with it: the shares, by uid, that are to be verified next, of these.
-    pub fn go_on(&self, backend: &str, round: &Round, shares: impl Iterator<Item = String>) -> Vec<String> {
+    pub fn go_on<'a>(
+        &self,
+        backend: &str,
+        round: &Round,
+        shares: impl Iterator<Item = &'a String>,
+    ) -> Vec<String> {
         let mut all = self.0.lock();
         let under_way = all
             .entry(backend.to_owned())
@@ -34,8 +39,8 @@ impl Ensures {
                 }
             })
             .or_insert_with(|| UnderWay::begin(round));
-        let left = shares.filter(|uid| !under_way.verified.contains_key(uid));
-        let batch: Vec<_> = left.take(BATCH).collect();
+        let left = shares.filter(|uid| !under_way.verified.contains_key(*uid));
+        let batch: Vec<_> = left.take(BATCH).cloned().collect();
         under_way.asked = batch.iter().cloned().collect();
         batch
     }
@@ -46,13 +51,13 @@ impl Ensures {
     }
 
     /// How far it is, of these shares.
-    pub fn tally(&self, backend: &str, shares: impl Iterator<Item = String>) -> Tally {
+    pub fn tally<'a>(&self, backend: &str, shares: impl Iterator<Item = &'a String>) -> Tally {
         let all = self.0.lock();
         let verified = all.get(backend).map(|there| &there.verified);
         let mut tally = Tally::default();
         for uid in shares {
             tally.total += 1;
-            match verified.and_then(|verified| verified.get(&uid)) {
+            match verified.and_then(|verified| verified.get(uid)) {
                 Some(true) => tally.done += 1,
                 Some(false) => tally.failed += 1,
                 None => {}

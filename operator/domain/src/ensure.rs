@@ -13,7 +13,7 @@ use shoal_crds::{
     names::{PAUSED, REQUESTED_AT, labels},
 };
 
-use crate::{condition::whole_seconds, identity::Description, share};
+use crate::{condition::whole_seconds, identity::Description};
 
 /// How long a round waits for shares that can't be verified while the backend itself is well.
 const LONGEST: Duration = Duration::from_mins(15);
@@ -69,12 +69,11 @@ pub fn under_way(status: &ShareBackendStatus) -> Option<Round> {
     })
 }
 
-/// Whether rounds are over this share: it is there, and Shoal has its hands on it.
+/// Whether rounds are over a share that is on their backend: it stays, and Shoal has its hands on it. One that is being made is
+/// verified when that is done.
 pub fn is_concerned(share: &Share) -> bool {
-    let (meta, status) = (&share.metadata, share.status.as_ref());
-    status.is_some_and(share::was_provisioned)
-        && meta.deletion_timestamp.is_none()
-        && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(PAUSED))
+    let meta = &share.metadata;
+    meta.deletion_timestamp.is_none() && !meta.annotations.as_ref().is_some_and(|a| a.contains_key(PAUSED))
 }
 
 /// Whether the addresses that shares are mounted by are others than before.

@@ -132,6 +132,11 @@ impl Entry {
             (stored, reserved) => stored.or(reserved.map(|(_, claim)| claim)),
         }
     }
+
+    fn is_on(&self, backend_name: &str) -> bool {
+        self.claim()
+            .is_some_and(|claim| claim.backend_name == backend_name)
+    }
 }
 
 /// What came of reserving something.
@@ -360,6 +365,14 @@ impl Ledger {
         &self.loads
     }
 
+    /// The shares on a ShareBackend, by uid: namespace and name. What one is promised and the watch has not brought yet counts.
+    pub fn shares_on(&self, backend_name: &str) -> BTreeMap<String, (String, String)> {
+        let on_it = self.entries.iter().filter(|(_, entry)| entry.is_on(backend_name));
+        on_it
+            .map(|(uid, entry)| (uid.clone(), (entry.namespace.clone(), entry.name.clone())))
+            .collect()
+    }
+
     /// What is on a ShareBackend: shares, as `namespace/name`, and ShareDeletions; so many at most.
     pub fn on_backend(&self, backend_name: &str, most: usize) -> Vec<String> {
         if !self.loads.contains_key(backend_name) {
@@ -368,11 +381,7 @@ impl Ledger {
         let mut names: Vec<_> = self
             .entries
             .values()
-            .filter(|entry| {
-                entry
-                    .claim()
-                    .is_some_and(|claim| claim.backend_name == backend_name)
-            })
+            .filter(|entry| entry.is_on(backend_name))
             .map(|entry| format!("{}/{}", entry.namespace, entry.name))
             .collect();
         names.sort();

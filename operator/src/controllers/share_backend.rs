@@ -1,6 +1,6 @@
 //! The controller of ShareBackends.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -16,7 +16,6 @@ use shoal_domain::{
 
 use crate::{
     api,
-    caches::{Guarded, sorted},
     context::Context,
     driver::{self, Kind},
     error::Error,
@@ -54,8 +53,7 @@ impl Kind for ShareBackends {
         let name = backend.name_any();
         let is_leaving = backend.meta().deletion_timestamp.is_some();
         let round = ctx.ensures.round(&name).map(|round| {
-            let shares = concerned(ctx, &name);
-            let tally = ctx.ensures.tally(&name, uids(&shares));
+            let tally = ctx.ensures.tally(&name, concerned(ctx, &name).keys());
             (round, tally)
         });
         let ledger = ctx.caches.ledger.lock();
@@ -92,14 +90,11 @@ impl Kind for ShareBackends {
             share_backend::Effect::Ensure(round) => {
                 let name = o.backend.name_any();
                 let shares = concerned(ctx, &name);
-                let next = ctx.ensures.go_on(&name, &round, uids(&shares));
-                for share in shares
-                    .iter()
-                    .filter(|share| share.uid().is_some_and(|uid| next.contains(&uid)))
-                {
-                    ctx.caches.share_queue.push_ref(ObjectRef::from_obj(&**share));
+                for uid in ctx.ensures.go_on(&name, &round, shares.keys()) {
+                    let (namespace, name) = &shares[&uid];
+                    ctx.caches.share_queue.push(namespace, name);
                 }
-                let tally = ctx.ensures.tally(&name, uids(&shares));
+                let tally = ctx.ensures.tally(&name, shares.keys());
                 o.round = Some((round, tally));
                 o.is_asked = true;
             }
@@ -146,18 +141,15 @@ impl Kind for ShareBackends {
     }
 }
 
-/// The shares of a backend that rounds are over.
-fn concerned(ctx: &Context, backend: &str) -> Vec<Arc<Guarded<Share>>> {
-    sorted(&ctx.caches.shares, |guard| {
-        guard.0.as_ref().is_ok_and(|share| {
-            let on = share.status.as_ref().and_then(|s| s.backend_name.as_deref());
-            on == Some(backend) && ensure::is_concerned(share)
-        })
-    })
-}
-
-fn uids(shares: &[Arc<Guarded<Share>>]) -> impl Iterator<Item = String> {
-    shares.iter().filter_map(|share| share.uid())
+/// The shares of a backend that rounds are over, by uid: namespace and name.
+fn concerned(ctx: &Context, backend: &str) -> BTreeMap<String, (String, String)> {
+    let mut shares = ctx.caches.ledger.lock().shares_on(backend);
+    shares.retain(|uid, (namespace, name)| {
+        let there = ctx.caches.shares.get(&ObjectRef::new(name).within(namespace));
+        let there = there.filter(|guard| guard.uid().as_ref() == Some(uid));
+        there.is_none_or(|guard| guard.0.as_ref().is_ok_and(ensure::is_concerned))
+    });
+    shares
 }
 
 async fn describe(ctx: &Context, object: &ShareBackend) -> Result<Description, Error> {

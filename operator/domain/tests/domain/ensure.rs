@@ -337,14 +337,6 @@ fn which_shares_it_is_over() {
         annotations.insert(PAUSED.into(), String::new());
         share
     });
-    not(|share| share_without_status(&share));
-}
-
-fn share_without_status(share: &Share) -> Share {
-    Share {
-        status: None,
-        ..share.clone()
-    }
 }
 
 // ---- a backend
