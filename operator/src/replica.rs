@@ -139,8 +139,8 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
     }
     keep!(writers.namespaces, route::namespace);
     keep!(writers.backends, route::backend);
-    keep!(writers.types, route::share_type);
-    keep!(writers.quotas, route::share_quota);
+    keep!(writers.types, |_, _| (), route::share_type);
+    keep!(writers.quotas, |_, _| (), route::share_quota);
     keep!(writers.deletions, note_deletion, route::share_deletion);
     keep!(writers.shares, note_share, |ctx: &Context, share: &_, change| {
         if change == Change::Object {
@@ -148,11 +148,7 @@ fn keep_caches<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<Context
         }
     });
     keep!(writers.rules, note_rule, route::rule);
-    keep!(writers.locks, note_lock, |ctx: &Context, lock: &_, change| {
-        if change == Change::Object {
-            route::resource_lock(ctx, lock);
-        }
-    });
+    keep!(writers.locks, note_lock, route::resource_lock);
 }
 
 fn note_share(caches: &Caches, event: &watcher::Event<Guarded<Share>>) {

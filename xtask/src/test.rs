@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 
 /// The suites of `--faults`, which take longer than stands before every change: real servers are killed and stopped, and
 /// namespaces of hundreds of shares deleted.
-const FAULTS: [AtLength; 2] = [
+const FAULTS: [AtLength; 3] = [
     AtLength {
         suite: "ceph_faults.rs",
         arguments: &["--ignored"],
@@ -37,6 +37,11 @@ const FAULTS: [AtLength; 2] = [
         suite: "ceph_deletions.rs",
         arguments: &[],
         variable: ("SHOAL_E2E_NAMESPACE_SHARES", "200"),
+    },
+    AtLength {
+        suite: "ceph_ensure.rs",
+        arguments: &[],
+        variable: ("SHOAL_E2E_ENSURE_SHARES", "50"),
     },
 ];
 

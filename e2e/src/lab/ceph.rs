@@ -25,6 +25,8 @@ const WHO: &str = "ceph";
 const FILE_SYSTEMS: [&str; 2] = ["cephfs", "second"];
 const NFS_CLUSTER: &str = "shoal-nfs";
 const USER: &str = "shoal";
+/// Which address of the lab's block a monitor moves to.
+const MOVED_MONITOR: u8 = 2;
 
 /// Which Ceph to start, and how it differs from the usual.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +241,21 @@ impl Ceph {
         let text = format!("[client.{USER}]\n\tkey = {}\n\t{caps}\n", self.key.0);
         private(&self.path_outside(keyring), &text)?;
         self.command(&["ceph", "auth", "import", "-i", keyring]).map(drop)
+    }
+
+    /// Moves the monitor, as an admin does: another one joins, and `mon.a` leaves and ends. The answer is where it is now, as
+    /// clients are told.
+    pub fn move_monitor(&self) -> Result<String> {
+        let Some(SocketAddr::V4(endpoint)) = self.facts.nfs_endpoints.first() else {
+            bail!("the lab has no IPv4 NFS endpoint")
+        };
+        let [a, b, c, _] = endpoint.ip().octets();
+        let address = Ipv4Addr::from([a, b, c, MOVED_MONITOR]);
+        let addresses = format!("[v2:{address}:3300,v1:{address}:6789]");
+        let mut script = self.beside(&["timeout", "60", "/lab/move_monitor", &addresses]);
+        output(&mut script).context("the monitor could not be moved")?;
+        self.daemon("mon.a")?.kill()?;
+        Ok(format!("{address}:6789"))
     }
 
     fn read_key(&self) -> Result<Key> {
@@ -496,6 +513,7 @@ fn write_assets(
         ("init", include_str!("../../lab/ceph/init")),
         ("start", include_str!("../../lab/ceph/start")),
         ("bootstrap", include_str!("../../lab/ceph/bootstrap")),
+        ("move_monitor", include_str!("../../lab/ceph/move_monitor")),
         ("setup.py", include_str!("../../lab/ceph/setup.py")),
         (
             "python/bcrypt.py",

@@ -77,10 +77,14 @@ pub mod route {
         }
     }
 
-    /// A lock concerns itself, what it locks, and the share of a rule that it locks.
-    pub fn resource_lock(ctx: &Context, lock: &Guarded<ResourceLock>) {
+    /// A lock concerns itself, what it locks, and the share of a rule that it locks. Its status concerns itself: a replica that
+    /// led before, and was woken, may have written what it knew.
+    pub fn resource_lock(ctx: &Context, lock: &Guarded<ResourceLock>, change: Change) {
         let caches = &ctx.caches;
         caches.lock_queue.push_ref(ObjectRef::from_obj(lock));
+        if change == Change::Status {
+            return;
+        }
         let Ok(lock) = &lock.0 else { return };
         let (namespace, target) = (lock.namespace().unwrap_or_default(), &lock.spec.resource_ref);
         match target.kind {
@@ -95,10 +99,14 @@ pub mod route {
         }
     }
 
-    /// A type concerns itself, shares that have no place yet, and the types that are marked as default beside it.
-    pub fn share_type(ctx: &Context, share_type: &Guarded<ShareType>) {
+    /// A type concerns itself, shares that have no place yet, and the types that are marked as default beside it. Its status
+    /// concerns itself, as that of a lock.
+    pub fn share_type(ctx: &Context, share_type: &Guarded<ShareType>, change: Change) {
         let caches = &ctx.caches;
         caches.type_queue.push_ref(ObjectRef::from_obj(share_type));
+        if change == Change::Status {
+            return;
+        }
         for default in parsed(&caches.types, type_decisions::is_default) {
             caches.type_queue.push_cluster_scoped(&default.name_any());
         }
@@ -119,11 +127,14 @@ pub mod route {
         super::wake_shares_on(caches, &backend.name_any());
     }
 
-    /// A quota concerns itself, and the shares of its namespace that ask for more than they have.
-    pub fn share_quota(ctx: &Context, quota: &Guarded<ShareQuota>) {
+    /// A quota concerns itself, and the shares of its namespace that ask for more than they have. Its status concerns itself, as
+    /// that of a lock.
+    pub fn share_quota(ctx: &Context, quota: &Guarded<ShareQuota>, change: Change) {
         let caches = &ctx.caches;
         caches.quota_queue.push_ref(ObjectRef::from_obj(quota));
-        wake_waiting_in(caches, &quota.namespace().unwrap_or_default());
+        if change == Change::Object {
+            wake_waiting_in(caches, &quota.namespace().unwrap_or_default());
+        }
     }
 
     /// A deletion concerns itself, and, once its data is kept, the Share that brings that back.
