@@ -120,8 +120,16 @@ fn waits_for_locks(conditions: &[Condition]) -> bool {
     condition(conditions, types::DELETION_BLOCKED) == Some(("True", reasons::LOCKED))
 }
 
-/// Whether a deletion has come to rest: its data is kept, or is nobody's work any more.
-pub fn deletion_is_settled(deletion: &ShareDeletion) -> bool {
+/// Whether a deletion has come to rest: its data is kept, or is nobody's work any more, or waits for a Share that was locked
+/// before it could be let go.
+pub fn deletion_is_settled(deletion: &ShareDeletion, shares: &[Share]) -> bool {
+    let its = |share: &&Share| share.metadata.uid.as_ref() == Some(&deletion.spec.share_ref.uid);
+    let is_locked = shares.iter().find(its).is_some_and(|share| {
+        share
+            .status
+            .as_ref()
+            .is_some_and(|status| waits_for_locks(&status.conditions))
+    });
     let status = deletion.status.clone().unwrap_or_default();
     let why = condition(&status.conditions, types::READY).map(|(_, reason)| reason);
     status.observed_generation == deletion.metadata.generation
@@ -132,7 +140,7 @@ pub fn deletion_is_settled(deletion: &ShareDeletion) -> bool {
             Some(DeletionPhase::Abandoned) => {
                 deletion.spec.abandon && deletion.metadata.deletion_timestamp.is_none()
             }
-            _ => false,
+            _ => is_locked && why == Some(reasons::SHARE_EXISTS),
         }
 }
 

@@ -414,7 +414,9 @@ impl SimulatedStorage {
     pub async fn unsettled(&self, namespace: Option<&str>) -> Result<Option<String>> {
         let (shares, rules) = (self.list(namespace).await?, self.list(namespace).await?);
         let deletions = self.deletions(namespace).await?;
-        let left = deletions.iter().find(|left| !holdings::deletion_is_settled(left));
+        let left = deletions
+            .iter()
+            .find(|left| !holdings::deletion_is_settled(left, &shares));
         let left = left.map(|left| format!("ShareDeletion {left:#?}"));
         Ok(left.or_else(|| holdings::unsettled(&shares, &rules)))
     }

@@ -243,7 +243,7 @@ impl Ceph {
         self.command(&["ceph", "auth", "import", "-i", keyring]).map(drop)
     }
 
-    /// Moves the monitor, as an admin does: another one joins, and `mon.a` leaves and ends. The answer is where it is now, as
+    /// Moves the monitor, as an admin does: another one joins, and `mon.a` leaves, and so ends. The answer is where it is now, as
     /// clients are told.
     pub fn move_monitor(&self) -> Result<String> {
         let Some(SocketAddr::V4(endpoint)) = self.facts.nfs_endpoints.first() else {
@@ -252,9 +252,13 @@ impl Ceph {
         let [a, b, c, _] = endpoint.ip().octets();
         let address = Ipv4Addr::from([a, b, c, MOVED_MONITOR]);
         let addresses = format!("[v2:{address}:3300,v1:{address}:6789]");
-        let mut script = self.beside(&["timeout", "60", "/lab/move_monitor", &addresses]);
+        // The daemon that it starts is to end with the cluster.
+        let mut script = self.inside(&["timeout", "60", "/lab/move_monitor", &addresses]);
         output(&mut script).context("the monitor could not be moved")?;
-        self.daemon("mon.a")?.kill()?;
+        let old = self.daemon("mon.a")?;
+        wait_until("mon.a to end", Duration::from_secs(20), || {
+            Ok(old.process().is_none())
+        })?;
         Ok(format!("{address}:6789"))
     }
 

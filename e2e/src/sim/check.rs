@@ -834,7 +834,7 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
     }
     parsed::<ShareDeletion>(server, "sharedeletions")
         .iter()
-        .find(|deletion| !holdings::deletion_is_settled(deletion) || ends_soon(deletion))
+        .find(|deletion| !holdings::deletion_is_settled(deletion, &shares) || ends_soon(deletion))
         .map(|deletion| format!("ShareDeletion {deletion:#?}"))
         .or_else(|| holdings::unsettled(&shares, &rules))
         .or_else(|| unsettled_lock(server, &shares, &rules))

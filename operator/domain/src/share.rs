@@ -375,7 +375,8 @@ impl Observed {
             return true;
         }
         match &self.sight {
-            None => self.brings_back().is_none(),
+            // What kept the data is gone as soon as the data is the share's own, whatever its status came to say.
+            None => self.brings_back().is_none() || self.source.is_none(),
             Some(_) => self.tagged_as_ours().is_some(),
         }
     }

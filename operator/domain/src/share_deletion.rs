@@ -289,6 +289,7 @@ impl Pass<'_> {
             Some(Whereabouts::There) if metadata.deletion_timestamp.is_some() => return self.finish(),
             Some(Whereabouts::There) => return self.fail(&self.share_is_there()),
             // It may yet finish by itself: never two hands on one subvolume.
+            Some(Whereabouts::Leaving) if self.has_lasted(AGAIN) => return self.until_it_goes(),
             Some(Whereabouts::Leaving) => return self.rest(Next::After(AGAIN)),
             None | Some(Whereabouts::Gone) => {}
         }
@@ -638,6 +639,34 @@ impl Pass<'_> {
                 share.namespace, share.name, share.uid
             ),
         )
+    }
+
+    /// A lock came after this was written, and before the Share was let go. Nothing is tried meanwhile.
+    fn until_it_goes(&self) -> DeletionDecision {
+        let share = &self.o.deletion.spec.share_ref;
+        let waits = failure(
+            Class::Waiting,
+            reasons::SHARE_EXISTS,
+            format!(
+                "Share {}/{} is being deleted and has not gone yet; its condition DeletionBlocked says what it waits for",
+                share.namespace, share.name
+            ),
+        );
+        let status = ShareDeletionStatus {
+            observed_generation: Some(self.generation()),
+            conditions: self.conditions().failed(&waits).build(),
+            ..self.before.clone()
+        };
+        Decision::done(status, Next::After(AGAIN))
+    }
+
+    /// Whether it has not been Ready for so long.
+    fn has_lasted(&self, time: Duration) -> bool {
+        let mut conditions = self.before.conditions.iter();
+        let since = conditions.find(|c| c.type_ == types::READY && c.status == "False");
+        let age = since.map(|c| self.now.duration_since(c.last_transition_time.0));
+        age.and_then(|age| Duration::try_from(age).ok())
+            .is_some_and(|age| age > time)
     }
 
     fn volume_ref(&self) -> VolumeRef {

@@ -327,6 +327,20 @@ fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
 
 /// Writes down what is left to do of a share, so that it can be let go.
 async fn hand_on(ctx: &Context, o: &mut Observed, deletion: ShareDeletion) -> Result<(), Error> {
+    // Whether it has claimed what it was to bring back is not the cache's to say: what it has must be named.
+    if deletion.spec.handle.is_none()
+        && let Some(known) = &o.source
+    {
+        let now = match api::live(&ctx.client, known).await {
+            Ok(now) => Some(now),
+            Err(Error::Gone) => None,
+            Err(error) => return Err(error),
+        };
+        if now.as_ref().map(|now| &now.spec) != Some(&known.spec) {
+            o.source = now;
+            return Ok(());
+        }
+    }
     let stored = match api::create(&ctx.client, &deletion).await {
         Ok(stored) => stored,
         // Written before, and not heard of yet.

@@ -695,6 +695,8 @@ impl World {
                         .insert(labels::ENSURING.into(), String::new());
                 } else {
                     labels.as_mut().unwrap().remove(labels::ENSURING);
+                    // The API server stores no empty map.
+                    *labels = labels.take().filter(|map| !map.is_empty());
                 }
                 Ok(Answer::Nothing)
             }
