@@ -234,6 +234,43 @@ fn guarding_production() {
 }
 
 #[test]
+fn moving_monitors() {
+    run(|s| async move {
+        apply(s, "moving-monitors/backend.yaml").await?;
+        apply(s, "moving-monitors/shares.yaml").await?;
+        for share in ["images", "catalogue"] {
+            is_on(s, "telescope", share, "old-rack").await?;
+        }
+        // What the storage team does at Ceph.
+        let cluster = s.cluster("old-rack").await?;
+        cluster.set_monitors(vec!["198.51.100.1:3300".into()])?;
+        cluster.set_nfs_endpoints(Some(vec!["nfs.new-rack.example.org".into()]))?;
+        apply(s, "moving-monitors/moved.yaml").await?;
+        let backends = s.world.cluster_api::<ShareBackend>();
+        let answered = until(&backends, "old-rack", "answers", |backend: &ShareBackend| {
+            let status = backend.status.as_ref();
+            status.and_then(|s| s.last_handled_requested_at.as_deref()) == Some("after-the-move")
+        })
+        .await?;
+        let round = answered.status.unwrap().ensure.context("no round")?;
+        ensure!((round.done, round.failed, round.total) == (2, 0, 2), "{round:?}");
+        let shares = s.world.api::<Share>("telescope");
+        for (name, host) in [
+            ("images", "nfs.new-rack.example.org:/"),
+            ("catalogue", "198.51.100.1:3300:/"),
+        ] {
+            until(&shares, name, "found where it is now", |share: &Share| {
+                share.status.as_ref().unwrap().export_locations[0]
+                    .path
+                    .starts_with(host)
+            })
+            .await?;
+        }
+        s.clear("telescope").await
+    });
+}
+
+#[test]
 fn undoing_a_deletion() {
     run(|s| async move {
         apply(s, "undoing-a-deletion/type.yaml").await?;
