@@ -40,7 +40,9 @@ impl Ensures {
             })
             .or_insert_with(|| UnderWay::begin(round));
         let left = shares.filter(|uid| !under_way.verified.contains_key(*uid));
-        let batch: Vec<_> = left.take(BATCH).cloned().collect();
+        // Some that can't be verified must not keep the others waiting.
+        let (again, new): (Vec<_>, Vec<_>) = left.partition(|uid| under_way.asked.contains(*uid));
+        let batch: Vec<_> = new.into_iter().chain(again).take(BATCH).cloned().collect();
         under_way.asked = batch.iter().cloned().collect();
         batch
     }
@@ -101,5 +103,52 @@ impl UnderWay {
             verified: BTreeMap::new(),
             asked: BTreeSet::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn round(second: i64) -> Round {
+        Round {
+            started_at: Time(jiff::Timestamp::from_second(second).unwrap_or_default()),
+            requested_at: None,
+        }
+    }
+
+    #[test]
+    fn all_are_asked_in_batches_and_who_does_not_answer_is_asked_again() {
+        let (ensures, uids): (_, Vec<_>) =
+            (Ensures::default(), (0..100).map(|n| format!("{n:03}")).collect());
+        let first = ensures.go_on("a", &round(0), uids.iter());
+        assert_eq!(first, uids[..64]);
+        // The others come first, then who was asked and has not answered.
+        let second = ensures.go_on("a", &round(0), uids.iter());
+        assert_eq!(second[..36], uids[64..]);
+        assert_eq!(second[36..], uids[..28]);
+        let done = second
+            .iter()
+            .filter(|uid| ensures.note("a", &round(0), uid, *uid != "003"));
+        assert_eq!(done.collect::<Vec<_>>(), [&uids[27]], "the last of a batch");
+        let tally = ensures.tally("a", uids.iter());
+        assert_eq!((tally.done, tally.failed, tally.total), (63, 1, 100));
+        assert_eq!(ensures.due("a", "003"), None);
+        assert_eq!(ensures.due("a", "050"), Some(round(0)));
+    }
+
+    #[test]
+    fn another_round_begins_with_nothing() {
+        let (ensures, uids) = (Ensures::default(), ["x".to_owned()]);
+        ensures.go_on("a", &round(0), uids.iter());
+        ensures.go_on("a", &round(1), uids.iter());
+        // What was seen before it began does not count.
+        assert!(!ensures.note("a", &round(0), "x", true));
+        assert_eq!(ensures.due("a", "x"), Some(round(1)));
+        assert!(ensures.note("a", &round(1), "x", true));
+        ensures.end("a");
+        assert!(ensures.is_empty());
     }
 }
