@@ -20,6 +20,7 @@ use crate::{DeletionPolicy, Protocol, Size};
            data is kept, and finished by Shoal. For storage admins; users need not see it. Deleting it does nothing before it is \
            finished.",
     selectable = ".spec.backendName",
+    selectable = ".spec.abandon",
     selectable = ".status.phase",
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.shareRef.namespace"),
     printcolumn(name = "Share", type_ = "string", json_path = ".spec.shareRef.name"),

@@ -114,13 +114,16 @@ impl Kind for ShareBackends {
                     let on_it = format!("status.backendName={name}");
                     o.in_the_way = api::some_names::<Share>(&ctx.client, &on_it, NAMED).await?;
                 }
-                if o.in_the_way.is_empty() {
-                    let left = format!("spec.backendName={name},status.phase!=Abandoned");
-                    let left = api::some_names::<ShareDeletion>(&ctx.client, &left, NAMED).await?;
-                    o.in_the_way = left
-                        .iter()
-                        .map(|name| ledger::deletion_in_the_way(name))
-                        .collect();
+                // What was given up and is taken up again says so in its spec first.
+                for pending in ["status.phase!=Abandoned", "spec.abandon!=true"] {
+                    if o.in_the_way.is_empty() {
+                        let left = format!("spec.backendName={name},{pending}");
+                        let left = api::some_names::<ShareDeletion>(&ctx.client, &left, NAMED).await?;
+                        o.in_the_way = left
+                            .iter()
+                            .map(|name| ledger::deletion_in_the_way(name))
+                            .collect();
+                    }
                 }
                 o.is_empty = o.in_the_way.is_empty();
             }
