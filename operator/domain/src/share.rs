@@ -1055,6 +1055,10 @@ impl Pass<'_> {
             }
             return step(Effect::Export(plan.access.clone()));
         }
+        // What is left may fail at the API server for long, and its spec need not be kept for that.
+        if ensure::is_marked(&self.o.share) {
+            return step(Effect::LiftFence);
+        }
         if let Some(grant) = self.key_wanted(plan) {
             return step(Effect::FetchKey(grant));
         }
