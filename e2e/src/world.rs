@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::{
     api::{
         authentication::v1::{TokenRequest, TokenRequestSpec},
@@ -25,6 +25,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use shoal_crds::{EnsureStatus, ShareBackend, names::REQUESTED_AT};
 
 use crate::lab::{
     Lab, LabOptions,
@@ -150,6 +151,41 @@ impl World {
         }
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)
+    }
+
+    /// Lets these users do this wherever they are. The authorizer hears of it a moment later.
+    pub async fn grant(&self, role: &str, users: &[&str], rules: &Value) -> Result<()> {
+        const GROUP: &str = "rbac.authorization.k8s.io";
+        let subject = |user: &&str| json!({"apiGroup": GROUP, "kind": "User", "name": user});
+        let subjects: Vec<_> = users.iter().map(subject).collect();
+        let (version, metadata) = (format!("{GROUP}/v1"), json!({"name": role}));
+        let documents = [
+            json!({"apiVersion": version, "kind": "ClusterRole", "metadata": metadata, "rules": rules}),
+            json!({
+                "apiVersion": version, "kind": "ClusterRoleBinding", "metadata": metadata, "subjects": subjects,
+                "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
+            }),
+        ];
+        for document in documents {
+            self.apply(&document).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a ShareBackend has answered this request; the round that did.
+    pub async fn until_ensured(&self, backend: &str, request: &str) -> Result<EnsureStatus> {
+        let answered = until(
+            &self.cluster_api(),
+            backend,
+            "answers",
+            |backend: &ShareBackend| {
+                let status = backend.status.as_ref();
+                status.and_then(|s| s.last_handled_requested_at.as_deref()) == Some(request)
+            },
+        )
+        .await?;
+        let status = answered.status.context("no status")?;
+        status.ensure.context("no round")
     }
 
     /// Whether the API server can put the finalizer on at birth (Kubernetes 1.36 and later).
@@ -382,6 +418,14 @@ impl OperatorOptions {
             api_port: None,
         }
     }
+
+    /// The same, but for drift it looks by itself once in ten minutes: what it mends, somebody asked for.
+    #[must_use]
+    pub fn mending_on_request(mut self) -> Self {
+        self.flags.retain(|flag| !flag.starts_with("--resync-seconds="));
+        self.flags.push("--resync-seconds=600".into());
+        self
+    }
 }
 
 /// A running operator; killed when dropped.
@@ -537,6 +581,37 @@ where
             found.with_context(|| format!("it is now {last:#?}"))?;
             bail!("{name} vanished")
         }
+    }
+}
+
+/// Asks that what it is put on be verified.
+pub fn requested_at(token: &str) -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: token}}}))
+}
+
+/// The request must be refused, as forbidden or as invalid, with all of these words.
+pub fn refused<T: Debug>(answer: kube::Result<T>, words: &[&str]) -> Result<()> {
+    refused_with(&[403, 422], answer, words)
+}
+
+/// The request must be forbidden, with all of these words.
+pub fn forbidden<T: Debug>(answer: kube::Result<T>, words: &[&str]) -> Result<()> {
+    refused_with(&[403], answer, words)
+}
+
+fn refused_with<T: Debug>(codes: &[u16], answer: kube::Result<T>, words: &[&str]) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if codes.contains(&status.code) => {
+            for word in words {
+                ensure!(
+                    status.message.contains(word),
+                    "{word:?} is not in: {}",
+                    status.message
+                );
+            }
+            Ok(())
+        }
+        other => bail!("not refused with {codes:?}, and must be ({words:?}): {other:?}"),
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use shoal_e2e::{
     lab::{KubernetesRelease, LabOptions},
     suite::Suite,
-    world::{PATIENCE, World, eventually},
+    world::{PATIENCE, World, eventually, forbidden},
 };
 
 const NAMESPACE: &str = "default";
@@ -860,30 +860,12 @@ async fn retention_ends(world: &World) -> Result<()> {
 }
 
 async fn verbs(world: &World) -> Result<()> {
-    let role = |name: &str, verbs: Value| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name},
-            "rules": [{"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": verbs}],
-        })
-    };
-    let binding = |role: &str, user: &str| {
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": format!("{role}-{user}")},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
-        })
-    };
-    let documents = [
-        role("writes", json!(["get", "create", "patch"])),
-        role("has-verbs", json!(["pin", "extend-beyond-max", "operate"])),
-        binding("writes", "user"),
-        binding("writes", "admin"),
-        binding("has-verbs", "admin"),
-    ];
-    for document in documents {
-        world.apply(&document).await?;
-    }
+    let may =
+        |verbs: Value| json!([{"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": verbs}]);
+    let writes = may(json!(["get", "create", "patch"]));
+    world.grant("writes", &["user", "admin"], &writes).await?;
+    let verbs = may(json!(["pin", "extend-beyond-max", "operate"]));
+    world.grant("has-verbs", &["admin"], &verbs).await?;
     let (user, admin) = (world.client_as("user").await?, world.client_as("admin").await?);
     let (user, admin) = (api(&user, "Share"), api(&admin, "Share"));
     let dry = PostParams {
@@ -940,7 +922,7 @@ async fn verbs(world: &World) -> Result<()> {
         ..PatchParams::default()
     };
     for (what, patch, words) in &cases {
-        is_forbidden(user.patch("guarded", &params, patch).await, words)
+        forbidden(user.patch("guarded", &params, patch).await, words)
             .with_context(|| format!("a user {what}"))?;
         admin
             .patch("guarded", &params, patch)
@@ -948,10 +930,10 @@ async fn verbs(world: &World) -> Result<()> {
             .with_context(|| format!("an admin {what}"))?;
     }
     let refused = user.create(&dry, &document("Share", "tried", pinned)?).await;
-    is_forbidden(refused, &["the verb pin"]).context("a user creates a pinned share")?;
+    forbidden(refused, &["the verb pin"]).context("a user creates a pinned share")?;
     let mut left_alone = document("Share", "left-alone", share(json!("1Gi")))?;
     left_alone.metadata.annotations = Some([("shoal.storage/paused".to_owned(), String::new())].into());
-    is_forbidden(user.create(&dry, &left_alone).await, &["the verb operate"])
+    forbidden(user.create(&dry, &left_alone).await, &["the verb operate"])
         .context("a user creates a paused share")?;
 
     // What an admin has set stays, whatever else a user changes; and taking the pause off is the admin's.
@@ -976,23 +958,7 @@ async fn verbs(world: &World) -> Result<()> {
     let taken_off = user
         .patch("guarded", &params, &paused(json!({"shoal.storage/paused": null})))
         .await;
-    is_forbidden(taken_off, &["the verb operate"]).context("a user takes the pause off")
-}
-
-fn is_forbidden(answer: kube::Result<DynamicObject>, words: &[&str]) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            for word in words {
-                ensure!(
-                    status.message.contains(word),
-                    "{word:?} is not in {}",
-                    status.message
-                );
-            }
-            Ok(())
-        }
-        other => bail!("not forbidden: {other:?}"),
-    }
+    forbidden(taken_off, &["the verb operate"]).context("a user takes the pause off")
 }
 
 /// Every field that can't change later, changed, set and taken away.

@@ -7,16 +7,16 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, EnsureStatus, Share, ShareAccessRule, ShareBackend,
+    AccessPhase, Share, ShareAccessRule, ShareBackend,
     condition::reasons,
-    names::{REQUESTED_AT, annotations, labels},
+    names::{annotations, labels},
 };
 use shoal_e2e::{
     holdings::path_of,
@@ -24,7 +24,7 @@ use shoal_e2e::{
     storage::{Storage, at, cephx_rule, ip_rule, release, scale},
     suite::Suite,
     workload::{Client, Files},
-    world::{OperatorOptions, PATIENCE, eventually, until},
+    world::{OperatorOptions, PATIENCE, eventually, forbidden, requested_at, until},
 };
 
 static MOVING: Suite<Storage> = Suite::new();
@@ -46,9 +46,7 @@ async fn start() -> Result<Storage> {
 }
 
 async fn start_operator(storage: &Storage, failpoints: &str) -> Result<()> {
-    let mut options = OperatorOptions::quick("operator");
-    options.flags.retain(|flag| !flag.starts_with("--resync"));
-    options.flags.push("--resync-seconds=600".into());
+    let mut options = OperatorOptions::quick("operator").mending_on_request();
     options.failpoints = failpoints.into();
     storage.start_operator_with(&options).await
 }
@@ -189,21 +187,11 @@ fn the_monitor_and_the_nfs_endpoint_move_and_no_client_notices() {
 
 /// A user who may do with shares and rules whatever users may.
 async fn user(storage: &Storage) -> Result<kube::Client> {
-    let rbac = "rbac.authorization.k8s.io";
-    for document in [
-        json!({
-            "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": "users"},
-            "rules": [{"apiGroups": ["shoal.storage"], "resources": ["shares", "shareaccessrules"],
-                       "verbs": ["get", "list", "create", "patch", "delete"]}],
-        }),
-        json!({
-            "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "users"},
-            "subjects": [{"apiGroup": rbac, "kind": "User", "name": USER}],
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "users"},
-        }),
-    ] {
-        storage.world.apply(&document).await?;
-    }
+    let rules = json!([
+        {"apiGroups": ["shoal.storage"], "resources": ["shares", "shareaccessrules"],
+         "verbs": ["get", "list", "create", "patch", "delete"]},
+    ]);
+    storage.world.grant("users", &[USER], &rules).await?;
     let client = storage.world.client_as(USER).await?;
     let shares: Api<Share> = Api::namespaced(client.clone(), "default");
     eventually("the role to be known", PATIENCE, async || {
@@ -211,27 +199,6 @@ async fn user(storage: &Storage) -> Result<kube::Client> {
     })
     .await?;
     Ok(client)
-}
-
-fn denied<T: std::fmt::Debug>(answer: kube::Result<T>) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status))
-            if status.code == 403 && status.message.contains("is being ensured") =>
-        {
-            Ok(())
-        }
-        other => bail!("it is being ensured, and that was not denied: {other:?}"),
-    }
-}
-
-async fn until_answered(storage: &Storage, backend: &str, token: &str) -> Result<EnsureStatus> {
-    let backends = storage.world.cluster_api::<ShareBackend>();
-    let backend = until(&backends, backend, "answers", |backend: &ShareBackend| {
-        let status = backend.status.as_ref();
-        status.and_then(|s| s.last_handled_requested_at.as_deref()) == Some(token)
-    })
-    .await?;
-    backend.status.unwrap().ensure.context("no round")
 }
 
 #[test]
@@ -266,8 +233,9 @@ fn exports_that_went_behind_its_back_are_made_again_one_by_one() {
         remove["force"] = json!(true);
         storage.admin.mgr(remove)?;
         let backends = storage.world.cluster_api::<ShareBackend>();
-        let asked = Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: "now"}}}));
-        backends.patch("cephfs", &PatchParams::default(), &asked).await?;
+        backends
+            .patch("cephfs", &PatchParams::default(), &requested_at("now"))
+            .await?;
 
         // The operator dies with the third in hand: that one is kept as it is for as long as no operator comes.
         start_operator(storage, "after-Fence=2*off->1*return").await?;
@@ -286,8 +254,15 @@ fn exports_that_went_behind_its_back_are_made_again_one_by_one() {
             Api::namespaced(user.clone(), &ns),
         );
         let grown = Patch::Merge(json!({"spec": {"size": (1_u64 << 28).to_string()}}));
-        denied(shares.patch(&held, &PatchParams::default(), &grown).await)?;
-        denied(shares.delete(&held, &DeleteParams::default()).await)?;
+        let being_ensured = &["is being ensured"];
+        forbidden(
+            shares.patch(&held, &PatchParams::default(), &grown).await,
+            being_ensured,
+        )?;
+        forbidden(
+            shares.delete(&held, &DeleteParams::default()).await,
+            being_ensured,
+        )?;
         let guest: ShareAccessRule = serde_json::from_value(json!({
             "metadata": {"name": "guest"}, "spec": ip_rule(&held, "127.95.3.1", "ReadOnly"),
         }))?;
@@ -295,7 +270,7 @@ fn exports_that_went_behind_its_back_are_made_again_one_by_one() {
         ensure!(guest.status.unwrap().phase == Some(AccessPhase::QueuedToApply));
 
         start_operator(storage, "").await?;
-        let round = until_answered(storage, "cephfs", "now").await?;
+        let round = storage.world.until_ensured("cephfs", "now").await?;
         let (total, failed) = (i64::from(count), 1);
         ensure!(
             round.total == total && round.done == total - failed && round.failed == failed,

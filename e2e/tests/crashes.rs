@@ -10,17 +10,17 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, names::REQUESTED_AT};
+use shoal_crds::{Protocol, Share, ShareAccessRule};
 use shoal_domain::owner::Tag;
 use shoal_e2e::{
     holdings::path_of,
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule},
     suite::Suite,
-    world::{PATIENCE, eventually},
+    world::{PATIENCE, eventually, requested_at},
 };
 
 /// What is asked of the operator when it dies.
@@ -402,10 +402,9 @@ async fn die(
                 Protocol::NFS => cluster.remove_export(&path_of(&share))?,
                 Protocol::CephFS => cluster.deauthorize(BACKEND, &share.uid().unwrap(), "crasher")?,
             }
-            let asked = json!({"metadata": {"annotations": {REQUESTED_AT: "now"}}});
             let params = PatchParams::default();
             let api = s.world.api::<Share>(&ns);
-            drop(api.patch("data", &params, &Patch::Merge(asked)).await?);
+            drop(api.patch("data", &params, &requested_at("now")).await?);
         }
         Change::LoseSecret => {
             let secrets: Api<Secret> = Api::namespaced(s.world.client.clone(), &ns);

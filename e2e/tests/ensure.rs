@@ -6,7 +6,7 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -16,9 +16,9 @@ use kube::{
 };
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, EnsureStatus, Protocol, Share, ShareAccessRule, ShareBackend, SharePhase,
+    AccessPhase, Protocol, Share, ShareAccessRule, ShareBackend, SharePhase,
     condition::{reasons, types},
-    names::{REQUESTED_AT, annotations, labels},
+    names::{annotations, labels},
 };
 use shoal_domain::condition::is_true;
 use shoal_e2e::{
@@ -26,7 +26,7 @@ use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, ip_rule, share_spec},
     suite::Suite,
-    world::{OperatorOptions, PATIENCE, eventually, until},
+    world::{PATIENCE, eventually, forbidden, requested_at, until},
 };
 
 static NEWER: Suite<SimulatedStorage> = Suite::new();
@@ -49,9 +49,7 @@ async fn start(release: KubernetesRelease) -> Result<SimulatedStorage> {
 }
 
 async fn start_operator(s: &SimulatedStorage, failpoints: &str) -> Result<()> {
-    let mut options: OperatorOptions = s.operator_options("operator");
-    options.flags.retain(|flag| !flag.starts_with("--resync"));
-    options.flags.push("--resync-seconds=600".into());
+    let mut options = s.operator_options("operator").mending_on_request();
     options.failpoints = failpoints.into();
     s.start_operator_with(&options).await
 }
@@ -62,19 +60,7 @@ async fn users(s: &SimulatedStorage) -> Result<()> {
         {"apiGroups": ["shoal.storage"], "resources": ["shares", "shareaccessrules"],
          "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]},
     ]);
-    let rbac = "rbac.authorization.k8s.io";
-    s.world
-        .apply(&json!({
-            "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": "users"}, "rules": rules,
-        }))
-        .await?;
-    s.world
-        .apply(&json!({
-            "apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": "users"},
-            "subjects": [{"apiGroup": rbac, "kind": "User", "name": USER}],
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": "users"},
-        }))
-        .await?;
+    s.world.grant("users", &[USER], &rules).await?;
     let shares: Api<Share> = api(&s.world.client_as(USER).await?, "default");
     eventually("the role to be known", PATIENCE, async || {
         Ok(shares.list(&ListParams::default()).await.ok())
@@ -90,27 +76,12 @@ where
     Api::namespaced(client.clone(), namespace)
 }
 
-fn asking(token: &str) -> Patch<Value> {
-    Patch::Merge(json!({"metadata": {"annotations": {REQUESTED_AT: token}}}))
-}
-
 async fn ask_backend(s: &SimulatedStorage, token: &str) -> Result<()> {
     let backends = s.world.cluster_api::<ShareBackend>();
     backends
-        .patch(BACKEND, &PatchParams::default(), &asking(token))
+        .patch(BACKEND, &PatchParams::default(), &requested_at(token))
         .await?;
     Ok(())
-}
-
-/// The round that answered this.
-async fn until_answered(s: &SimulatedStorage, token: &str) -> Result<EnsureStatus> {
-    let backends = s.world.cluster_api::<ShareBackend>();
-    let backend = until(&backends, BACKEND, "answers", |backend: &ShareBackend| {
-        let status = backend.status.as_ref();
-        status.and_then(|s| s.last_handled_requested_at.as_deref()) == Some(token)
-    })
-    .await?;
-    backend.status.unwrap().ensure.context("no round")
 }
 
 async fn make(s: &SimulatedStorage, ns: &str, count: usize) -> Result<Vec<Share>> {
@@ -132,22 +103,6 @@ async fn make(s: &SimulatedStorage, ns: &str, count: usize) -> Result<Vec<Share>
 async fn shares_in(s: &SimulatedStorage, ns: &str) -> Result<Vec<Share>> {
     let api = s.world.api::<Share>(ns);
     Ok(api.list(&ListParams::default()).await?.items)
-}
-
-fn denied<T: Debug>(answer: kube::Result<T>, words: &[&str]) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-            for word in words {
-                ensure!(
-                    status.message.contains(word),
-                    "{word:?} is not in: {}",
-                    status.message
-                );
-            }
-            Ok(())
-        }
-        other => bail!("not denied, and must be ({words:?}): {other:?}"),
-    }
 }
 
 /// What a share says from now on until it is `done`.
@@ -194,7 +149,7 @@ fn a_round_writes_nothing_where_nothing_is_amiss_and_names_what_is() {
         let cluster = s.cluster(BACKEND).await?;
         let (mark, effects) = (s.audit_mark()?, cluster.effects()?);
         ask_backend(s, "first").await?;
-        let round = until_answered(s, "first").await?;
+        let round = s.world.until_ensured(BACKEND, "first").await?;
         let total = round.total;
         ensure!(
             total >= i64::try_from(SHARES)? && round.done == total && round.failed == 0,
@@ -224,7 +179,7 @@ fn a_round_writes_nothing_where_nothing_is_amiss_and_names_what_is() {
         cluster.delete_subvolume(BACKEND, &lost.uid().unwrap())?;
         let mark = s.audit_mark()?;
         ask_backend(s, "second").await?;
-        let round = until_answered(s, "second").await?;
+        let round = s.world.until_ensured(BACKEND, "second").await?;
         ensure!(
             round.total == total && round.done == total - 1 && round.failed == 1,
             "{round:?}"
@@ -276,7 +231,7 @@ fn while_its_export_is_made_again_a_share_is_kept_as_it_is_and_stays_ready() {
         let user = s.world.client_as(USER).await?;
         let (shares, rules): (Api<Share>, Api<ShareAccessRule>) = (api(&user, &ns), api(&user, &ns));
         let patch = PatchParams::default();
-        let asked = shares.patch("data", &patch, &asking("now")).await?;
+        let asked = shares.patch("data", &patch, &requested_at("now")).await?;
         let fenced = until(&shares, "data", "is ensured", |share: &Share| {
             share
                 .status
@@ -293,10 +248,10 @@ fn while_its_export_is_made_again_a_share_is_kept_as_it_is_and_stays_ready() {
             "try again when its condition Ensuring is gone",
         ];
         let grown = Patch::Merge(json!({"spec": {"size": "2Gi"}}));
-        denied(shares.patch("data", &patch, &grown).await, words)?;
-        denied(shares.delete("data", &DeleteParams::default()).await, words)?;
+        forbidden(shares.patch("data", &patch, &grown).await, words)?;
+        forbidden(shares.delete("data", &DeleteParams::default()).await, words)?;
         let freed = Patch::Merge(json!({"metadata": {"labels": {labels::ENSURING: null}}}));
-        denied(
+        forbidden(
             shares.patch("data", &patch, &freed).await,
             &["shoal.storage/ensuring is the operator's", "requested-at"],
         )?;
@@ -395,7 +350,7 @@ fn an_operator_that_dies_in_the_middle_is_followed_by_one_that_finishes() {
         let fenced = there.iter().filter(|share| is_fenced(share)).count();
         ensure!((1..=4).contains(&fenced), "{fenced} are being made again");
         start_operator(s, "").await?;
-        let round = until_answered(s, "killed").await?;
+        let round = s.world.until_ensured(BACKEND, "killed").await?;
         ensure!(round.done == round.total && round.failed == 0, "{round:?}");
         s.until_settled(Some(&ns)).await?;
         s.check_holdings(Some(&ns)).await?;
@@ -489,10 +444,10 @@ async fn who_may_say_that_a_share_is_ensured(s: &SimulatedStorage) -> Result<()>
         "shoal.storage/ensuring is the operator's",
         "verb operate on shares",
     ];
-    denied(shares.patch("data", &patch, &mark("".into())).await, words)?;
+    forbidden(shares.patch("data", &patch, &mark("".into())).await, words)?;
     let mut born = Share::new("born", serde_json::from_value(share_spec(Protocol::NFS))?);
     born.labels_mut().insert(labels::ENSURING.into(), String::new());
-    denied(shares.create(&PostParams::default(), &born).await, words)?;
+    forbidden(shares.create(&PostParams::default(), &born).await, words)?;
 
     // One that an operator left there holds, until the next operator, or an admin by hand, takes it off.
     let _alone = s.alone().await;
@@ -501,7 +456,7 @@ async fn who_may_say_that_a_share_is_ensured(s: &SimulatedStorage) -> Result<()>
     admins.patch("data", &patch, &mark("".into())).await?;
     let grown = Patch::Merge(json!({"spec": {"size": "2Gi"}}));
     let words = &["is being ensured", "If no operator runs", "take off the label"];
-    denied(shares.patch("data", &patch, &grown).await, words)?;
+    forbidden(shares.patch("data", &patch, &grown).await, words)?;
     let replaced = shares.get("data").await?;
     shares
         .replace("data", &PostParams::default(), &replaced)
@@ -516,7 +471,7 @@ async fn who_may_say_that_a_share_is_ensured(s: &SimulatedStorage) -> Result<()>
 
     // A request of any length is answered.
     let long = "ö".repeat(2000);
-    shares.patch("data", &patch, &asking(&long)).await?;
+    shares.patch("data", &patch, &requested_at(&long)).await?;
     let answered = until(&shares, "data", "answers", |share: &Share| {
         handled(share).is_some_and(|answer| long.starts_with(answer))
     })

@@ -246,13 +246,7 @@ fn moving_monitors() {
         cluster.set_monitors(vec!["198.51.100.1:3300".into()])?;
         cluster.set_nfs_endpoints(Some(vec!["nfs.new-rack.example.org".into()]))?;
         apply(s, "moving-monitors/moved.yaml").await?;
-        let backends = s.world.cluster_api::<ShareBackend>();
-        let answered = until(&backends, "old-rack", "answers", |backend: &ShareBackend| {
-            let status = backend.status.as_ref();
-            status.and_then(|s| s.last_handled_requested_at.as_deref()) == Some("after-the-move")
-        })
-        .await?;
-        let round = answered.status.unwrap().ensure.context("no round")?;
+        let round = s.world.until_ensured("old-rack", "after-the-move").await?;
         ensure!((round.done, round.failed, round.total) == (2, 0, 2), "{round:?}");
         let shares = s.world.api::<Share>("telescope");
         for (name, host) in [

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::{
     api::{
@@ -34,7 +34,7 @@ use shoal_e2e::{
     simulated_storage::{SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     storage::scale,
     suite::Suite,
-    world::{PATIENCE, condition, eventually, until, until_gone},
+    world::{PATIENCE, condition, eventually, refused, until, until_gone},
 };
 
 static WITH_OPERATOR: Suite<SimulatedStorage> = Suite::new();
@@ -102,29 +102,9 @@ async fn users(s: &SimulatedStorage) -> Result<()> {
     ]);
     let override_ =
         json!([{"apiGroups": ["shoal.storage"], "resources": ["resourcelocks"], "verbs": ["override"]}]);
-    for (role, rules) in [("does-everything", all), ("overrides", override_)] {
-        s.world
-            .apply(&json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                "metadata": {"name": role}, "rules": rules,
-            }))
-            .await?;
-        let who = match role {
-            "overrides" => vec![ADMIN],
-            _ => vec![OWNER, ANOTHER, ADMIN, NAMESPACE_CONTROLLER, GARBAGE_COLLECTOR],
-        };
-        let subjects: Vec<_> = who
-            .iter()
-            .map(|user| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}))
-            .collect();
-        s.world
-            .apply(&json!({
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": {"name": role}, "subjects": subjects,
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            }))
-            .await?;
-    }
+    let everybody = [OWNER, ANOTHER, ADMIN, NAMESPACE_CONTROLLER, GARBAGE_COLLECTOR];
+    s.world.grant("does-everything", &everybody, &all).await?;
+    s.world.grant("overrides", &[ADMIN], &override_).await?;
     // The authorizer hears of roles a moment later.
     let admin = s.world.client_as(ADMIN).await?;
     eventually("the roles to be known", PATIENCE, async || {
@@ -147,23 +127,6 @@ fn denied_by<T: Debug>(answer: kube::Result<T>) -> Result<Option<String>> {
             ))
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The refusal must be a policy's, and hold all of these words.
-fn refused<T: Debug>(answer: kube::Result<T>, words: &[&str]) -> Result<()> {
-    match answer {
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
-            for word in words {
-                ensure!(
-                    status.message.contains(word),
-                    "{word:?} is not in: {}",
-                    status.message
-                );
-            }
-            Ok(())
-        }
-        other => bail!("not refused, and must be ({words:?}): {other:?}"),
     }
 }
 

@@ -542,20 +542,11 @@ fn what_can_not_be_brought_back_or_deleted() {
 fn verbs_that_users_do_not_have() {
     run(|s| async move {
         let ns = s.world.namespace("verbs").await?;
-        let role = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "deletion-user"},
-            "rules": [
-                {"apiGroups": ["shoal.storage"], "resources": ["shares", "sharedeletions"],
-                 "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]},
-            ],
-        });
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "deletion-user"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "deletion-user"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "deletion-user"}],
-        });
-        s.world.apply(&role).await?;
-        s.world.apply(&binding).await?;
+        let rules = json!([
+            {"apiGroups": ["shoal.storage"], "resources": ["shares", "sharedeletions"],
+             "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]},
+        ]);
+        s.world.grant("deletion-user", &["deletion-user"], &rules).await?;
         let user = s.world.client_as("deletion-user").await?;
         let shares: Api<Share> = Api::namespaced(user.clone(), &ns);
         eventually("the role to be known", PATIENCE, async || {

@@ -226,20 +226,11 @@ fn quotas_are_the_admins() {
     run(|s| async move {
         let ns = s.world.namespace("admins").await?;
         set_quota(s, &ns, json!({"hard": {"shares": 1}})).await?;
-        let role = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "quota-user"},
-            "rules": [
-                {"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": ["*"]},
-                {"apiGroups": ["shoal.storage"], "resources": ["sharequotas"], "verbs": ["get", "list", "watch"]},
-            ],
-        });
-        let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "quota-user"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "quota-user"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "quota-user"}],
-        });
-        s.world.apply(&role).await?;
-        s.world.apply(&binding).await?;
+        let rules = json!([
+            {"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": ["*"]},
+            {"apiGroups": ["shoal.storage"], "resources": ["sharequotas"], "verbs": ["get", "list", "watch"]},
+        ]);
+        s.world.grant("quota-user", &["quota-user"], &rules).await?;
         let user = s.world.client_as("quota-user").await?;
         let quotas: Api<ShareQuota> = Api::namespaced(user, &ns);
         // The authorizer hears of roles a moment later.

@@ -27,6 +27,7 @@ use super::{
     replica::{SYSTEM_NAMESPACE, time},
     wire::Calm,
 };
+use crate::world::requested_at;
 
 /// All users and admins.
 pub struct User {
@@ -219,11 +220,6 @@ async fn create_share(
     Ok(())
 }
 
-/// Asks that what it is put on be verified.
-fn request(token: u32) -> Patch<Value> {
-    Patch::Merge(json!({"metadata": {"annotations": {names::REQUESTED_AT: token.to_string()}}}))
-}
-
 /// The first ShareDeletion that is wanted.
 async fn some_deletion(client: &Client, wanted: impl Fn(&ShareDeletion) -> bool) -> Result<ShareDeletion> {
     let deletions: Api<ShareDeletion> = Api::all(client.clone());
@@ -273,12 +269,14 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
         }
         Operation::RequestShare { share, token } => {
             shares(client, share.namespace())
-                .patch(&share.name("share-"), &patch, &request(token))
+                .patch(&share.name("share-"), &patch, &requested_at(&token.to_string()))
                 .await?;
         }
         Operation::RequestBackend { backend, token } => {
             let backends: Api<ShareBackend> = Api::all(client.clone());
-            backends.patch(BACKENDS[backend], &patch, &request(token)).await?;
+            backends
+                .patch(BACKENDS[backend], &patch, &requested_at(&token.to_string()))
+                .await?;
         }
         Operation::PauseShare { share, seconds } => {
             let api = shares(client, share.namespace());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shoal_crds::{
-    BackendPhase, ShareBackend, ShareBackendSpec, SimulatedBackend,
+    BackendPhase, ShareBackend, SimulatedBackend,
     condition::{reasons, types},
 };
 use shoal_domain::{
@@ -16,23 +16,10 @@ use shoal_domain::{
 
 use crate::fixtures::*;
 
-fn backend() -> Observed {
-    Observed {
-        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()).held(),
-        description: None,
-        admitted: None,
-        load: Load::default(),
-        in_the_way: Vec::new(),
-        round: None,
-        is_asked: false,
-        is_empty: false,
-    }
-}
-
 fn answering(answer: Result<Description, Failure>) -> Observed {
     Observed {
         description: Some(answer),
-        ..backend()
+        ..of_backend()
     }
 }
 
@@ -57,7 +44,7 @@ fn admits(o: &Observed) -> Result<Description, Failure> {
 
 #[test]
 fn it_is_held_before_anything_else() {
-    let mut o = backend();
+    let mut o = of_backend();
     o.backend = o.backend.not_held();
     assert_eq!(decide(&o, now()).step, Some(Step::AddFinalizer));
     o.backend = o.backend.leaving();
@@ -104,7 +91,7 @@ fn one_that_is_deleted_with_shares_on_it_names_them_and_looks_after_them() {
 
 #[test]
 fn a_paused_one_is_not_asked_and_its_shares_are_told() {
-    let mut o = backend();
+    let mut o = of_backend();
     o.backend.spec.paused = true;
     assert_eq!(admits(&o).unwrap_err().reason, reasons::BACKEND_PAUSED);
     o.admitted = Some(admits(&o));
@@ -156,7 +143,10 @@ fn as_placement_sees_it() {
 
 #[test]
 fn it_is_asked_first() {
-    assert_eq!(decide(&backend(), now()).step, Some(Step::Do(Effect::Describe)));
+    assert_eq!(
+        decide(&of_backend(), now()).step,
+        Some(Step::Do(Effect::Describe))
+    );
 }
 
 #[test]

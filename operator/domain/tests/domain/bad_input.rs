@@ -18,7 +18,6 @@ use shoal_domain::{
     identity::Description,
     lease,
     owner::{Owner, Tag},
-    placement::Load,
     resource_lock, share,
     share_access_rule::{self as rules, Credentials, RuleView, Terms},
     share_backend,
@@ -243,7 +242,7 @@ proptest! {
         check_messages(&decision.status.conditions)?;
         let description = Some(Ok(description));
         let observed = share_backend::Observed {
-            backend, description, admitted: None, load: Load::default(), in_the_way: Vec::new(), round: None, is_asked: false, is_empty: false,
+            backend, description, ..of_backend()
         };
         let decision = share_backend::decide(&observed, now());
         check_messages(&decision.status.conditions)?;

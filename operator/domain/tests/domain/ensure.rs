@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
-    EnsureStatus, Share, ShareBackend, ShareBackendSpec, ShareBackendStatus, SharePhase,
+    EnsureStatus, Share, ShareBackendStatus, SharePhase,
     condition::{reasons, types},
     names::{PAUSED, REQUESTED_AT},
 };
@@ -12,7 +12,6 @@ use shoal_domain::{
     condition::is_true,
     ensure::{Round, Tally, advance, is_concerned, requested, told as words, under_way},
     identity::Description,
-    placement::Load,
     share::{Effect, decide},
     share_backend::{self, Observed},
     volume::Export,
@@ -344,14 +343,8 @@ fn which_shares_it_is_over() {
 /// Recorded, admitted, and asked again.
 fn known(description: Description) -> Observed {
     let mut o = Observed {
-        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()).held(),
         description: Some(Ok(backend_description())),
-        admitted: None,
-        load: Load::default(),
-        in_the_way: Vec::new(),
-        round: None,
-        is_asked: false,
-        is_empty: false,
+        ..of_backend()
     };
     o.backend.status = Some(share_backend::decide(&o, now()).status);
     o.description = Some(Ok(description.clone()));

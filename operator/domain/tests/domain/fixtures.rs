@@ -8,9 +8,9 @@ use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
     AccessLevel, AccessPhase, AccessType, Charge, DeletionMode, LockAction, LockContext, LockedKind,
     LockedResourceReference, Protocol, QuotaLimits, ResourceLock, ResourceLockSpec, SecretKeyReference,
-    Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareQuota, ShareQuotaSpec,
-    ShareReference, ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size, Squash, condition::types,
-    names::FINALIZER,
+    Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareBackend, ShareBackendSpec,
+    ShareQuota, ShareQuotaSpec, ShareReference, ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size,
+    Squash, condition::types, names::FINALIZER,
 };
 use shoal_domain::{
     Class, Failure, Scope,
@@ -20,6 +20,7 @@ use shoal_domain::{
     owner::{Owner, Tag},
     placement::{Candidate, Door, Load},
     share_access_rule::RuleView,
+    share_backend,
     volume::{Export, Sight, Volume},
 };
 
@@ -140,6 +141,20 @@ pub fn round(requested_at: Option<&str>) -> Round {
     Round {
         started_at: Time(now()),
         requested_at: requested_at.map(Into::into),
+    }
+}
+
+/// What a pass over the backend `ceph-a` sees before it has asked anything.
+pub fn of_backend() -> share_backend::Observed {
+    share_backend::Observed {
+        backend: ShareBackend::new("ceph-a", ShareBackendSpec::default()).held(),
+        description: None,
+        admitted: None,
+        load: Load::default(),
+        in_the_way: Vec::new(),
+        round: None,
+        is_asked: false,
+        is_empty: false,
     }
 }
 
