@@ -434,6 +434,8 @@ macro_rules! on_versions {
 on_versions!(on_1_37: NEWER V1_37, on_1_34: OLDER V1_34);
 
 async fn who_may_say_that_a_share_is_ensured(s: &SimulatedStorage) -> Result<()> {
+    // The others count what is written.
+    let _alone = s.alone().await;
     let ns = s.world.namespace("mark").await?;
     s.ready_share(&ns, "data", Protocol::NFS).await?;
     let user = s.world.client_as(USER).await?;
@@ -450,7 +452,6 @@ async fn who_may_say_that_a_share_is_ensured(s: &SimulatedStorage) -> Result<()>
     forbidden(shares.create(&PostParams::default(), &born).await, words)?;
 
     // One that an operator left there holds, until the next operator, or an admin by hand, takes it off.
-    let _alone = s.alone().await;
     s.kill_operator().await?;
     let admins: Api<Share> = s.world.api(&ns);
     admins.patch("data", &patch, &mark("".into())).await?;
