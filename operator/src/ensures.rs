@@ -1,10 +1,14 @@
 //! The rounds over the shares of backends that this replica makes. In memory: a round that was not finished when a replica
 //! ended is begun anew by the next.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use shoal_domain::ensure::{Round, Tally};
+use shoal_domain::ensure::{POLL, Round, Tally};
+use tokio::time::Instant;
 
 /// How many shares are asked at once; whose turn it is on the storage is for [`Turns`](crate::turns::Turns) to say.
 const BATCH: usize = 64;
@@ -18,8 +22,14 @@ struct UnderWay {
     round: Round,
     /// Shares that were verified, by uid, and whether all was well in the end.
     verified: BTreeMap<String, bool>,
-    /// Shares that were asked last and have not answered.
-    asked: BTreeSet<String>,
+    /// Shares that were asked and have not answered, and in which batch they were asked last.
+    asked: BTreeMap<String, u64>,
+    /// The last batch.
+    batch: u64,
+    /// When that was.
+    asked_at: Instant,
+    /// How long shares have been asked and none has answered.
+    idle: Duration,
 }
 
 impl Ensures {
@@ -40,11 +50,12 @@ impl Ensures {
             })
             .or_insert_with(|| UnderWay::begin(round));
         let left = shares.filter(|uid| !under_way.verified.contains_key(*uid));
+        let mut left: Vec<_> = left.cloned().collect();
         // Some that can't be verified must not keep the others waiting.
-        let (again, new): (Vec<_>, Vec<_>) = left.partition(|uid| under_way.asked.contains(*uid));
-        let batch: Vec<_> = new.into_iter().chain(again).take(BATCH).cloned().collect();
-        under_way.asked = batch.iter().cloned().collect();
-        batch
+        left.sort_by_key(|uid| under_way.asked.get(uid).copied());
+        left.truncate(BATCH);
+        under_way.ask(&left);
+        left
     }
 
     /// The round of a backend.
@@ -56,7 +67,10 @@ impl Ensures {
     pub fn tally<'a>(&self, backend: &str, shares: impl Iterator<Item = &'a String>) -> Tally {
         let all = self.0.lock();
         let verified = all.get(backend).map(|there| &there.verified);
-        let mut tally = Tally::default();
+        let mut tally = Tally {
+            idle: all.get(backend).map(|there| there.idle).unwrap_or_default(),
+            ..Tally::default()
+        };
         for uid in shares {
             tally.total += 1;
             match verified.and_then(|verified| verified.get(uid)) {
@@ -82,7 +96,9 @@ impl Ensures {
             return false;
         };
         there.verified.insert(uid.to_owned(), is_well);
-        there.asked.remove(uid) && there.asked.is_empty()
+        there.idle = Duration::ZERO;
+        let batch = there.batch;
+        there.asked.remove(uid) == Some(batch) && there.asked.values().all(|of| *of != batch)
     }
 
     /// Forgets the round of a backend.
@@ -101,8 +117,20 @@ impl UnderWay {
         Self {
             round: round.clone(),
             verified: BTreeMap::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            batch: 0,
+            asked_at: Instant::now(),
+            idle: Duration::ZERO,
         }
+    }
+
+    fn ask(&mut self, shares: &[String]) {
+        // While the backend could not be asked nobody was.
+        self.idle += self.asked_at.elapsed().min(POLL);
+        self.asked_at = Instant::now();
+        self.batch += 1;
+        let batch = self.batch;
+        self.asked.extend(shares.iter().map(|uid| (uid.clone(), batch)));
     }
 }
 
@@ -133,6 +161,8 @@ mod tests {
             .iter()
             .filter(|uid| ensures.note("a", &round(0), uid, *uid != "003"));
         assert_eq!(done.collect::<Vec<_>>(), [&uids[27]], "the last of a batch");
+        // Those of the first batch that were not asked again.
+        assert_eq!(ensures.go_on("a", &round(0), uids.iter()), uids[28..64]);
         let tally = ensures.tally("a", uids.iter());
         assert_eq!((tally.done, tally.failed, tally.total), (63, 1, 100));
         assert_eq!(ensures.due("a", "003"), None);
@@ -150,5 +180,23 @@ mod tests {
         assert!(ensures.note("a", &round(1), "x", true));
         ensures.end("a");
         assert!(ensures.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_idle_while_shares_are_asked_and_none_answers() {
+        let (ensures, uids) = (Ensures::default(), ["x".to_owned(), "y".to_owned()]);
+        let idle = || ensures.tally("a", uids.iter()).idle;
+        let ask_after = async |seconds| {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            ensures.go_on("a", &round(0), uids.iter());
+            idle()
+        };
+        assert_eq!(ask_after(0).await, Duration::ZERO);
+        assert_eq!(ask_after(10).await, Duration::from_secs(10));
+        // The backend was away for an hour.
+        assert_eq!(ask_after(3600).await, Duration::from_secs(20));
+        ensures.note("a", &round(0), "x", true);
+        assert_eq!(idle(), Duration::ZERO);
+        assert_eq!(ask_after(10).await, Duration::from_secs(10));
     }
 }

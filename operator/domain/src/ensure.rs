@@ -17,6 +17,8 @@ use crate::{condition::whole_seconds, identity::Description};
 
 /// How long a round waits for shares that can't be verified while the backend itself is well.
 const LONGEST: Duration = Duration::from_mins(15);
+/// How often it is seen to that a round goes on, if its shares don't say so themselves.
+pub const POLL: Duration = Duration::from_secs(10);
 
 /// The longest request that is kept in status.
 const LONGEST_REQUEST: usize = 253;
@@ -39,6 +41,8 @@ pub struct Tally {
     pub failed: i64,
     /// Shares that the round is over.
     pub total: i64,
+    /// How long shares have been asked and none was verified.
+    pub idle: Duration,
 }
 
 impl Tally {
@@ -114,12 +118,10 @@ pub fn advance(
         });
     }
     let ensure = before.ensure.clone()?;
-    let (Some(round), Some(tally)) = (running, tally) else {
+    let (Some(_), Some(tally)) = (running, tally) else {
         return Some(ensure);
     };
-    let has_lasted = now.duration_since(round.started_at.0);
-    let is_too_long = Duration::try_from(has_lasted).is_ok_and(|lasted| lasted > LONGEST);
-    let ends = tally.left() <= 0 || is_too_long;
+    let ends = tally.left() <= 0 || tally.idle > LONGEST;
     Some(EnsureStatus {
         done: tally.done,
         failed: tally.failed + if ends { tally.left().max(0) } else { 0 },

@@ -79,6 +79,8 @@ pub struct Observed {
     pub round: Option<Round>,
     /// What the backend has. None: not looked in this pass.
     pub sight: Option<Sight>,
+    /// What was requested of the share when it was looked at.
+    pub looked_for: Option<String>,
     /// Keys learned in this pass and not put into their Secrets yet, by identity.
     pub keys: BTreeMap<String, Key>,
     /// Clients that the backend refused in this pass.
@@ -244,8 +246,10 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
         before.handle = Some(volume.handle.clone());
     }
     let decision = Pass { o, now, before }.decide();
-    // However a pass ends, the share is not kept as it is any longer.
-    if decision.step.is_none() && ensure::is_marked(&o.share) {
+    // However a pass ends, the share is not kept as it is any longer; but a backend that is about to be asked wakes it, and then it
+    // is seen to.
+    let is_about_to_be_asked = matches!(&o.backend, Some(Err(why)) if is_not_asked(why));
+    if decision.step.is_none() && ensure::is_marked(&o.share) && (o.is_paused() || !is_about_to_be_asked) {
         return Decision::step(decision.status, Step::Do(Effect::LiftFence));
     }
     match resource_lock::told(LockedKind::Share, &o.locks) {
@@ -978,7 +982,8 @@ impl Pass<'_> {
     }
 
     fn answered(&self) -> Option<String> {
-        ensure::requested(&self.o.share.metadata).or_else(|| self.before.last_handled_requested_at.clone())
+        let answered = &self.before.last_handled_requested_at;
+        self.o.looked_for.clone().or_else(|| answered.clone())
     }
 
     fn locations(

@@ -22,9 +22,6 @@ const POLL: Duration = Duration::from_secs(30);
 /// How often one that does not is.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// How often it is seen to that a round over its shares goes on, if they don't say so themselves.
-const ENSURE_POLL: Duration = Duration::from_secs(10);
-
 /// What a pass over a ShareBackend sees.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -110,7 +107,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     }
     match (round, &observed.round) {
         (Some(round), _) if !observed.is_asked => Decision::step(status, Step::Do(Effect::Ensure(round))),
-        (Some(_), _) => Decision::done(status, Next::After(ENSURE_POLL)),
+        (Some(_), _) => Decision::done(status, Next::After(ensure::POLL)),
         (None, Some(_)) => Decision::step(status, Step::Do(Effect::EndRound)),
         (None, None) => Decision::done(status, Next::After(POLL)),
     }

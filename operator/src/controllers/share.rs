@@ -23,7 +23,7 @@ use shoal_crds::{
     names::{cephx_secret, field_managers, labels},
 };
 use shoal_domain::{
-    Class, Decision, Failure, Scope, decision,
+    Class, Decision, Failure, Scope, decision, ensure,
     grant::{Applied, Client},
     ledger::{self, Claim, Reservation},
     mount_point,
@@ -114,6 +114,7 @@ impl Kind for Shares {
             look_again,
             round,
             sight: None,
+            looked_for: None,
             keys: BTreeMap::new(),
             refused: std::collections::HashMap::new(),
             source: source(ctx, &share),
@@ -388,6 +389,10 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
     };
     let backend = entry.backend;
     let volume = share::volume_ref(o);
+    // A pass that goes on with a newer version of the share answers for no more than it has seen.
+    if matches!(effect, Effect::Look | Effect::Create(_)) {
+        o.looked_for = ensure::requested(&o.share.metadata);
+    }
     match effect {
         Effect::Look => {
             let look = async move { backend.look(&on, &volume).await };

@@ -1,5 +1,7 @@
 //! Every rule of [`shoal_domain::ensure`], and what it means for a share and for a backend.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use shoal_crds::{
@@ -8,7 +10,7 @@ use shoal_crds::{
     names::{PAUSED, REQUESTED_AT},
 };
 use shoal_domain::{
-    Class, Failure, Scope, Step,
+    Class, Failure, Next, Scope, Step,
     condition::is_true,
     ensure::{Round, Tally, advance, is_concerned, requested, told as words, under_way},
     identity::Description,
@@ -198,10 +200,31 @@ fn a_mark_that_somebody_left_is_taken_off() {
         world.pass(None);
         assert!(!world.is_fenced());
     }
-    // A backend that is away does not keep it there.
+    // A backend that is away does not keep it there. One that is about to be asked does: the answer wakes the share.
+    let not_asked = failure(Scope::Backend, Class::Waiting, reasons::BACKEND_NOT_ASKED);
+    let mut o = world.load().unwrap();
+    o.backend = Some(Err(not_asked));
+    let decision = decide(&o, now());
+    assert_eq!((decision.step, decision.next), (None, Next::Await));
     world.backend = Some(Err(unreachable()));
     world.pass(None);
     assert!(!world.is_fenced());
+}
+
+/// The pass goes on with a newer version of the share, and with what it saw before.
+#[test]
+fn what_was_requested_after_the_look_is_not_answered_by_it() {
+    let world = asked(settled());
+    let mut o = world.load().unwrap();
+    o.sight = Some(world.sight());
+    o.looked_for = Some("now".into());
+    let annotations = o.share.metadata.annotations.get_or_insert_default();
+    annotations.insert(REQUESTED_AT.into(), "again".into());
+    let status = decide(&o, now()).status;
+    assert_eq!(status.last_handled_requested_at.as_deref(), Some("now"));
+    o.share.status = Some(status);
+    (o.sight, o.looked_for) = (None, None);
+    assert_eq!(decide(&o, now()).step, Some(Step::Do(Effect::Look)));
 }
 
 #[test]
@@ -249,7 +272,12 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn tally(done: i64, failed: i64, total: i64) -> Tally {
-    Tally { done, failed, total }
+    Tally {
+        done,
+        failed,
+        total,
+        ..Tally::default()
+    }
 }
 
 fn saying(ensure: Option<EnsureStatus>) -> ShareBackendStatus {
@@ -318,11 +346,20 @@ fn a_move_in_the_middle_begins_it_anew_and_still_answers() {
 fn it_ends_though_some_can_not_be_verified() {
     let begun = advance(&saying(None), None, true, None, now());
     let status = saying(begun);
-    let late = advance(&status, None, false, Some(tally(3, 1, 6)), at(899)).unwrap();
-    assert_eq!(late.finished_at, None);
-    let ended = advance(&status, None, false, Some(tally(3, 1, 6)), at(901)).unwrap();
-    assert!(ended.finished_at.is_some());
-    assert_eq!((ended.done, ended.failed, ended.total), (3, 3, 6));
+    let idle = |seconds| {
+        Some(Tally {
+            idle: Duration::from_secs(seconds),
+            ..tally(3, 1, 6)
+        })
+    };
+    // However long it has lasted by then, and the backend was away.
+    for lasted in [899, 90_000] {
+        let late = advance(&status, None, false, idle(899), at(lasted)).unwrap();
+        assert_eq!(late.finished_at, None);
+        let ended = advance(&status, None, false, idle(901), at(lasted)).unwrap();
+        assert!(ended.finished_at.is_some());
+        assert_eq!((ended.done, ended.failed, ended.total), (3, 3, 6));
+    }
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn observed(share: Share) -> share::Observed {
         look_again: Duration::from_mins(10),
         round: None,
         sight: None,
+        looked_for: None,
         keys: BTreeMap::new(),
         refused: HashMap::new(),
         source: None,

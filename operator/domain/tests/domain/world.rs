@@ -328,6 +328,7 @@ impl World {
                 .clone()
                 .filter(|_| self.share().status.as_ref().is_some_and(was_provisioned)),
             sight: None,
+            looked_for: None,
             keys: BTreeMap::new(),
             refused: HashMap::new(),
             source: None,
@@ -567,6 +568,9 @@ impl World {
 
     /// Whether the pass goes on.
     fn act(&mut self, observed: &mut Observed, effect: &Effect) -> bool {
+        if matches!(effect, Effect::Look | Effect::Create(_)) {
+            observed.looked_for = ensure::requested(&observed.share.metadata);
+        }
         let fault = self.faults.pop_front().flatten();
         let answer = match fault {
             Some(Fault {

@@ -240,6 +240,7 @@ fn observed(known: &Known) -> Observed {
         look_again: Duration::from_mins(10),
         round: None,
         sight,
+        looked_for: None,
         keys: BTreeMap::new(),
         refused: HashMap::new(),
         source: None,
