@@ -15,7 +15,8 @@ use shoal_crds::{
 };
 
 use crate::{
-    Class, Decision, Failure, Next, Scope, Step,
+    Class, Decision, Failure, Next, Step,
+    class::failure,
     condition::Conditions,
     grant::{Access, Client, Grant, Key, sort},
     owner::generated_identity,
@@ -126,8 +127,8 @@ impl RuleView {
             (None, Some(_), Some(value)) => value.clone()?,
             (None, Some(reference), None) => {
                 return Err(failure(
-                    reasons::SECRET_NOT_FOUND,
                     Class::Waiting,
+                    reasons::SECRET_NOT_FOUND,
                     format!(
                         "spec.accessToSecretRef: Secret '{}' has not been read yet",
                         reference.name
@@ -143,8 +144,8 @@ impl RuleView {
                 "the value behind spec.accessToSecretRef"
             };
             failure(
-                reasons::INVALID_ACCESS_TO,
                 Class::Stalled,
+                reasons::INVALID_ACCESS_TO,
                 format!("{field}: {why}"),
             )
         })
@@ -248,8 +249,8 @@ fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Resul
     };
     if spec.access_type != fitting {
         return Err(failure(
-            reasons::ACCESS_TYPE_NOT_SUPPORTED,
             Class::Stalled,
+            reasons::ACCESS_TYPE_NOT_SUPPORTED,
             format!(
                 "spec.accessType: a {} share takes rules of accessType {fitting:?}",
                 terms.protocol.as_str()
@@ -260,16 +261,12 @@ fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Resul
     if let Client::CephX(identity) = &client
         && (RESERVED_IDENTITIES.contains(&identity.as_str()) || terms.own_identity == Some(identity))
     {
-        return Err(failure(
-            reasons::IDENTITY_RESERVED,
-            Class::Stalled,
-            "the identity is reserved for Ceph or the operator; choose another, or leave accessTo out to get one made".into(),
-        ));
+        return Err(failure(Class::Stalled, reasons::IDENTITY_RESERVED, "the identity is reserved for Ceph or the operator; choose another, or leave accessTo out to get one made".into()));
     }
     if view.credentials == Credentials::NotOurs {
         return Err(failure(
-            reasons::SECRET_NOT_OURS,
             Class::Conflict,
+            reasons::SECRET_NOT_OURS,
             format!(
                 "Secret '{}' exists and was not made for this rule; delete it, or name another in spec.credentialsSecretName",
                 view.secret_name()
@@ -278,8 +275,8 @@ fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Resul
     }
     if !seen.insert(client.clone()) {
         return Err(failure(
-            reasons::DUPLICATE_RULE,
             Class::Stalled,
+            reasons::DUPLICATE_RULE,
             "an older rule of this share names the same client; change that one, or delete one of the two"
                 .into(),
         ));
@@ -415,15 +412,6 @@ pub fn summary(plan: &Plan) -> shoal_crds::AccessSummary {
     }
 }
 
-fn failure(reason: &'static str, class: Class, message: String) -> Failure {
-    Failure {
-        class,
-        scope: Scope::Object,
-        reason,
-        message,
-    }
-}
-
 /// What a pass over a rule itself sees.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -474,8 +462,8 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
     }
     let generation = rule.metadata.generation.unwrap_or_default();
     let waiting = failure(
-        reasons::SHARE_NOT_FOUND,
         Class::Waiting,
+        reasons::SHARE_NOT_FOUND,
         format!(
             "spec.shareRef: Share '{}' does not exist in this namespace; the rule applies when it does",
             rule.spec.share_ref.name
@@ -506,8 +494,8 @@ pub fn waiting_reports(
     now: Timestamp,
 ) -> Vec<Report> {
     let told = failure(
-        reasons::SHARE_NOT_READY,
         Class::Waiting,
+        reasons::SHARE_NOT_READY,
         format!(
             "the share can't take it yet ({}); it applies when the share can",
             why.reason

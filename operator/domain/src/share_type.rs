@@ -10,7 +10,8 @@ use shoal_crds::{
 };
 
 use crate::{
-    Class, Decision, Failure, Next, Scope,
+    Class, Decision, Failure, Next,
+    class::failure,
     condition::Conditions,
     placement::{self, Candidate},
 };
@@ -63,9 +64,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareTypeStatus, 
     };
     let (phase, conditions) = if names.is_empty() {
         let failure = failure(
+            Class::Waiting,
             reasons::NO_BACKEND_FITS,
             selects_nothing(&observed.share_type),
-            Class::Waiting,
         );
         (ShareTypePhase::Unavailable, conditions.failed(&failure))
     } else {
@@ -107,13 +108,13 @@ pub fn resolve(name: Option<&str>, types: &[ShareType]) -> Result<ShareType, Fai
     let name_of = |t: &ShareType| t.metadata.name.clone().unwrap_or_default();
     match name {
         Some(name) => types.iter().find(|t| name_of(t) == name).cloned().ok_or_else(|| {
-            failure(reasons::SHARE_TYPE_NOT_FOUND, format!("spec.shareTypeName: ShareType '{name}' does not exist"), Class::Waiting)
+            failure(Class::Waiting, reasons::SHARE_TYPE_NOT_FOUND, format!("spec.shareTypeName: ShareType '{name}' does not exist"))
         }),
         None => default_of(types).cloned().ok_or_else(|| {
                 failure(
+                    Class::Waiting,
                     reasons::NO_DEFAULT_SHARE_TYPE,
                     format!("spec.shareTypeName is not set and no ShareType is annotated {DEFAULT_SHARE_TYPE}: \"true\""),
-                    Class::Waiting,
                 )
             }),
     }
@@ -153,23 +154,23 @@ pub fn admit(
         .is_some_and(|s| !s.matches(namespace_labels))
     {
         return Err(failure(
+            Class::Stalled,
             reasons::SHARE_TYPE_NOT_ALLOWED,
             format!(
                 "spec.shareTypeName: this namespace may not use ShareType '{name}'; ask for its labels, or use another type"
             ),
-            Class::Stalled,
         ));
     }
     if !share_type.spec.protocols.is_empty() && !share_type.spec.protocols.contains(&protocol) {
         let offered: Vec<_> = share_type.spec.protocols.iter().map(|p| p.as_str()).collect();
         return Err(failure(
+            Class::Stalled,
             reasons::PROTOCOL_NOT_OFFERED,
             format!(
                 "spec.protocol: ShareType '{name}' offers {}, not {}",
                 offered.join(", "),
                 protocol.as_str()
             ),
-            Class::Stalled,
         ));
     }
     within(share_type.spec.size, size)
@@ -177,7 +178,7 @@ pub fn admit(
 
 /// Whether a size is within limits.
 pub fn within(limits: SizeLimits, size: Size) -> Result<(), Failure> {
-    let refuse = |what: String| Err(failure(reasons::SIZE_OUT_OF_RANGE, what, Class::Stalled));
+    let refuse = |what: String| Err(failure(Class::Stalled, reasons::SIZE_OUT_OF_RANGE, what));
     match (limits.min, limits.max) {
         (Some(min), _) if size < min => refuse(format!(
             "spec.size: {size} is below the type's smallest size, {min}; ask for at least that"
@@ -208,14 +209,5 @@ pub fn capabilities(share_type: &ShareType) -> Capabilities {
         deletion: share_type.spec.deletion,
         retention: share_type.spec.retention,
         deletion_policy: share_type.spec.deletion_policy,
-    }
-}
-
-fn failure(reason: &'static str, message: String, class: Class) -> Failure {
-    Failure {
-        class,
-        scope: Scope::Object,
-        reason,
-        message,
     }
 }
