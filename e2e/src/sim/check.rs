@@ -80,6 +80,10 @@ struct Inner {
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
     promises: Mutex<Promises>,
     requests: Mutex<Requests>,
+    /// Shares, by uid, that were to bring back what is kept of another.
+    bringing_back: Mutex<BTreeSet<String>>,
+    /// Shares, by uid, whose subvolume Shoal has removed.
+    removed: Mutex<BTreeSet<String>>,
     /// ShareDeletions, by name, that were given up at some time.
     given_up: Mutex<BTreeSet<String>>,
     /// The names that shares have got, by uid.
@@ -133,6 +137,8 @@ impl Checker {
             deletions: Mutex::default(),
             promises: Mutex::new(Promises::new(plan.clocks_fast())),
             requests: Mutex::default(),
+            bringing_back: Mutex::default(),
+            removed: Mutex::default(),
             given_up: Mutex::default(),
             names: Mutex::default(),
             charged: Mutex::default(),
@@ -183,6 +189,11 @@ impl Checker {
         if is_provisioned && !is_worked_on {
             by_hand.lost.insert(uid.to_owned());
         }
+    }
+
+    /// Notes that a subvolume has lost its tag before its Share said that it was there: nobody may have written into it.
+    pub fn is_as_never_used(&self, uid: &str) {
+        self.0.promises.lock().forget(uid);
     }
 
     /// Notes a violation; the first counts.
@@ -242,6 +253,9 @@ impl Checker {
         if call.resource == "sharedeletions" && call.stored {
             self.given_up();
             self.placed_well();
+        }
+        if call.resource == "shares" && call.stored {
+            self.0.requests.lock().note_shares(&self.all("shares"));
         }
         if call.resource == "sharebackends" && call.stored {
             let answered = self
@@ -407,11 +421,23 @@ impl Checker {
     /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
     fn placed_well(&self) {
         let mut shares: Vec<Share> = self.all("shares");
+        let bring_back = shares.iter().filter(|share| share.spec.source.is_some());
+        self.0
+            .bringing_back
+            .lock()
+            .extend(bring_back.filter_map(ResourceExt::uid));
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
         let mut deletions: Vec<ShareDeletion> = self.all("sharedeletions");
         deletions.retain(|left| !self.0.late.lock().contains(&left.spec.share_ref.uid));
         // The room of what was given up may be another's by the time that it is taken up again.
         deletions.retain(|left| !self.0.given_up.lock().contains(&left.name_any()));
+        // What it was to bring back is another's still, or was never there.
+        let is_without = |left: &ShareDeletion| {
+            left.spec.handle.is_none() && self.0.bringing_back.lock().contains(&left.spec.share_ref.uid)
+        };
+        deletions.retain(|left| !is_without(left));
+        // Who has removed the data may not have heard that the ShareDeletion was stored.
+        deletions.retain(|left| !self.0.removed.lock().contains(&left.spec.share_ref.uid));
         if let Err(error) = placing::check(&shares, &deletions, self.0.room) {
             self.violated("shares are placed as was asked", error.to_string());
         }
@@ -459,14 +485,20 @@ impl Checker {
                 self.not_anothers(entry, command, late);
                 self.not_locked(entry, command);
                 match command {
-                    "subvolume create" => self.created(entry, late),
+                    "subvolume create" => {
+                        self.0.removed.lock().remove(&entry.uid);
+                        self.created(entry, late);
+                    }
                     // One that comes late may come after the last look before a removal.
                     "subvolume metadata set" if entry.operation == Method::Create && !late => {
                         if let Some(share) = self.share(&entry.uid) {
                             self.0.promises.lock().note(&share);
                         }
                     }
-                    "subvolume rm" => self.removed(entry, late),
+                    "subvolume rm" => {
+                        self.0.removed.lock().insert(entry.uid.clone());
+                        self.removed(entry, late);
+                    }
                     _ => {}
                 }
             }
@@ -742,7 +774,7 @@ pub fn parsed<K: DeserializeOwned>(server: &ApiServer, plural: &str) -> Vec<K> {
 /// Whether what is kept is going to be removed while everything is to be at rest.
 fn ends_soon(deletion: &ShareDeletion) -> bool {
     let until = deletion.spec.retain_until.as_ref().map(|until| until.0);
-    !deletion.spec.abandon && until.is_some_and(|until| until < END)
+    share_deletion::phase(deletion) == Some(DeletionPhase::Retained) && until.is_some_and(|until| until < END)
 }
 
 fn is_held<K: ResourceExt>(object: &K) -> bool {

@@ -41,6 +41,16 @@ impl Requests {
         }
     }
 
+    /// Notes what Shares say after a write. One that has been paused since somebody asked may be taken for paused still.
+    pub fn note_shares(&mut self, shares: &[Share]) {
+        let exempt = shares.iter().filter(|share| !ensure::is_concerned(share));
+        for uid in exempt.filter_map(ResourceExt::uid) {
+            for asked in self.asked.values_mut() {
+                asked.of.remove(&uid);
+            }
+        }
+    }
+
     /// Notes what ShareBackends say after a write. A share that was there when somebody asked, and was not looked at before
     /// that was answered, is an error.
     pub fn note_backends(&mut self, backends: &[ShareBackend], shares: &[Share]) -> Result<()> {

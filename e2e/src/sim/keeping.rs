@@ -52,6 +52,11 @@ impl Promises {
         self.shares.insert(uid, promise);
     }
 
+    /// Forgets a share.
+    pub fn forget(&mut self, uid: &str) {
+        self.shares.remove(uid);
+    }
+
     /// Notes until when a ShareDeletion keeps what it holds.
     pub fn note_end(&mut self, deletion: &ShareDeletion) {
         let uid = deletion.spec.share_ref.uid.clone();

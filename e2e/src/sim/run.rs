@@ -452,6 +452,9 @@ impl<'a> Run<'a> {
             }
             Hand::Untag => {
                 self.checker.by_hand().altered.foreign.remove(&uid);
+                if !is_provisioned {
+                    self.checker.is_as_never_used(&uid);
+                }
                 self.cluster.set_tag(&fs_name, &uid, None)?;
             }
             Hand::Retag => {
@@ -602,9 +605,11 @@ impl<'a> Run<'a> {
                 // kube names events after the machine's clock.
                 call.name.clear();
             }
+            tracing::trace!("{call:?}");
             format!("{call:?}").hash(&mut hasher);
         }
         for entry in self.cluster.log() {
+            tracing::trace!("{entry:?}");
             format!("{entry:?}").hash(&mut hasher);
         }
         hasher.finish()
