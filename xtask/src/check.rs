@@ -1,6 +1,7 @@
 //! `cargo xtask check`: everything that can be said about the code without running it.
 
 mod hosts;
+mod reasons;
 mod rooms;
 
 use std::process::Command;
@@ -46,6 +47,11 @@ const STEPS: &[Step] = &[
         run: |_| hosts::check(),
         remedy: "name packages, not where they come from: machines have their own mirrors; \
                  a host that is no place to download from goes into xtask/src/check/hosts.rs",
+    },
+    Step {
+        name: "reasons",
+        run: |_| reasons::check(),
+        remedy: "docs/troubleshooting.md says of each reason what it means and what helps",
     },
     Step {
         name: "generated files",

@@ -250,7 +250,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// A share that may shrink or not, NFS (by a name of its own or not) or CephFS, that is let go at once or not, with its data kept
 /// or not, and what happened to it.
 #[derive(Clone, Debug)]
-struct History {
+pub struct History {
     protocol: Protocol,
     shrink: bool,
     deletion: DeletionMode,
@@ -262,6 +262,11 @@ struct History {
 
 impl History {
     fn world(self) -> World {
+        self.world_watched(|_| ())
+    }
+
+    /// The same, and shows it after everything that happened.
+    pub fn world_watched(self, mut see: impl FnMut(&World)) -> World {
         let mut share = share("a").sized("2Gi");
         share.spec.protocol = self.protocol;
         share.spec.deletion_policy = self.policy;
@@ -276,6 +281,7 @@ impl History {
         terms.mount_point_name.enabled = true;
         for (serial, event) in self.events.into_iter().enumerate() {
             happen(&mut world, event, serial);
+            see(&world);
         }
         world.faults.clear();
         world.cached_rules = None;
@@ -284,7 +290,8 @@ impl History {
     }
 }
 
-fn history() -> impl Strategy<Value = History> {
+/// What may happen to a share, drawn.
+pub fn history() -> impl Strategy<Value = History> {
     let protocol = select(vec![Protocol::NFS, Protocol::CephFS]);
     let deletion = select(vec![DeletionMode::Wait, DeletionMode::Deferred]);
     let retention = select(vec!["0s", "0s", "1h"]);

@@ -11,6 +11,7 @@ mod decision;
 mod ensure;
 mod export_location;
 mod fixtures;
+mod health;
 mod ledger;
 mod metadata;
 mod mount_point;
