@@ -63,21 +63,20 @@ impl Failure {
     }
 
     fn of_status(what: &str, status: &Status) -> Self {
-        let named = status
-            .details
-            .as_ref()
-            .is_some_and(|details| !details.name.is_empty());
-        match status.code {
-            404 if named => Self::not_found(format!(
-                "{what} not found; look for it in other namespaces with -A or -n"
+        let details = status.details.as_ref().filter(|details| !details.name.is_empty());
+        match (status.code, details) {
+            (404, Some(details)) => Self::not_found(format!(
+                "{what} not found; kubectl get {} -A shows what there is",
+                details.kind
             )),
-            404 => Self::error(format!(
+            (404, None) => Self::error(format!(
                 "{what}: the API server knows no such kind. Install Shoal's definitions, or name another cluster with --context"
             )),
-            401 => Self::error(format!(
+            (401, _) => Self::error(format!(
                 "{what}: the API server does not know who you are; log in, or name another --context"
             )),
-            400..=499 => Self::refused(format!("{what}: {}", status.message)),
+            // It names the object itself.
+            (400..=499, _) => Self::refused(&status.message),
             _ => Self::error(format!("{what}: the API server failed: {}", status.message)),
         }
     }
@@ -107,7 +106,8 @@ mod tests {
         let status = Status {
             code,
             message: "the server's words".into(),
-            details: name.map(|name| serde_json::from_value(json!({"name": name})).unwrap()),
+            details: name
+                .map(|name| serde_json::from_value(json!({"name": name, "kind": "shares"})).unwrap()),
             ..Status::default()
         };
         Failure::of("Share 'documents'", &kube::Error::Api(Box::new(status)))
@@ -115,7 +115,12 @@ mod tests {
 
     #[test]
     fn an_object_that_is_not_there_is_told_from_a_kind_that_is_not() {
-        assert_eq!(answer(404, Some("documents")).exit, Exit::NotFound);
+        let object = answer(404, Some("documents"));
+        assert_eq!(object.exit, Exit::NotFound);
+        assert_eq!(
+            object.message,
+            "Share 'documents' not found; kubectl get shares -A shows what there is"
+        );
         let kind = answer(404, None);
         assert_eq!(kind.exit, Exit::Error);
         assert!(kind.message.contains("Install Shoal"), "{}", kind.message);
@@ -126,7 +131,7 @@ mod tests {
         for code in [400, 403, 409, 422, 429] {
             let refused = answer(code, None);
             assert_eq!(refused.exit, Exit::Refused, "{code}");
-            assert_eq!(refused.message, "Share 'documents': the server's words");
+            assert_eq!(refused.message, "the server's words");
         }
     }
 
