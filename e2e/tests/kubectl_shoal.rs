@@ -370,6 +370,16 @@ fn a_volume_for_pods_is_taken_by_the_api_server_and_no_key_is_told() {
                 "{words} tells a key"
             );
         }
+        let bundle = said(s, "support-bundle -f -").await?;
+        is_said(
+            &bundle,
+            &[
+                "kind: ShareAccessRule",
+                "kind: ShareBackend",
+                "kind: Lease",
+                "madeBy: kubectl-shoal",
+            ],
+        )?;
         s.clear(&namespace).await
     });
 }

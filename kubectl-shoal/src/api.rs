@@ -1,6 +1,6 @@
 //! What is asked of the API server, and nothing else.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::{
     ClusterResourceScope, NamespaceResourceScope,
@@ -264,17 +264,4 @@ async fn pause<K: Object>(
     }
     sleep(PAUSE).await;
     Ok(())
-}
-
-/// Objects of any kind, as they are.
-pub(crate) async fn values<K: Object>(api: &Api<K>, params: &ListParams) -> Result<Vec<Value>, Failure> {
-    let items = list(api, params).await?;
-    let types = BTreeMap::from([("apiVersion", K::api_version(&())), ("kind", K::kind(&()))]);
-    let mut values = crate::output::bare(&items);
-    for value in &mut values {
-        for (key, text) in &types {
-            value[*key] = Value::from(text.as_ref());
-        }
-    }
-    Ok(values)
 }

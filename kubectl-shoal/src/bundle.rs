@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Pod, events::v1::Event};
 use kube::{Api, api::ListParams};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use shoal_crds::{ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota, ShareType};
 
 use crate::{
@@ -37,8 +37,8 @@ impl Bundle {
     }
 
     async fn add_those<K: Object>(&mut self, api: &Api<K>, which: &ListParams) {
-        match api::values(api, which).await {
-            Ok(values) => self.documents.extend(values),
+        match api::list(api, which).await {
+            Ok(objects) => self.documents.extend(output::bare(&objects)),
             Err(failure) => self.missing.push(failure.message),
         }
     }
@@ -128,16 +128,24 @@ fn redact(document: &mut Value) {
     }
     for spec in ["/spec", "/spec/template/spec"] {
         for containers in ["containers", "initContainers"] {
-            let containers = document.pointer_mut(&format!("{spec}/{containers}"));
-            for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
-                for variable in container["env"].as_array_mut().into_iter().flatten() {
-                    if variable.get("value").is_some() {
-                        variable["value"] = json!("(left out)");
+            let path = format!("{spec}/{containers}");
+            for container in items(document.pointer_mut(&path)) {
+                for variable in items(container.get_mut("env")) {
+                    if let Some(value) = variable.get_mut("value") {
+                        *value = json!("(left out)");
                     }
                 }
             }
         }
     }
+}
+
+fn items(list: Option<&mut Value>) -> impl Iterator<Item = &mut Value> {
+    list.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn fields(object: Option<&mut Value>) -> Option<&mut Map<String, Value>> {
+    object.and_then(Value::as_object_mut)
 }
 
 /// Fields that hold words of the API, whatever names there are.
@@ -155,7 +163,7 @@ const WORDS: [&str; 7] = [
 fn redact_names(documents: &mut [Value]) {
     for document in documents.iter_mut() {
         let is_lock = document["kind"] == "ResourceLock";
-        if let Some(spec) = document["spec"].as_object_mut() {
+        if let Some(spec) = fields(document.get_mut("spec")) {
             for field in ["metadata", "exportLocationMetadata", "disabledReason"] {
                 spec.remove(field);
             }
@@ -163,16 +171,14 @@ fn redact_names(documents: &mut [Value]) {
                 spec.remove("reason");
             }
         }
-        if let Some(metadata) = document["metadata"].as_object_mut() {
-            // Mirrors of status, and others' text.
-            metadata.remove("annotations");
+        if let Some(metadata) = fields(document.get_mut("metadata")) {
+            // Mirrors of status, others' text, and part of a name.
+            for field in ["annotations", "labels", "generateName"] {
+                metadata.remove(field);
+            }
         }
-        for location in document["status"]["exportLocations"]
-            .as_array_mut()
-            .into_iter()
-            .flatten()
-        {
-            if let Some(metadata) = location["metadata"].as_object_mut() {
+        for location in items(document.pointer_mut("/status/exportLocations")) {
+            if let Some(metadata) = fields(location.get_mut("metadata")) {
                 metadata.retain(|key, _| shoal_crds::names::EXPORT_LOCATION_KEYS.contains(&key.as_str()));
             }
         }
@@ -197,15 +203,24 @@ fn names(documents: &[Value]) -> BTreeMap<String, String> {
             Some("Share") => add("share", name),
             Some("ShareAccessRule") => {
                 add("rule", name);
+                add("share", &spec["shareRef"]["name"]);
                 add("client", &spec["accessTo"]);
                 add("secret", &document["status"]["credentialsSecretRef"]["name"]);
                 add("secret", &spec["accessToSecretRef"]["name"]);
             }
             Some("ResourceLock") => {
                 add("lock", name);
+                if let Some(word) = word_for(&spec["resourceRef"]) {
+                    add(word, &spec["resourceRef"]["name"]);
+                }
                 add("user", &spec["owner"]);
             }
             Some("ShareQuota") => add("quota", name),
+            // What it is about may be gone.
+            Some("Event") => match word_for(&document["regarding"]) {
+                Some(word) => add(word, &document["regarding"]["name"]),
+                None => continue,
+            },
             Some("ShareDeletion") => {
                 add("namespace", &spec["shareRef"]["namespace"]);
                 add("share", &spec["shareRef"]["name"]);
@@ -226,6 +241,17 @@ fn names(documents: &[Value]) -> BTreeMap<String, String> {
         numbered.map(move |(i, name)| (name, format!("{word}-{}", i + 1)))
     });
     numbered.collect()
+}
+
+/// The word for names of what a reference refers to.
+fn word_for(reference: &Value) -> Option<&'static str> {
+    match reference["kind"].as_str()? {
+        "Share" => Some("share"),
+        "ShareAccessRule" => Some("rule"),
+        "ResourceLock" => Some("lock"),
+        // The storage team's own.
+        _ => None,
+    }
 }
 
 fn replace(value: &mut Value, names: &BTreeMap<String, String>) {
@@ -315,11 +341,13 @@ mod tests {
                 "kind": "ResourceLock", "metadata": {"name": "keep", "namespace": "payroll"},
                 "spec": {"resourceRef": {"kind": "Share", "name": "ledgers"}, "owner": "alice@example.org", "reason": "ask alice"},
             }),
-            json!({"kind": "Event", "metadata": {"name": "ledgers.1", "namespace": "payroll"}, "note": "locked by ResourceLock 'keep'"}),
+            json!({"kind": "Event", "metadata": {"name": "journals.1", "namespace": "payroll"}, "regarding": {"kind": "Share", "name": "journals"}, "note": "locked by ResourceLock 'keep'"}),
         ];
         redact_names(&mut documents);
         let text = json!(documents).to_string();
-        for name in ["ledgers", "payroll", "alice", "keep", "plan", "ask", "mine"] {
+        for name in [
+            "ledgers", "journals", "payroll", "alice", "keep", "plan", "ask", "mine",
+        ] {
             assert!(!text.contains(name), "{name} in {text}");
         }
         assert_eq!(

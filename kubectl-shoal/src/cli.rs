@@ -10,7 +10,7 @@ use crate::{failure::EXIT_CODES, mount::Form, output::Output, resource::Named};
 
 /// Shares of Shoal: how they do, who may mount them and how, what keeps them, and what is left of them
 #[derive(Parser)]
-#[command(name = "kubectl-shoal", bin_name = "kubectl shoal", version, about, after_help = EXIT_CODES)]
+#[command(name = "kubectl-shoal", bin_name = "kubectl shoal", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) connection: Connection,
@@ -18,20 +18,23 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where the flags stand that every command has.
+const OF_KUBECTL: &str = "Options of kubectl";
+
 // Comments of what is flattened would be taken for the about of the command.
 #[derive(Args)]
 pub(crate) struct Connection {
     /// The namespace; the context's if left out
-    #[arg(short, long, global = true, value_name = "NAME")]
+    #[arg(short, long, global = true, help_heading = OF_KUBECTL, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// The context of the kubeconfig
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = OF_KUBECTL, value_name = "NAME")]
     pub(crate) context: Option<String>,
     /// The kubeconfig; else $KUBECONFIG, else ~/.kube/config, else the Pod's own
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, help_heading = OF_KUBECTL, value_name = "PATH")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Another user to act as
-    #[arg(long = "as", global = true, value_name = "USER")]
+    #[arg(long = "as", global = true, help_heading = OF_KUBECTL, value_name = "USER")]
     pub(crate) act_as: Option<String>,
 }
 

@@ -58,7 +58,10 @@ impl Failure {
     pub(crate) fn of(what: &str, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(what, status),
-            other => Self::error(format!("{what}: the API server can't be asked: {}", chain(other))),
+            other => Self::error(format!(
+                "{what}: the API server can't be asked: {}; --context or --kubeconfig names another",
+                chain(other)
+            )),
         }
     }
 
