@@ -88,3 +88,8 @@ pub mod connection_secret {
 
 /// CephX identities that no access rule may name, on any backend.
 pub const RESERVED_IDENTITIES: [&str; 8] = ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"];
+
+/// CephX identity that Shoal makes for the access rule with this uid, if the rule names none.
+pub fn generated_identity(rule_uid: &str) -> String {
+    format!("shoal-{rule_uid}")
+}

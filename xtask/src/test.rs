@@ -196,6 +196,7 @@ fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
             scope.spawn(|| try_labs().inspect_err(|error| eprintln!("the lab does not start: {error:#}")));
         let suites = suite::build()?;
         let operator = build_operator()?;
+        build_plugin()?;
         labs.join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             .context("the suites need a lab, and it does not start")?;
@@ -228,4 +229,14 @@ pub(crate) fn build_operator() -> Result<PathBuf> {
         "--features=failpoints",
     ]))?;
     Ok(target_folder(&metadata()?)?.join("lab/shoal"))
+}
+
+/// The kubectl plugin, beside the operator's program.
+fn build_plugin() -> Result<()> {
+    run_command(&mut cargo([
+        "build",
+        "--locked",
+        "--profile=lab",
+        "--package=kubectl-shoal",
+    ]))
 }

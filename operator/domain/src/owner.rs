@@ -1,6 +1,7 @@
 //! Names come from the uid, ownership from the tag.
 
 use serde::{Deserialize, Serialize};
+pub use shoal_crds::names::generated_identity;
 
 /// The tag on a subvolume, in its metadata under [`Owner::METADATA_KEY`]: whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,9 +88,4 @@ impl Place {
 /// NFS pseudo path of the share with this uid.
 pub fn pseudo_path(uid: &str) -> String {
     format!("/shoal-{uid}")
-}
-
-/// CephX identity that Shoal makes for the access rule with this uid.
-pub fn generated_identity(rule_uid: &str) -> String {
-    format!("shoal-{rule_uid}")
 }

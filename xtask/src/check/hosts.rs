@@ -19,6 +19,7 @@ const ALLOWED: &[&str] = &[
     "example.org",
     "fluxcd.io",
     "k8s.io",
+    "krew.googlecontainertools.github.com",
     "kubernetes.io",
 ];
 

@@ -39,6 +39,7 @@ const ROOMS: &[Room] = &[
         &["shoal-crds", "shoal-domain", "shoal-backend", "shoal-ceph"],
         true,
     ),
+    room("kubectl-shoal", &["shoal-crds"], true),
     room("shoal-e2e", EVERYTHING, true),
     room("xtask", EVERYTHING, true),
 ];

@@ -130,6 +130,7 @@ impl Suite {
         };
         if let Some(operator) = operator {
             command.env("SHOAL_OPERATOR", operator);
+            command.env("SHOAL_KUBECTL_PLUGIN", operator.with_file_name("kubectl-shoal"));
         }
         (name, command)
     }
