@@ -4,11 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use serde_json::Value;
 
 use crate::{
@@ -34,13 +36,51 @@ impl World {
         .await
     }
 
+    /// An error if an operator lacks a right to what it asked for, as the authorizer says in the audit log. (Admission says no with
+    /// the same code.) An API server that has just started knows no roles yet, so it is asked again.
+    pub async fn has_refused_nothing(&self) -> Result<()> {
+        let mut file = File::open(self.lab.control_plane()?.audit_log())?;
+        let begin = self.searched.load(Ordering::Relaxed);
+        file.seek(SeekFrom::Start(begin))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        let end = text.rfind('\n').map_or(0, |at| at + 1);
+        let (who, forbidden) = (
+            format!(r#""username":"{}""#, operator()),
+            r#""authorization.k8s.io/decision":"forbid""#,
+        );
+        for line in text[..end]
+            .lines()
+            .filter(|line| line.contains(&who) && line.contains(forbidden))
+        {
+            let event: Value = serde_json::from_str(line)?;
+            let object = &event["objectRef"];
+            let word = |value: &Value| value.as_str().map(str::to_owned);
+            let asked = ResourceAttributes {
+                group: word(&object["apiGroup"]),
+                resource: word(&object["resource"]),
+                subresource: word(&object["subresource"]),
+                namespace: word(&object["namespace"]),
+                name: word(&object["name"]),
+                verb: word(&event["verb"]),
+                ..ResourceAttributes::default()
+            };
+            ensure!(
+                self.may(&operator(), asked).await?,
+                "the operator's role lacks a right: {line}"
+            );
+        }
+        self.searched.fetch_max(begin + end as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// None while a write is not answered.
     fn answered_since(&self, mark: u64) -> Result<Option<Vec<Write>>> {
         let mut file = File::open(self.lab.control_plane()?.audit_log())?;
         file.seek(SeekFrom::Start(mark))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let user = format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal");
+        let user = operator();
         let mut open = BTreeSet::new();
         let mut writes = Vec::new();
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
@@ -57,6 +97,11 @@ impl World {
         writes.sort_by_key(|write| write.at);
         Ok(open.is_empty().then_some(writes))
     }
+}
+
+/// The user that operators are.
+fn operator() -> String {
+    format!("system:serviceaccount:{SYSTEM_NAMESPACE}:shoal")
 }
 
 impl Storage {

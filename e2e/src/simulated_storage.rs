@@ -41,6 +41,12 @@ pub struct SimulatedStorage {
     alone: Mutex<()>,
 }
 
+impl AsRef<World> for SimulatedStorage {
+    fn as_ref(&self) -> &World {
+        &self.world
+    }
+}
+
 impl SimulatedStorage {
     /// A control plane with Shoal, the backend [`BACKEND`], the default type `standard`, and an operator that leads.
     pub async fn start(release: KubernetesRelease) -> Result<Self> {

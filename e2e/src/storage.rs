@@ -63,6 +63,12 @@ pub struct Storage {
     alone: Mutex<()>,
 }
 
+impl AsRef<World> for Storage {
+    fn as_ref(&self) -> &World {
+        &self.world
+    }
+}
+
 impl Storage {
     /// A lab with Shoal in it and an operator that leads. On each file system there are types of its own: `on-<fs>` (root
     /// 0:0 0755) and `team-on-<fs>` (root 1000:1000 2770).

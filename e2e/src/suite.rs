@@ -5,13 +5,15 @@ use std::{future::Future, sync::OnceLock};
 use anyhow::{Context as _, Result};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
+use crate::world::World;
+
 /// A world that the scenarios of a suite share, as a `static`.
 pub struct Suite<W: 'static> {
     runtime: OnceLock<Runtime>,
     world: OnceCell<W>,
 }
 
-impl<W: Send + Sync> Suite<W> {
+impl<W: AsRef<World> + Send + Sync> Suite<W> {
     /// A suite whose world has not been started.
     #[allow(clippy::new_without_default)] // A const one is needed, and Default is not.
     pub const fn new() -> Self {
@@ -22,7 +24,7 @@ impl<W: Send + Sync> Suite<W> {
     }
 
     /// Runs a scenario; the first one starts the world. All scenarios run on one runtime, since a client belongs to the
-    /// runtime it was made on.
+    /// runtime it was made on. Nothing that an operator asked for may have been refused for want of a right.
     pub fn run<Start, Scenario>(
         &'static self,
         start: impl FnOnce() -> Start,
@@ -38,7 +40,8 @@ impl<W: Send + Sync> Suite<W> {
                 .get_or_try_init(start)
                 .await
                 .context("the suite's world did not start")?;
-            scenario(world).await
+            scenario(world).await?;
+            world.as_ref().has_refused_nothing().await
         });
         if let Err(error) = result {
             panic!("{error:?}");

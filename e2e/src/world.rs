@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::{
     api::{
         authentication::v1::{TokenRequest, TokenRequestSpec},
+        authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
         core::v1::{Namespace, Secret, ServiceAccount},
     },
     apimachinery::pkg::apis::meta::v1::Condition,
@@ -39,8 +40,10 @@ pub const CONNECTION_SECRET: &str = "ceph-connection";
 /// How long anything is waited for, unless a test says otherwise.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What the operator may do, and as whom.
-const ROLE: &str = include_str!("../../operator/role.yaml");
+/// What the operator may do, and as whom. The chart's roles are made from this file and the next.
+pub const ROLE: &str = include_str!("../../operator/role.yaml");
+/// What people may do.
+pub const USER_ROLES: &str = include_str!("../../crds/roles.yaml");
 
 /// What operators log, if nothing else is asked for.
 const LOG: &str =
@@ -53,42 +56,46 @@ pub struct World {
     /// The admin's client.
     pub client: Client,
     names: AtomicU32,
+    /// How far the audit log was searched for refusals.
+    pub(crate) searched: AtomicU64,
     program: Option<PathBuf>,
 }
 
+impl AsRef<World> for World {
+    fn as_ref(&self) -> &World {
+        self
+    }
+}
+
 impl World {
-    /// Starts a lab and installs Shoal's API, policies and role: CRDs first, until they are established, then policies.
+    /// Starts a lab and installs Shoal's API, policies and roles: CRDs first, until they are established, then policies.
     pub async fn start(options: &LabOptions) -> Result<Self> {
         let options = options.clone();
         let lab = tokio::task::spawn_blocking(move || Lab::start(&options)).await??;
         Self::install(lab).await
     }
 
-    /// Installs Shoal's API, policies and role in a lab.
-    pub async fn install(lab: Lab) -> Result<Self> {
+    /// A lab without Shoal in it.
+    pub async fn bare(lab: Lab) -> Result<Self> {
         let kubeconfig = Kubeconfig::read_from(lab.control_plane()?.kubeconfig())?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
-        let world = Self {
+        Ok(Self {
             lab,
             client,
             names: AtomicU32::new(0),
+            searched: AtomicU64::new(0),
             program: None,
-        };
+        })
+    }
+
+    /// Installs Shoal's API, policies and roles in a lab.
+    pub async fn install(lab: Lab) -> Result<Self> {
+        let world = Self::bare(lab).await?;
         for crd in shoal_crds::custom_resource_definitions() {
             world.apply(&serde_json::to_value(&crd)?).await?;
         }
-        for crd in shoal_crds::custom_resource_definitions() {
-            let api: Api<
-                k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-            > = Api::all(world.client.clone());
-            let established = kube::runtime::wait::conditions::is_crd_established();
-            let name = crd.name_any();
-            let wait = kube::runtime::wait::await_condition(api, &name, established);
-            tokio::time::timeout(PATIENCE, wait)
-                .await
-                .context("a CRD was not established in time")??;
-        }
+        world.until_established().await?;
         if world.knows_mutating_policies().await? {
             for document in shoal_crds::policy::finalizer_policy()
                 .into_iter()
@@ -105,8 +112,25 @@ impl World {
             world.apply(&document).await?;
         }
         world.apply_yaml(ROLE).await?;
+        world.apply_yaml(USER_ROLES).await?;
         world.until_objects_are_taken().await?;
         Ok(world)
+    }
+
+    /// Waits until Shoal's kinds are served.
+    pub async fn until_established(&self) -> Result<()> {
+        for crd in shoal_crds::custom_resource_definitions() {
+            let api: Api<
+                k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+            > = Api::all(self.client.clone());
+            let established = kube::runtime::wait::conditions::is_crd_established();
+            let name = crd.name_any();
+            let wait = kube::runtime::wait::await_condition(api, &name, established);
+            tokio::time::timeout(PATIENCE, wait)
+                .await
+                .context("a CRD was not established in time")??;
+        }
+        Ok(())
     }
 
     /// A server that has just learned of kinds and policies refuses objects for a second or two (503: "can be a delay"),
@@ -170,6 +194,21 @@ impl World {
             self.apply(&document).await?;
         }
         Ok(())
+    }
+
+    /// Whether the authorizer lets a user do this.
+    pub async fn may(&self, user: &str, asked: ResourceAttributes) -> Result<bool> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(user.into()),
+                resource_attributes: Some(asked),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviews: Api<SubjectAccessReview> = self.cluster_api();
+        let answer = reviews.create(&PostParams::default(), &review).await?;
+        Ok(answer.status.context("no answer")?.allowed)
     }
 
     /// Waits until a ShareBackend has answered this request; the round that did.
@@ -289,8 +328,8 @@ impl World {
         Ok(name)
     }
 
-    /// Applies one document, as `kubectl apply --server-side` does.
-    pub async fn apply(&self, document: &Value) -> kube::Result<DynamicObject> {
+    /// The name of a document's object, and the API that has it.
+    pub fn api_of(&self, document: &Value) -> kube::Result<(String, Api<DynamicObject>)> {
         let object: DynamicObject =
             serde_json::from_value(document.clone()).map_err(kube::Error::SerdeError)?;
         let types = object.types.clone().unwrap_or_default();
@@ -303,12 +342,14 @@ impl World {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
-        api.patch(
-            &object.name_any(),
-            &PatchParams::apply("test").force(),
-            &Patch::Apply(document),
-        )
-        .await
+        Ok((object.name_any(), api))
+    }
+
+    /// Applies one document, as `kubectl apply --server-side` does.
+    pub async fn apply(&self, document: &Value) -> kube::Result<DynamicObject> {
+        let (name, api) = self.api_of(document)?;
+        let params = PatchParams::apply("test").force();
+        api.patch(&name, &params, &Patch::Apply(document)).await
     }
 
     /// Applies every document of a YAML text.

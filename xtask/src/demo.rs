@@ -220,7 +220,14 @@ impl Stage {
     }
 
     fn start_operator(&mut self) -> Result<()> {
-        self.show(&["apply", "--server-side", "-f", "operator/role.yaml"])?;
+        self.show(&[
+            "apply",
+            "--server-side",
+            "-f",
+            "operator/role.yaml",
+            "-f",
+            "crds/roles.yaml",
+        ])?;
         // Its token, kept in a file that only its owner reads. A kept lab may be looked at for days.
         let account = [
             "create",

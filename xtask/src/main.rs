@@ -31,7 +31,7 @@ enum Command {
     Check(check::Arguments),
     /// Shoal from nothing to a share in use, in a lab that it starts and ends
     Demo(demo::Arguments),
-    /// Write crds/generated from the API's Rust types
+    /// Write what comes from the API's Rust types, the roles and the chart's values: crds/generated, and parts of charts/shoal
     Generate,
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
     Lab(lab::Arguments),

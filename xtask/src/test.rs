@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use shoal_e2e::lab::{self, CephOptions, CephRelease, KubernetesRelease, Lab, LabOptions};
+use shoal_e2e::lab::{self, CephOptions, CephRelease, KubernetesRelease, Lab, LabOptions, Steps};
 
 use crate::workspace::{cargo, metadata, run as run_command, target_folder};
 use suite::{AtLength, Outcome, Suite};
@@ -204,7 +204,7 @@ fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
     })
 }
 
-/// Starts and ends a lab of every version, so that what is missing is told once, and nothing is made within a test.
+/// Starts and ends a lab of every version, and makes what suites use beside it, so that what is missing is told once, and nothing is made within a test.
 fn try_labs() -> Result<()> {
     for (release, kubernetes) in RELEASES {
         Lab::start(&LabOptions {
@@ -216,6 +216,7 @@ fn try_labs() -> Result<()> {
             ..LabOptions::default()
         })?;
     }
+    lab::helm(&Steps::new(false))?;
     Ok(())
 }
 

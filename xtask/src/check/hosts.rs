@@ -13,11 +13,14 @@ const TOP: &[&str] = &["com", "io", "org"];
 /// Names that may be written, with everything below them: API groups, documentation, and a Go module's own name.
 const ALLOWED: &[&str] = &[
     "argoproj.io",
+    "artifacthub.io",
     "ceph.com",
+    "coreos.com",
     "etcd.io",
     "example.com",
     "example.org",
     "fluxcd.io",
+    "json-schema.org",
     "k8s.io",
     "krew.googlecontainertools.github.com",
     "kubernetes.io",
