@@ -38,8 +38,12 @@ fn told(page: &str) -> BTreeSet<String> {
     let cells = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
-    let well = page.lines().filter_map(|line| line.strip_prefix("All is well: `"));
-    let words = cells.chain(well).flat_map(|cell| cell.split(['`', ',', ' ', '.']));
+    let well = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("All is well: `"));
+    let words = cells
+        .chain(well)
+        .flat_map(|cell| cell.split(['`', ',', ' ', '.']));
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
