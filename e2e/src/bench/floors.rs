@@ -15,7 +15,7 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, names::FINALIZER};
+use shoal_crds::{Protocol, ResourceLock, Share, ShareAccessRule, names::FINALIZER};
 use tokio::task::JoinSet;
 
 use super::{
@@ -209,6 +209,11 @@ impl Written for Share {
 
     async fn read(&self, api: &Api<Self>) -> Result<()> {
         api.get(&self.name_any()).await?;
+        if self.metadata.deletion_timestamp.is_some() {
+            let namespace = self.namespace().unwrap_or_default();
+            let locks: Api<ResourceLock> = Api::namespaced(api.clone().into_client(), &namespace);
+            locks.list(&ListParams::default().limit(500)).await?;
+        }
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ use shoal_domain::{
 
 use crate::{convergence::history, fixtures::*};
 
-const SCRIPT: &str = include_str!("../../../../examples/argo-cd/health.lua");
+const SCRIPT: &str = include_str!("../../../../examples/gitops/health.lua");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations/gitops.md");
 /// How many lives of shares are looked at.
 const LIVES: usize = 1500;
