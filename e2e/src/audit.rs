@@ -39,17 +39,13 @@ impl World {
     /// An error if an operator lacks a right to what it asked for, as the authorizer says in the audit log. (Admission says no with
     /// the same code.) An API server that has just started knows no roles yet, so it is asked again.
     pub async fn has_refused_nothing(&self) -> Result<()> {
-        let mut file = File::open(self.lab.control_plane()?.audit_log())?;
         let begin = self.searched.load(Ordering::Relaxed);
-        file.seek(SeekFrom::Start(begin))?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let end = text.rfind('\n').map_or(0, |at| at + 1);
+        let text = self.audited_since(begin)?;
         let (who, forbidden) = (
             format!(r#""username":"{}""#, operator()),
             r#""authorization.k8s.io/decision":"forbid""#,
         );
-        for line in text[..end]
+        for line in text
             .lines()
             .filter(|line| line.contains(&who) && line.contains(forbidden))
         {
@@ -70,20 +66,28 @@ impl World {
                 "the operator's role lacks a right: {line}"
             );
         }
-        self.searched.fetch_max(begin + end as u64, Ordering::Relaxed);
+        self.searched
+            .fetch_max(begin + text.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
-    /// None while a write is not answered.
-    fn answered_since(&self, mark: u64) -> Result<Option<Vec<Write>>> {
+    /// The audit log's lines since then, but for one that is being written.
+    fn audited_since(&self, mark: u64) -> Result<String> {
         let mut file = File::open(self.lab.control_plane()?.audit_log())?;
         file.seek(SeekFrom::Start(mark))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
+        text.truncate(text.rfind('\n').map_or(0, |at| at + 1));
+        Ok(text)
+    }
+
+    /// None while a write is not answered.
+    fn answered_since(&self, mark: u64) -> Result<Option<Vec<Write>>> {
+        let text = self.audited_since(mark)?;
         let user = operator();
         let mut open = BTreeSet::new();
         let mut writes = Vec::new();
-        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        for line in text.lines() {
             let event: Value = serde_json::from_str(line)?;
             let id = event["auditID"].as_str().unwrap_or_default().to_owned();
             if event["stage"] == "RequestReceived" {

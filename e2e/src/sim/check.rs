@@ -247,15 +247,18 @@ impl Checker {
             if let Some(share) = written.filter(is_ready) {
                 self.0.promises.lock().note(share);
             }
+            self.0.requests.lock().note_shares(&shares);
+            let bring_back = shares.iter().filter(|share| share.spec.source.is_some());
+            self.0
+                .bringing_back
+                .lock()
+                .extend(bring_back.filter_map(ResourceExt::uid));
             self.placed_well();
             self.within_quota(&call.namespace);
         }
         if call.resource == "sharedeletions" && call.stored {
             self.given_up();
             self.placed_well();
-        }
-        if call.resource == "shares" && call.stored {
-            self.0.requests.lock().note_shares(&self.all("shares"));
         }
         if call.resource == "sharebackends" && call.stored {
             let answered = self
@@ -421,11 +424,6 @@ impl Checker {
     /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
     fn placed_well(&self) {
         let mut shares: Vec<Share> = self.all("shares");
-        let bring_back = shares.iter().filter(|share| share.spec.source.is_some());
-        self.0
-            .bringing_back
-            .lock()
-            .extend(bring_back.filter_map(ResourceExt::uid));
         shares.retain(|share| !self.0.late.lock().contains(&share.uid().unwrap_or_default()));
         let mut deletions: Vec<ShareDeletion> = self.all("sharedeletions");
         deletions.retain(|left| !self.0.late.lock().contains(&left.spec.share_ref.uid));

@@ -14,14 +14,14 @@ use proptest::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use shoal_crds::{LockedKind, ShareType, condition::reasons, names::labels};
+use shoal_crds::{LockedKind, ShareType, condition::reasons};
 use shoal_domain::{
     Class, Scope, resource_lock, share_backend,
     share_quota::{self, Amount, Usage},
     share_type,
 };
 
-use crate::{convergence::history, fixtures::*};
+use crate::{convergence::history, fixtures::*, resource_lock::enforced};
 
 const SCRIPT: &str = include_str!("../../../../examples/gitops/health.lua");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations/gitops.md");
@@ -241,7 +241,7 @@ fn locks(seen: &mut Seen) {
             let mut lock = lock("keep", LockedKind::Share, "a");
             lock.metadata.generation = Some(1);
             if mark {
-                lock.metadata.labels = Some([(labels::ENFORCED.to_owned(), "uid-a".to_owned())].into());
+                lock = enforced(lock, "uid-a");
             }
             lock.spec.resource_ref.uid = uid.map(str::to_owned);
             let observed = resource_lock::Observed {

@@ -33,7 +33,7 @@ fn of_uid(mut lock: ResourceLock, uid: &str) -> ResourceLock {
     lock
 }
 
-fn enforced(mut lock: ResourceLock, uid: &str) -> ResourceLock {
+pub fn enforced(mut lock: ResourceLock, uid: &str) -> ResourceLock {
     lock.metadata.labels = Some([(labels::ENFORCED.to_owned(), uid.to_owned())].into());
     lock
 }
