@@ -172,7 +172,7 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ResourceLockStatu
             Class::Stalled,
             reasons::TARGET_DELETING,
             format!(
-                "{kind} '{name}' is being deleted, which can't be taken back; it waits for this lock to go, and is kept until then"
+                "{kind} '{name}' is being deleted, which can't be taken back; if its removal has not begun it waits for this lock to go"
             ),
         );
         return Decision::done(status(LockPhase::Holding, conditions.failed(&going)), Next::Await);

@@ -1203,10 +1203,9 @@ impl Pass<'_> {
     // ---- going
 
     /// A lock that was stored before the deletion was accepted is in the API server's list now, whatever the cache has heard.
+    /// Asked before anything else: the API server takes up to 100 ms for it, and no turn on the backend is to be held meanwhile.
     fn unless_locked(&self, decision: ShareDecision) -> ShareDecision {
-        // A look takes nothing away, and may wait long for its turn: locks that came meanwhile count.
-        let takes_nothing = matches!(decision.step, None | Some(Step::Do(Effect::Look)));
-        if takes_nothing || self.o.locks_confirmed {
+        if decision.step.is_none() || self.o.locks_confirmed {
             return decision;
         }
         Decision::step(self.before.clone(), Step::Do(Effect::ConfirmLocks))

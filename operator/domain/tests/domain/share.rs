@@ -1250,7 +1250,7 @@ fn a_delete_revokes_removes_and_lets_go_without_a_status_write() {
     world.pass(None);
     assert_eq!(
         world.steps,
-        ["Look", "ConfirmLocks", "Unexport", "Remove", "RemoveFinalizer"]
+        ["ConfirmLocks", "Look", "Unexport", "Remove", "RemoveFinalizer"]
     );
     assert_eq!(world.status_writes, 0);
 }
