@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
+use shoal_ceph::capabilities;
 
 use super::address::Block;
 use super::control_plane::private;
@@ -237,8 +238,11 @@ impl Ceph {
         self.command(&["sh", "-c", clear])?;
         self.bootstrap(&Steps::new(true))?;
         let keyring = "/lab/run/shoal.keyring";
-        let caps = "caps mon = \"allow r\"\n\tcaps mgr = \"allow rw\"\n\tcaps mds = \"allow *\"";
-        let text = format!("[client.{USER}]\n\tkey = {}\n\t{caps}\n", self.key.0);
+        let caps = capabilities().map(|(daemon, caps)| {
+            let caps = caps.replace('"', "\\\"");
+            format!("\tcaps {daemon} = \"{caps}\"\n")
+        });
+        let text = format!("[client.{USER}]\n\tkey = {}\n{}", self.key.0, caps.concat());
         private(&self.path_outside(keyring), &text)?;
         self.command(&["ceph", "auth", "import", "-i", keyring]).map(drop)
     }
@@ -282,7 +286,7 @@ impl Ceph {
         &self.facts.mon_host
     }
 
-    /// The operator's cephx user without the `client.`: mon `allow r`, mgr `allow rw`, mds `allow *`.
+    /// The operator's cephx user without the `client.`; it has just the capabilities that the operator needs.
     pub fn user_id(&self) -> &'static str {
         USER
     }
@@ -553,12 +557,13 @@ fn write_assets(
     }
     let names = format!(
         "FSID='{fsid}'\nMON_ADDRESSES='{mon_host}'\nMIN_RELEASE='{}'\nOSD_UUID='{}'\nFILE_SYSTEMS='{}'\n\
-         NFS_CLUSTER='{NFS_CLUSTER}'\nGANESHAS='{}'\nSTANDBY_MGRS='{}'\n",
+         NFS_CLUSTER='{NFS_CLUSTER}'\nGANESHAS='{}'\nSTANDBY_MGRS='{}'\n{}",
         options.release.name(),
         uuid()?,
         FILE_SYSTEMS.join(" "),
         nodes.join(" "),
         if options.standby_mgr { "y" } else { "" },
+        capabilities().map(|(daemon, caps)| format!("SHOAL_{}='{caps}'\n", daemon.to_uppercase())).concat(),
     );
     private(&folder.join("names"), &names)
 }

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    capabilities::MANAGER_COMMANDS,
     errno::{EACCES, EINVAL, EIO, ENOENT, EPERM, Fault, Rejection},
     lane::Lane,
     rados::{Answer, Cluster, Daemon, NotConnected},
@@ -394,6 +395,11 @@ impl Call {
     /// Runs a command.
     pub(crate) async fn run<R: Request>(&self, request: &R) -> std::result::Result<R::Reply, Fault> {
         let target = request.target();
+        debug_assert!(
+            !matches!(target, Target::Manager(_)) || MANAGER_COMMANDS.contains(&R::PREFIX),
+            "the user may not send '{}'",
+            R::PREFIX
+        );
         let started = Instant::now();
         let answer = self.send(&target, request).await;
         tracing::debug!(

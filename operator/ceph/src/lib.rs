@@ -7,6 +7,7 @@
 mod backend;
 #[cfg(test)]
 mod bad_input;
+mod capabilities;
 mod commands;
 mod connection;
 mod errno;
@@ -22,6 +23,7 @@ mod subvolume;
 mod work;
 
 pub use backend::CephBackend;
+pub use capabilities::capabilities;
 pub use connection::Connections;
 pub use rados::exit;
 pub use settings::{CephSettings, NfsService};
