@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: what is written from the code, and whether it is as the code says.
 
 mod chart;
+mod reference;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +33,12 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     if stale.is_empty() {
-        println!("all as it should be: {}, {}", FOLDERS.join(", "), chart::README);
+        println!(
+            "all as it should be: {}, {}, {}",
+            FOLDERS.join(", "),
+            chart::README,
+            reference::PAGE
+        );
     }
     Ok(())
 }
@@ -55,6 +61,7 @@ fn stale() -> Result<BTreeMap<PathBuf, Option<String>>> {
         .into_iter()
         .map(|(name, text)| (format!("{MANIFESTS}/{name}"), text))
         .chain(chart)
+        .chain([(reference::PAGE.to_owned(), reference::page(&shoal_crds::generated_files())?)])
         .map(|(path, text)| (root.join(path), Some(text)))
         .collect();
     for folder in FOLDERS

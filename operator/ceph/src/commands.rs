@@ -1,7 +1,7 @@
 //! The commands that are sent, and what is read of their answers. Fields that are not wanted are not named, so that
 //! another Ceph's additions do no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -562,10 +562,13 @@ impl NfsServiceReply {
         if let Some(ip) = self.virtual_ip.as_deref().filter(|ip| !ip.is_empty()) {
             return vec![endpoint(ip, self.port)];
         }
-        self.backend
+        // Ceph tells the daemons in any order, and another order is not another place.
+        let daemons: BTreeSet<_> = self
+            .backend
             .iter()
             .filter_map(|daemon| Some(endpoint(daemon.ip.as_deref()?, daemon.port)))
-            .collect()
+            .collect();
+        daemons.into_iter().collect()
     }
 }
 
@@ -784,7 +787,7 @@ mod tests {
             NfsClusterInfo::read(answer.as_bytes()).unwrap()["c"].endpoints()
         };
         let backend =
-            r#"[{"hostname":"a","ip":"192.0.2.1","port":2049},{"ip":"fd00::1","port":12049},{"ip":null}]"#;
+            r#"[{"ip":"fd00::1","port":12049},{"hostname":"a","ip":"192.0.2.1","port":2049},{"ip":null}]"#;
         assert_eq!(
             endpoints(&format!(r#"{{"virtual_ip":null,"backend":{backend}}}"#)),
             ["192.0.2.1", "[fd00::1]:12049"]
