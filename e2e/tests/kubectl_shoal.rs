@@ -23,7 +23,8 @@ use shoal_e2e::{
 };
 
 static SUITE: Suite<SimulatedStorage> = Suite::new();
-/// The documentation lists what there is in all namespaces.
+// Pages of the documentation list what there is in all namespaces: each has a world of its own.
+static FOR_USERS: Suite<SimulatedStorage> = Suite::new();
 static DOCUMENTED: Suite<SimulatedStorage> = Suite::new();
 
 fn run<S: Future<Output = Result<()>>>(scenario: impl FnOnce(&'static SimulatedStorage) -> S) {
@@ -241,60 +242,75 @@ async fn at_rest(s: &SimulatedStorage) -> Result<()> {
     .await
 }
 
+/// Runs a page's commands in their order, and compares what comes out with what the page shows.
+async fn play(s: &SimulatedStorage, page: &str) -> Result<()> {
+    let path = repository().join(page);
+    let text = fs::read_to_string(&path)?;
+    until(
+        &s.world.cluster_api::<ShareBackend>(),
+        BACKEND,
+        "counted",
+        |backend: &ShareBackend| {
+            let status = backend.status.as_ref();
+            status.is_some_and(|s| s.shares.is_some() && s.capacity.is_some())
+        },
+    )
+    .await?;
+    let mut names = Names::default();
+    let (mut written, mut in_block, mut in_output) = (Vec::new(), false, false);
+    for line in text.lines() {
+        if let Some(command) = line.strip_prefix("$ ").filter(|_| in_block) {
+            let output = shell(s, &format!("exec 2>&1; {}", names.real(command))).await?;
+            at_rest(s).await?;
+            names.learn(s).await?;
+            written.push(line.to_owned());
+            written.extend(names.written(&String::from_utf8(output.stdout)?));
+            match output.status.code() {
+                Some(0) => {}
+                Some(code) => written.push(format!("(exit code {code})")),
+                None => bail!("{command}: {}", output.status),
+            }
+            in_output = true;
+            continue;
+        }
+        if line.starts_with("```") {
+            in_block = line == "```console";
+            in_output = false;
+        }
+        if !in_output {
+            written.push(line.to_owned());
+        }
+    }
+    if std::env::var_os("SHOAL_E2E_WRITE_DOCS").is_some() {
+        fs::write(&path, written.join("\n") + "\n")?;
+        return Ok(());
+    }
+    let shown: Vec<_> = text.lines().collect();
+    let longest = shown.len().max(written.len());
+    for i in 0..longest {
+        let (shown, came) = (shown.get(i).copied(), written.get(i).map(String::as_str));
+        ensure!(
+            shown == came,
+            "line {} of {page} is {shown:?}, and now {came:?} comes out; SHOAL_E2E_WRITE_DOCS=1 writes what comes out",
+            i + 1
+        );
+    }
+    Ok(())
+}
+
 #[test]
-fn the_documentation_shows_what_really_comes_out() {
+fn the_page_about_the_plugin_shows_what_really_comes_out() {
     DOCUMENTED.run(start, |s| async move {
-        let path = repository().join("docs/kubectl-shoal.md");
-        let text = fs::read_to_string(&path)?;
-        ensure!(text.contains(COMPLETE), "{} has another kubectl_complete-shoal", path.display());
-        until(
-            &s.world.cluster_api::<ShareBackend>(),
-            BACKEND,
-            "counted",
-            |backend: &ShareBackend| backend.status.as_ref().is_some_and(|s| s.shares.is_some() && s.capacity.is_some()),
-        )
-        .await?;
-        let mut names = Names::default();
-        let (mut written, mut in_block, mut in_output) = (Vec::new(), false, false);
-        for line in text.lines() {
-            if let Some(command) = line.strip_prefix("$ ").filter(|_| in_block) {
-                let output = shell(s, &format!("exec 2>&1; {}", names.real(command))).await?;
-                at_rest(s).await?;
-                names.learn(s).await?;
-                written.push(line.to_owned());
-                written.extend(names.written(&String::from_utf8(output.stdout)?));
-                match output.status.code() {
-                    Some(0) => {}
-                    Some(code) => written.push(format!("(exit code {code})")),
-                    None => bail!("{command}: {}", output.status),
-                }
-                in_output = true;
-                continue;
-            }
-            if line.starts_with("```") {
-                in_block = line == "```console";
-                in_output = false;
-            }
-            if !in_output {
-                written.push(line.to_owned());
-            }
-        }
-        if std::env::var_os("SHOAL_E2E_WRITE_DOCS").is_some() {
-            fs::write(&path, written.join("\n") + "\n")?;
-            return Ok(());
-        }
-        let shown: Vec<_> = text.lines().collect();
-        let longest = shown.len().max(written.len());
-        for i in 0..longest {
-            let (shown, came) = (shown.get(i).copied(), written.get(i).map(String::as_str));
-            ensure!(
-                shown == came,
-                "line {} of docs/kubectl-shoal.md is {shown:?}, and now {came:?} comes out; SHOAL_E2E_WRITE_DOCS=1 writes what comes out",
-                i + 1
-            );
-        }
-        Ok(())
+        let page = "docs/kubectl-shoal.md";
+        let text = fs::read_to_string(repository().join(page))?;
+        ensure!(text.contains(COMPLETE), "{page} has another kubectl_complete-shoal");
+        play(s, page).await
     });
+}
+
+#[test]
+fn the_page_for_users_shows_what_really_comes_out() {
+    FOR_USERS.run(start, |s| play(s, "docs/using-shares.md"));
 }
 
 // ---- what the documentation does not show

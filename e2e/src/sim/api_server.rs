@@ -32,6 +32,7 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use http::{Response, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::Client;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shoal_operator::api::READ_TIMEOUT;
 use tokio::{sync::oneshot, time::sleep};
@@ -165,6 +166,16 @@ impl ApiServer {
             network,
         };
         Client::new(connection, "default")
+    }
+
+    /// All objects of a resource that can be read as what they are, by namespace and name. Nothing is logged.
+    pub fn typed<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self, plural: &str) -> Vec<K> {
+        let store = self.store();
+        let resources = resource::RESOURCES.iter().filter(|r| r.plural == plural);
+        resources
+            .flat_map(|resource| store.objects(resource).values())
+            .filter_map(|object| object.typed())
+            .collect()
     }
 
     /// All objects of a resource as they are stored, by namespace and name, without `managedFields`. Nothing is logged.

@@ -653,8 +653,8 @@ impl Checker {
             .find(|s| s.metadata.uid.as_deref() == Some(uid))
     }
 
-    fn all<K: DeserializeOwned>(&self, plural: &str) -> Vec<K> {
-        parsed(&self.0.server, plural)
+    fn all<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self, plural: &str) -> Vec<K> {
+        self.0.server.typed(plural)
     }
 
     /// Whatever is held belongs to an object that is there and held, and whoever is let in to a rule that is held.
@@ -761,12 +761,8 @@ impl Checker {
 }
 
 /// The objects of a resource as they are stored.
-pub fn parsed<K: DeserializeOwned>(server: &ApiServer, plural: &str) -> Vec<K> {
-    server
-        .objects(plural)
-        .into_iter()
-        .filter_map(|object| serde_json::from_value(object).ok())
-        .collect()
+pub fn parsed<K: DeserializeOwned + Clone + Send + Sync + 'static>(server: &ApiServer, plural: &str) -> Vec<K> {
+    server.typed(plural)
 }
 
 /// Whether what is kept is going to be removed while everything is to be at rest.

@@ -1,12 +1,14 @@
 //! What is stored, its history, and who follows it.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -37,6 +39,8 @@ pub(super) struct Object {
     pub json: String,
     /// Whether its status is only the default that reads put in: the next write stores it, even one that changes nothing.
     pub lacks_status: bool,
+    /// What [`Self::typed`] has read.
+    typed: OnceLock<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 impl Object {
@@ -47,6 +51,7 @@ impl Object {
             managers,
             json,
             lacks_status: false,
+            typed: OnceLock::new(),
         }
     }
 
@@ -60,6 +65,16 @@ impl Object {
         let mut value = self.value.clone();
         value["metadata"]["resourceVersion"] = version.to_string().into();
         Self::new(value, self.managers.clone())
+    }
+
+    /// As the one type that objects of its resource are read as, if it can be; read once.
+    pub fn typed<K: DeserializeOwned + Clone + Send + Sync + 'static>(&self) -> Option<K> {
+        let typed = self.typed.get_or_init(|| {
+            let read = K::deserialize(&self.value).ok()?;
+            Some(Box::new(read) as _)
+        });
+        let typed = typed.as_ref()?.downcast_ref::<K>();
+        Some(typed.expect("a resource is read as one type").clone())
     }
 
     /// A text below `metadata`.
