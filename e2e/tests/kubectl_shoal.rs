@@ -303,7 +303,10 @@ fn the_page_about_the_plugin_shows_what_really_comes_out() {
     DOCUMENTED.run(start, |s| async move {
         let page = "docs/kubectl-shoal.md";
         let text = fs::read_to_string(repository().join(page))?;
-        ensure!(text.contains(COMPLETE), "{page} has another kubectl_complete-shoal");
+        ensure!(
+            text.contains(COMPLETE),
+            "{page} has another kubectl_complete-shoal"
+        );
         play(s, page).await
     });
 }

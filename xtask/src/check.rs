@@ -1,6 +1,7 @@
 //! `cargo xtask check`: everything that can be said about the code without running it.
 
 mod hosts;
+mod links;
 mod reasons;
 mod rooms;
 
@@ -52,6 +53,11 @@ const STEPS: &[Step] = &[
         name: "reasons",
         run: |_| reasons::check(),
         remedy: "docs/troubleshooting.md says of each reason what it means and what helps",
+    },
+    Step {
+        name: "links",
+        run: |_| links::check(),
+        remedy: "mend the links; docs/SUMMARY.md lists every page below docs/",
     },
     Step {
         name: "generated files",

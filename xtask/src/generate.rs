@@ -61,7 +61,10 @@ fn stale() -> Result<BTreeMap<PathBuf, Option<String>>> {
         .into_iter()
         .map(|(name, text)| (format!("{MANIFESTS}/{name}"), text))
         .chain(chart)
-        .chain([(reference::PAGE.to_owned(), reference::page(&shoal_crds::generated_files())?)])
+        .chain([(
+            reference::PAGE.to_owned(),
+            reference::page(&shoal_crds::generated_files())?,
+        )])
         .map(|(path, text)| (root.join(path), Some(text)))
         .collect();
     for folder in FOLDERS

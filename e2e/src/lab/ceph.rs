@@ -563,7 +563,9 @@ fn write_assets(
         FILE_SYSTEMS.join(" "),
         nodes.join(" "),
         if options.standby_mgr { "y" } else { "" },
-        capabilities().map(|(daemon, caps)| format!("SHOAL_{}='{caps}'\n", daemon.to_uppercase())).concat(),
+        capabilities()
+            .map(|(daemon, caps)| format!("SHOAL_{}='{caps}'\n", daemon.to_uppercase()))
+            .concat(),
     );
     private(&folder.join("names"), &names)
 }

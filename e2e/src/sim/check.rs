@@ -761,7 +761,10 @@ impl Checker {
 }
 
 /// The objects of a resource as they are stored.
-pub fn parsed<K: DeserializeOwned + Clone + Send + Sync + 'static>(server: &ApiServer, plural: &str) -> Vec<K> {
+pub fn parsed<K: DeserializeOwned + Clone + Send + Sync + 'static>(
+    server: &ApiServer,
+    plural: &str,
+) -> Vec<K> {
     server.typed(plural)
 }
 

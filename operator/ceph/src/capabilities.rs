@@ -47,7 +47,10 @@ mod tests {
     fn the_page_for_admins_says_the_same() {
         let page = fs::read_to_string(PAGE).unwrap();
         let command = capabilities().map(|(daemon, caps)| format!("  {daemon} '{caps}'"));
-        let command = format!("ceph auth get-or-create client.shoal \\\n{}\n", command.join(" \\\n"));
+        let command = format!(
+            "ceph auth get-or-create client.shoal \\\n{}\n",
+            command.join(" \\\n")
+        );
         assert!(page.contains(&command), "{PAGE} should say:\n{command}");
         for (daemon, caps) in capabilities() {
             let line = format!("    {daemon}: '{caps}'\n");

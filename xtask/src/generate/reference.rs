@@ -53,7 +53,11 @@ fn write_kind(page: &mut String, definition: &Value) -> Result<()> {
 fn write_fields(page: &mut String, path: &str, schema: &Value) -> Result<()> {
     let required: Vec<_> = texts(&schema["required"]).collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
-        let star = if required.contains(&name.as_str()) { "\\*" } else { "" };
+        let star = if required.contains(&name.as_str()) {
+            "\\*"
+        } else {
+            ""
+        };
         let path = format!("{path}.{name}");
         writeln!(page, "| `{path}`{star} | {} | {} |", type_of(field), told(field))?;
         write_fields(page, &path, field)?;
@@ -79,13 +83,13 @@ fn type_of(field: &Value) -> String {
 
 /// Its description, and what the schema bounds it by.
 fn told(field: &Value) -> String {
-    let mut told = one_line(field);
+    let mut told = vec![one_line(field)];
     let values: Vec<_> = texts(&field["enum"]).map(|value| format!("`{value}`")).collect();
     if !values.is_empty() {
-        told += &format!(" One of {}.", values.join(", "));
+        told.push(format!("One of {}.", values.join(", ")));
     }
     if let Some(pattern) = field["pattern"].as_str() {
-        told += &format!(" Matches `{}`.", pattern.replace('|', "\\|"));
+        told.push(format!("Matches `{}`.", pattern.replace('|', "\\|")));
     }
     let bounds = [
         ("minimum", "At least"),
@@ -99,13 +103,12 @@ fn told(field: &Value) -> String {
         match &field[bound] {
             Value::Null => {}
             // A schema's bounds are floating-point numbers.
-            Value::Number(number) if number.as_f64().is_some_and(|n| n.fract() == 0.0) => {
-                told += &format!(" {words} {:.0}.", number.as_f64().unwrap_or_default());
-            }
-            value => told += &format!(" {words} `{value}`."),
+            Value::Number(number) => told.push(format!("{words} {}.", number.as_f64().unwrap_or_default())),
+            value => told.push(format!("{words} `{value}`.")),
         }
     }
-    told.trim().to_owned()
+    told.retain(|sentence| !sentence.is_empty());
+    told.join(" ")
 }
 
 fn one_line(schema: &Value) -> String {
