@@ -66,12 +66,18 @@ pub mod reasons {
     pub const PAUSED: &str = "Paused";
     /// A ResourceLock keeps it from being deleted.
     pub const LOCKED: &str = "Locked";
-    /// What a lock holds is marked as locked.
+    /// What a lock holds is marked as locked, or what it hides is hidden.
     pub const ENFORCED: &str = "Enforced";
     /// There is nothing of that kind and name to lock, or it is another object.
     pub const TARGET_NOT_FOUND: &str = "TargetNotFound";
     /// What a lock holds is being deleted already.
     pub const TARGET_DELETING: &str = "TargetDeleting";
+    /// A Show lock is on a rule that names its client itself: nothing can hide that.
+    pub const CANNOT_BE_HIDDEN: &str = "CannotBeHidden";
+    /// The rule that a Show lock is on has no key yet that only the lock's owner can read.
+    pub const NOT_HIDDEN_YET: &str = "NotHiddenYet";
+    /// An older Show lock hides the rule, for its own owner.
+    pub const HIDDEN_BY_ANOTHER: &str = "HiddenByAnother";
 
     /// The share type does not exist.
     pub const SHARE_TYPE_NOT_FOUND: &str = "ShareTypeNotFound";

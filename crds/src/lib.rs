@@ -35,8 +35,8 @@ pub use share::{
     ShareStatus, SizeLimits, UserMetadata,
 };
 pub use share_access_rule::{
-    AccessLevel, AccessPhase, AccessType, LocalSecretReference, SecretKeyReference, ShareAccessRule,
-    ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, Squash,
+    AccessLevel, AccessPhase, AccessType, CredentialsSecretReference, LockReference, SecretKeyReference,
+    ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, Squash,
 };
 pub use share_backend::{
     BackendPhase, Capacity, CephBackend, CephStatus, EnsureStatus, NfsBackend, NfsStatus, SecretReference,

@@ -16,6 +16,9 @@ pub const REQUESTED_AT: &str = "shoal.storage/requested-at";
 /// On what is locked: which locks hold it and why, for people.
 pub const LOCKED_BY: &str = "shoal.storage/locked-by";
 
+/// On what the custody namespace holds: the access rule that it is for, as `namespace/name`.
+pub const CUSTODY_OF: &str = "shoal.storage/custody-of";
+
 /// On a CustomResourceDefinition of Shoal's, with any value: it may be deleted, and every object of the kind with it.
 pub const ALLOW_DELETION: &str = "shoal.storage/allow-deletion";
 
@@ -60,7 +63,7 @@ pub mod field_managers {
     pub const LOCKS: &str = "shoal/locks";
     /// Marks shares that are being ensured.
     pub const ENSURING: &str = "shoal/ensuring";
-    /// Writes the Secrets that hold CephX keys.
+    /// Writes the Secrets that hold CephX keys, and who may read those in the custody namespace.
     pub const SECRETS: &str = "shoal/secrets";
 }
 
@@ -89,7 +92,16 @@ pub mod connection_secret {
 /// CephX identities that no access rule may name, on any backend.
 pub const RESERVED_IDENTITIES: [&str; 8] = ["admin", "client", "ganesha", "mds", "mgr", "mon", "nfs", "osd"];
 
-/// CephX identity that Shoal makes for the access rule with this uid, if the rule names none.
-pub fn generated_identity(rule_uid: &str) -> String {
-    format!("shoal-{rule_uid}")
+/// CephX identity that Shoal makes for the access rule with this uid, if the rule names none; or for the rule that the Show lock
+/// with this uid hides.
+pub fn generated_identity(uid: &str) -> String {
+    format!("shoal-{uid}")
+}
+
+/// Whether an identity is of the form that [`generated_identity`] makes. No rule may name one: identities of one namespace share
+/// a key, and this one's may be hidden.
+pub fn is_generated_identity(identity: &str) -> bool {
+    identity.strip_prefix("shoal-").is_some_and(|uid| {
+        uid.len() == 36 && uid.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+    })
 }

@@ -244,6 +244,13 @@ fn lock_owners() -> [Value; 2] {
         &json!({
             "failurePolicy": "Fail",
             "matchConstraints": {"resourceRules": [rule(&["CREATE", "UPDATE", "DELETE"], &["resourcelocks"])]},
+            // A Show lock keeps nothing from going, and so goes with its namespace.
+            "matchConditions": [{
+                "name": "is-not-cleaned-away",
+                "expression": format!(
+                    "request.operation != 'DELETE' || oldObject.spec.action != 'Show' || !({me} in {cleaners})"
+                ),
+            }],
             "variables": [{
                 "name": "override",
                 "expression": format!(

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::validation::{immutable, immutable_value};
 
-/// Somebody's word that an object must stay.
+/// Somebody's word that an object must stay, or its key not be read.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "shoal.storage",
@@ -17,8 +17,9 @@ use crate::validation::{immutable, immutable_value};
     namespaced,
     status = "ResourceLockStatus",
     derive = "PartialEq",
-    doc = "Keeps a Share or a ShareAccessRule from being deleted, whoever asks. Of several on one object all have to go first. Only its owner, or who \
-           has the verb override on resourcelocks, may change or delete it.",
+    doc = "Keeps a Share or a ShareAccessRule from being deleted, whoever asks (Delete), or the key of a ShareAccessRule from being read by others than its \
+           owner (Show). Of several Delete locks on one object all have to go first; of several Show locks the oldest counts. Only its owner, or who has the \
+           verb override on resourcelocks, may change or delete it.",
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.resourceRef.kind"),
     printcolumn(name = "Resource", type_ = "string", json_path = ".spec.resourceRef.name"),
     printcolumn(name = "Action", type_ = "string", json_path = ".spec.action"),
@@ -28,6 +29,9 @@ use crate::validation::{immutable, immutable_value};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.action != 'Show' || self.resourceRef.kind == 'ShareAccessRule'")
+    .message(Message::Expression("'action: Show is for a ShareAccessRule, and a ' + self.resourceRef.kind + ' has no key; name the rule whose key is to be hidden, or write Delete'".into()))
+    .field_path(".action"))]
 pub struct ResourceLockSpec {
     /// What it locks, in its own namespace.
     #[x_kube(validation = immutable_value("resourceRef", ".name", "ResourceLock"))]
@@ -35,10 +39,6 @@ pub struct ResourceLockSpec {
     /// What must not be done to it.
     #[serde(default)]
     #[x_kube(validation = immutable("action", "ResourceLock"))]
-    #[x_kube(validation = Rule::new("self != 'Show'").message(
-        "action: Show is not served yet; what must not be read by everybody belongs into a Secret: name it in accessToSecretRef of the \
-         ShareAccessRule, and let only its readers get that Secret"
-    ))]
     pub action: LockAction,
     /// Why, for whoever meets the lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +94,7 @@ pub enum LockAction {
     /// To delete the object; of a ShareAccessRule also to change its spec.
     #[default]
     Delete,
-    /// To read who is let in, and with what key. Not served yet.
+    /// To read the key of a ShareAccessRule. It is a new one, which the lock's owner alone can read.
     Show,
 }
 
@@ -124,7 +124,8 @@ pub struct ResourceLockStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Whether its object is marked as locked. It holds from its creation on; marked, it costs the API server less.
+    /// Whether its object is marked as locked, or its key hidden. What it forbids to delete it holds from its creation on; marked, it
+    /// costs the API server less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enforced: Option<bool>,
 }
@@ -132,9 +133,9 @@ pub struct ResourceLockStatus {
 /// A lock's story in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LockPhase {
-    /// There is no such object.
+    /// There is no such object, or its key is not hidden; the conditions say why.
     Pending,
-    /// Its object is marked as locked.
+    /// Its object is marked as locked, or its key hidden.
     Enforced,
     /// Its object is being deleted, and waits for the lock to go.
     Holding,

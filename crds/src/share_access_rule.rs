@@ -50,6 +50,8 @@ use crate::validation::{bound_values, immutable, immutable_value, own_keys, set_
         .message(Message::Expression("\"'\" + self.accessTo + \"' is no CephX identity; write ASCII letters, digits and _ @ + = : - beginning with a letter or digit, without dots, spaces or the prefix client., for example alice\"".into())).field_path(".accessTo"),
     validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || !(self.accessTo in ['admin', 'client', 'ganesha', 'mds', 'mgr', 'mon', 'nfs', 'osd'])")
         .message(Message::Expression("self.accessTo + ' is reserved for Ceph itself; choose another identity, or leave accessTo out to get one made'".into())).field_path(".accessTo"),
+    validation = Rule::new("self.accessType != 'CephX' || !has(self.accessTo) || !self.accessTo.matches('^shoal-[0-9a-f-]{36}$')")
+        .message(Message::Expression("self.accessTo + ' is of the form that Shoal makes for a rule alone; choose another identity, or leave accessTo out to get one made'".into())).field_path(".accessTo"),
     validation = set_at_creation("credentialsSecretName", "ShareAccessRule"),
     validation = Rule::new("!has(self.squash) || self.accessType == 'IP'")
         .message("squash is for NFS clients (accessType IP); remove it").field_path(".squash"),
@@ -113,12 +115,27 @@ pub struct SecretKeyReference {
     pub key: String,
 }
 
-/// A Secret of the same namespace.
+/// The Secret that holds a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct LocalSecretReference {
+pub struct CredentialsSecretReference {
     /// Its name.
     #[schemars(length(max = 253))]
     pub name: String,
+    /// Its namespace, where that is not the rule's: a Show lock keeps it there, and its owner alone can get it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// A ResourceLock of the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LockReference {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its uid.
+    #[schemars(length(max = 64))]
+    pub uid: String,
 }
 
 /// How a client is known.
@@ -175,9 +192,16 @@ pub struct ShareAccessRuleStatus {
     /// The level in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_level: Option<AccessLevel>,
+    /// The identity that Shoal made for it (CephX), if it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub identity: Option<String>,
     /// The Secret that holds the key (CephX).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials_secret_ref: Option<LocalSecretReference>,
+    pub credentials_secret_ref: Option<CredentialsSecretReference>,
+    /// The Show lock for whose owner the key is, or is about to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden_by: Option<LockReference>,
 }
 
 /// A rule's story in one word, in Manila's words.

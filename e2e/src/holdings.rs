@@ -21,7 +21,7 @@ use shoal_domain::{
     share, share_deletion,
 };
 
-use crate::world::condition;
+use crate::world::{SYSTEM_NAMESPACE, condition};
 
 /// The identity that the simulated storage says it is spoken to as.
 const OWN_IDENTITY: &str = "shoal";
@@ -445,15 +445,35 @@ impl Objects {
         rule: &ShareAccessRule,
         identity: &str,
     ) -> Result<()> {
-        let spec = &rule.spec;
-        let name = spec
-            .credentials_secret_name
-            .clone()
-            .unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+        let status = rule.status.clone().unwrap_or_default();
+        let own = rule.spec.credentials_secret_name.clone();
+        let own = own.unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+        let (name, namespace) = match &status.hidden_by {
+            None => (own, rule.namespace()),
+            Some(lock) => (generated_identity(&lock.uid), Some(SYSTEM_NAMESPACE.to_owned())),
+        };
+        let told = status.credentials_secret_ref.context("no Secret is told")?;
+        let hidden_in = namespace.clone().filter(|_| status.hidden_by.is_some());
+        ensure!(
+            (&told.name, &told.namespace) == (&name, &hidden_in),
+            "Secret {told:?} is told, not {name}"
+        );
+        let is_its = |secret: &&Secret| {
+            secret.type_.as_deref() == Some(cephx_secret::TYPE)
+                && secret
+                    .owner_references()
+                    .iter()
+                    .any(|o| Some(&o.uid) == rule.uid().as_ref())
+        };
+        let mut shown = self.secrets.iter().filter(is_its).map(ResourceExt::name_any);
+        ensure!(
+            status.hidden_by.is_none() || shown.next().is_none(),
+            "its key is hidden, and there is a Secret of its own"
+        );
         let secret = self
             .secrets
             .iter()
-            .find(|s| s.name_any() == name && s.namespace() == rule.namespace())
+            .find(|s| s.name_any() == name && s.namespace() == namespace)
             .with_context(|| format!("no Secret {name}"))?;
         ensure!(
             secret.type_.as_deref() == Some(cephx_secret::TYPE),
@@ -462,7 +482,7 @@ impl Objects {
         );
         let owners: Vec<_> = secret.owner_references().iter().map(|o| o.uid.clone()).collect();
         ensure!(
-            Some(owners) == rule.uid().map(|uid| vec![uid]),
+            owners == Vec::from_iter(rule.uid().filter(|_| status.hidden_by.is_none())),
             "Secret {name} is owned by {:?}",
             secret.owner_references()
         );
@@ -563,7 +583,8 @@ pub fn names_it(rule: &ShareAccessRule, share: &Share) -> bool {
 
 /// Whom a rule names, if that can be read.
 pub fn client_of(rule: &ShareAccessRule) -> Option<Client> {
-    let generated = generated_identity(&rule.uid().unwrap_or_default());
+    let made = rule.status.as_ref().and_then(|status| status.identity.clone());
+    let generated = made.unwrap_or_else(|| generated_identity(&rule.uid().unwrap_or_default()));
     let text = rule.spec.access_to.clone().unwrap_or(generated);
     Client::parse(rule.spec.access_type, &text).ok()
 }

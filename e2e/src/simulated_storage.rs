@@ -27,7 +27,10 @@ use crate::{
     bench::meter::Metrics,
     holdings::{self, Altered, Objects, is_active, names_it, path_of, subvolume_of},
     lab::{KubernetesRelease, LabOptions},
-    world::{Operator, OperatorOptions, PATIENCE, World, condition, eventually, until, until_gone},
+    world::{
+        Operator, OperatorOptions, PATIENCE, SYSTEM_NAMESPACE, World, condition, eventually, until,
+        until_gone,
+    },
 };
 
 /// Name of the world's simulated backend, and of its file system.
@@ -466,6 +469,11 @@ impl SimulatedStorage {
                 .filter_map(|n| Some((n.name_any(), n.uid()?)))
                 .collect(),
         };
+        if namespace.is_some() {
+            objects
+                .secrets
+                .extend(self.list::<Secret>(Some(SYSTEM_NAMESPACE)).await?);
+        }
         objects
             .deletions
             .retain(|deletion| deletion.spec.backend_name == BACKEND);

@@ -401,11 +401,11 @@ impl Storage {
     pub async fn credentials(&self, namespace: &str, rule: &str) -> Result<(String, String)> {
         let api = self.world.api::<ShareAccessRule>(namespace);
         let status = api.get(rule).await?.status.context("the rule has no status")?;
-        let name = status
+        let told = status
             .credentials_secret_ref
-            .context("the rule names no Secret")?
-            .name;
-        let secret = self.world.api::<Secret>(namespace).get(&name).await?;
+            .context("the rule names no Secret")?;
+        let namespace = told.namespace.as_deref().unwrap_or(namespace);
+        let secret = self.world.api::<Secret>(namespace).get(&told.name).await?;
         ensure!(
             secret.type_.as_deref() == Some("shoal.storage/cephx"),
             "type {:?}",
@@ -770,7 +770,9 @@ impl Storage {
                             .unwrap_or_default();
                         String::from_utf8(data.0)?
                     }
-                    (None, None) => generated_identity(rule.metadata.uid.as_deref().unwrap_or_default()),
+                    (None, None) => said.identity.clone().unwrap_or_else(|| {
+                        generated_identity(rule.metadata.uid.as_deref().unwrap_or_default())
+                    }),
                 };
                 let client =
                     Client::parse(rule.spec.access_type, &text).map_err(|why| anyhow!("{text}: {why}"))?;

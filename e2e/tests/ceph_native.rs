@@ -6,7 +6,8 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use shoal_crds::ShareAccessRule;
+use serde_json::json;
+use shoal_crds::{LockPhase, ResourceLock, ShareAccessRule};
 use shoal_e2e::{
     lab::client::{Failure, Owner},
     storage::{SIZE, Storage, cephx_rule, expect_failure, fails_soon, soon},
@@ -222,6 +223,53 @@ fn whoever_owns_the_root_writes() {
         mount
             .user(Owner { uid: 4712, gid: 1000 })?
             .write("/mate", b"of the group")?;
+        Ok(())
+    });
+}
+
+/// What others may have read opens nothing any more once the key is hidden, and nobody is cut off when it is shown again.
+#[test]
+fn who_has_the_key_of_before_is_cut_off_when_it_is_hidden() {
+    SUITE.run(Storage::start, async |suite| {
+        let ns = suite.world.namespace("hidden").await?;
+        let share = suite.share(&ns, "s", "CephFS", "standard").await?;
+        suite.rule(&ns, "one", cephx_rule("s", "", "ReadWrite")).await?;
+        let (identity, key) = suite.credentials(&ns, "one").await?;
+        let mount = suite.mount_native(&share, &identity, &key, "")?;
+        let mut user = mount.user(Owner::ROOT)?;
+        user.write("/note", b"before")?;
+
+        let lock = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ResourceLock", "metadata": {"namespace": ns, "name": "hide"},
+            "spec": {
+                "resourceRef": {"kind": "ShareAccessRule", "name": "one"}, "action": "Show", "owner": "alice",
+            },
+        });
+        suite.world.apply(&lock).await?;
+        let locks = suite.world.api::<ResourceLock>(&ns);
+        until(&locks, "hide", "Enforced", |lock: &ResourceLock| {
+            lock.status.as_ref().and_then(|status| status.phase) == Some(LockPhase::Enforced)
+        })
+        .await?;
+        ensure!(user.write("/note", b"after").is_err(), "it goes on writing");
+        let refused = suite.mount_native(&share, &identity, &key, "").map(drop);
+        expect_failure("a mount with the old key", Failure::Denied, refused)?;
+        ensure!(suite.entity(&identity)?.is_none(), "client.{identity} is left");
+        let (hidden, new) = suite.credentials(&ns, "one").await?;
+        ensure!(hidden != identity && new != key);
+        let mount = suite.mount_native(&share, &hidden, &new, "")?;
+        let mut user = mount.user(Owner::ROOT)?;
+        ensure!(user.read("/note")? == b"before");
+
+        locks.delete("hide", &kube::api::DeleteParams::default()).await?;
+        let secrets = suite.world.api::<Secret>(&ns);
+        soon("the same key to be shown again", async || {
+            let shown = suite.credentials(&ns, "one").await?;
+            ensure!((&shown.0, &shown.1) == (&hidden, &new), "another key");
+            Ok(secrets.get("one-cephx").await?)
+        })
+        .await?;
+        user.write("/note", b"still there")?;
         Ok(())
     });
 }

@@ -15,7 +15,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::{
     api::{
         admissionregistration::v1::ValidatingAdmissionPolicyBinding,
-        core::v1::{ConfigMap, Namespace},
+        core::v1::{ConfigMap, Namespace, Secret},
+        events::v1::Event,
+        rbac::v1::{Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -27,14 +29,16 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_crds::{
     AccessPhase, LockPhase, Protocol, ResourceLock, Share, ShareAccessRule,
-    names::{LOCKED_BY, labels},
+    names::{LOCKED_BY, cephx_secret, labels},
 };
+use shoal_domain::grant::Key;
 use shoal_e2e::{
+    holdings::{secret_text, subvolume_of},
     lab::KubernetesRelease,
-    simulated_storage::{SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
+    simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     storage::scale,
     suite::Suite,
-    world::{PATIENCE, condition, eventually, refused, until, until_gone},
+    world::{PATIENCE, SYSTEM_NAMESPACE, condition, eventually, refused, until, until_gone},
 };
 
 static WITH_OPERATOR: Suite<SimulatedStorage> = Suite::new();
@@ -291,7 +295,11 @@ async fn bad_input(s: &'static SimulatedStorage) -> Result<()> {
     let cases: [(Value, &[&str]); 6] = [
         (
             json!({"action": "Show"}),
-            &["action: Show is not served yet", "accessToSecretRef"],
+            &[
+                "spec.action",
+                "Show is for a ShareAccessRule",
+                "a Share has no key",
+            ],
         ),
         (
             json!({"action": "Look"}),
@@ -761,6 +769,235 @@ fn a_lock_on_nothing_says_so_and_holds_what_comes() {
         s.delete_share(&ns, "data").await?;
         s.until_share_gone(&ns, "data").await?;
         unlock(s, &ns, "keep-old").await?;
+        s.check_gone(&share).await
+    });
+}
+
+// ---- what locks hide
+
+fn show_lock(namespace: &str, name: &str, rule: &str, owner: &str) -> Value {
+    let mut lock = lock(namespace, name, ("ShareAccessRule", rule), owner);
+    lock["spec"]["action"] = "Show".into();
+    lock
+}
+
+/// Waits until a lock is told this reason, and says why.
+async fn until_told(s: &SimulatedStorage, ns: &str, name: &str, reason: &str) -> Result<String> {
+    let why = |lock: &ResourceLock| {
+        let conditions = lock.status.clone().unwrap_or_default().conditions;
+        let ready = conditions.into_iter().find(|c| c.type_ == "Ready")?;
+        (ready.reason == reason).then_some(ready.message)
+    };
+    let lock = until(&s.world.api(ns), name, reason, |lock: &ResourceLock| {
+        why(lock).is_some()
+    })
+    .await?;
+    why(&lock).context("it changed its mind")
+}
+
+/// Name and namespace of the Secret that a rule says its key is in, and whose identity's key that is.
+async fn told_secret(s: &SimulatedStorage, ns: &str, rule: &str) -> Result<(String, String, String)> {
+    let rule = s.world.api::<ShareAccessRule>(ns).get(rule).await?;
+    let status = rule.status.context("no status")?;
+    let secret = status.credentials_secret_ref.context("no Secret")?;
+    let namespace = secret.namespace.unwrap_or_else(|| ns.to_owned());
+    Ok((secret.name, namespace, status.identity.context("no identity")?))
+}
+
+/// The key in a Secret, as this user gets it.
+async fn key(client: &Client, secret: &(String, String, String)) -> kube::Result<String> {
+    let found = api::<Secret>(client, &secret.1).get(&secret.0).await?;
+    Ok(secret_text(&found, cephx_secret::USER_KEY).unwrap_or_default())
+}
+
+fn is_forbidden<T>(answer: &kube::Result<T>) -> bool {
+    matches!(answer, Err(kube::Error::Api(status)) if status.code == 403)
+}
+
+/// How many of Secret, role and binding of this name are in custody.
+async fn kept(s: &SimulatedStorage, name: &str) -> Result<usize> {
+    let world = &s.world;
+    let secret = world.api::<Secret>(SYSTEM_NAMESPACE).get_opt(name).await?;
+    let role = world.api::<Role>(SYSTEM_NAMESPACE).get_opt(name).await?;
+    let binding = world.api::<RoleBinding>(SYSTEM_NAMESPACE).get_opt(name).await?;
+    Ok(usize::from(secret.is_some()) + usize::from(role.is_some()) + usize::from(binding.is_some()))
+}
+
+/// Everything of a namespace that its users read, and what the operator says, as text.
+async fn all_that_is_said(s: &SimulatedStorage, ns: &str) -> Result<String> {
+    let all = ListParams::default();
+    let world = &s.world;
+    let mut text = serde_json::to_string(&world.api::<Share>(ns).list(&all).await?.items)?;
+    text += &serde_json::to_string(&world.api::<ShareAccessRule>(ns).list(&all).await?.items)?;
+    text += &serde_json::to_string(&world.api::<ResourceLock>(ns).list(&all).await?.items)?;
+    text += &serde_json::to_string(&world.api::<Event>(ns).list(&all).await?.items)?;
+    let secrets = world.api::<Secret>(ns).list(&all).await?;
+    for data in secrets.into_iter().filter_map(|secret| secret.data) {
+        text.extend(
+            data.into_values()
+                .map(|value| String::from_utf8_lossy(&value.0).into_owned()),
+        );
+    }
+    Ok(text + &s.log().await? + &s.metrics().await?)
+}
+
+#[test]
+fn a_hidden_key_is_a_new_one_and_its_owners_alone() {
+    run(|s| async move {
+        users(s).await?;
+        let ns = s.world.namespace("hidden").await?;
+        for user in [OWNER, ANOTHER] {
+            s.world
+                .apply(&json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+                    "metadata": {"namespace": ns, "name": user},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+                    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+                }))
+                .await?;
+        }
+        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
+        s.world
+            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+            .await?;
+        s.until_rule(&ns, "trainer", "True", "Active").await?;
+        let (owner, another) = (s.world.client_as(OWNER).await?, s.world.client_as(ANOTHER).await?);
+        let shown = told_secret(s, &ns, "trainer").await?;
+        ensure!(shown.0 == "trainer-cephx" && shown.1 == ns, "{shown:?}");
+        let old = eventually("everybody to read it", PATIENCE, async || {
+            Ok(key(&another, &shown).await.ok())
+        })
+        .await?;
+
+        create(&owner, &show_lock(&ns, "alone", "trainer", OWNER), false).await??;
+        until_phase(s, &ns, "alone", LockPhase::Enforced).await?;
+        ensure!(s.secret(&ns, "trainer-cephx").await?.is_none(), "it is shown");
+        let hidden = told_secret(s, &ns, "trainer").await?;
+        ensure!(hidden.1 == SYSTEM_NAMESPACE && hidden.0 == hidden.2, "{hidden:?}");
+        let new = eventually("its owner to read it", PATIENCE, async || {
+            Ok(key(&owner, &hidden).await.ok())
+        })
+        .await?;
+        ensure!(new != old, "it is the old key");
+        // The owner can get this one Secret, and nothing else there.
+        let secrets: Api<Secret> = api(&owner, SYSTEM_NAMESPACE);
+        ensure!(is_forbidden(&secrets.list(&ListParams::default()).await));
+        ensure!(is_forbidden(&secrets.get("shoal-other").await));
+        ensure!(is_forbidden(
+            &secrets.delete(&hidden.0, &DeleteParams::default()).await
+        ));
+        for client in [&another, &s.world.client_as(ADMIN).await?] {
+            ensure!(is_forbidden(&key(client, &hidden).await), "another reads it");
+        }
+        ensure!(is_forbidden(
+            &api::<Secret>(&another, SYSTEM_NAMESPACE)
+                .list(&ListParams::default())
+                .await
+        ));
+        ensure!(
+            !all_that_is_said(s, &ns).await?.contains(&new),
+            "the key is somewhere else"
+        );
+        let cluster = s.cluster(BACKEND).await?;
+        let opens = |identity: &str, key: &str| {
+            let subvolume = subvolume_of(&share);
+            cluster
+                .mount(BACKEND, &subvolume, identity, &Key::new(key), "")
+                .is_ok()
+        };
+        ensure!(
+            opens(&hidden.2, &new) && !opens(&shown.2, &old),
+            "which key opens it"
+        );
+        s.check_holdings(Some(&ns)).await?;
+
+        // Nobody gets at it by a lock, or a rule, of their own.
+        create(&another, &show_lock(&ns, "me-too", "trainer", ANOTHER), false).await??;
+        let why = until_told(s, &ns, "me-too", "HiddenByAnother").await?;
+        ensure!(why.contains("ResourceLock 'alone'"), "{why}");
+        let thief = s
+            .world
+            .rule(&ns, "thief", cephx_rule("data", Some(&hidden.2), "ReadOnly"));
+        refused(
+            thief.await,
+            &[
+                "accessTo",
+                "of the form that Shoal makes for a rule alone",
+                "leave accessTo out",
+            ],
+        )?;
+        ensure!(is_forbidden(&key(&another, &hidden).await));
+        s.check_quiet(&ns).await?;
+
+        // The next reader gets a key of their own, and the one before does not.
+        unlock(s, &ns, "alone").await?;
+        until_phase(s, &ns, "me-too", LockPhase::Enforced).await?;
+        let next = told_secret(s, &ns, "trainer").await?;
+        let newer = eventually("the next one to read it", PATIENCE, async || {
+            Ok(key(&another, &next).await.ok())
+        })
+        .await?;
+        ensure!(newer != new && is_forbidden(&key(&owner, &next).await));
+        ensure!(!opens(&hidden.2, &new), "the key of before still opens it");
+        ensure!(kept(s, &hidden.0).await? == 0 && kept(s, &next.0).await? == 3);
+
+        // And returns as it is.
+        unlock(s, &ns, "me-too").await?;
+        eventually("it to be shown again", PATIENCE, async || {
+            Ok(key(&owner, &(shown.0.clone(), ns.clone(), String::new()))
+                .await
+                .ok())
+        })
+        .await
+        .and_then(|again| {
+            ensure!(again == newer, "another key");
+            Ok(())
+        })?;
+        s.until_settled(Some(&ns)).await?;
+        s.check_holdings(Some(&ns)).await?;
+        ensure!(kept(s, &next.0).await? == 0, "it is left");
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn a_client_that_is_named_can_not_be_hidden() {
+    run(|s| async move {
+        let ns = s.world.namespace("named").await?;
+        s.ready_share(&ns, "data", Protocol::NFS).await?;
+        s.world
+            .rule(&ns, "office", ip_rule("data", "10.0.0.1", "ReadWrite"))
+            .await?;
+        s.world.apply(&show_lock(&ns, "hide", "office", "admin")).await?;
+        let why = until_told(s, &ns, "hide", "CannotBeHidden").await?;
+        for words in ["'office'", "accessTo '10.0.0.1'", "accessToSecretRef"] {
+            ensure!(why.contains(words), "{why}");
+        }
+        unlock(s, &ns, "hide").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn a_hidden_key_goes_with_its_namespace() {
+    run(|s| async move {
+        let ns = s.world.namespace("hidden-there").await?;
+        // The lock is there before its rule: no other key ever is.
+        s.world
+            .apply(&show_lock(&ns, "alone", "trainer", "admin"))
+            .await?;
+        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
+        s.world
+            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+            .await?;
+        until_phase(s, &ns, "alone", LockPhase::Enforced).await?;
+        ensure!(s.secret(&ns, "trainer-cephx").await?.is_none());
+        let hidden = told_secret(s, &ns, "trainer").await?;
+        key(&s.world.client, &hidden).await?;
+        let namespaces: Api<Namespace> = Api::all(s.world.client.clone());
+        namespaces.delete(&ns, &DeleteParams::default()).await?;
+        until_gone(&namespaces, &ns).await?;
+        ensure!(kept(s, &hidden.0).await? == 0, "it is left");
         s.check_gone(&share).await
     });
 }

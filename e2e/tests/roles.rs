@@ -19,6 +19,7 @@ static SUITE: Suite<World> = Suite::new();
 
 const TEAM: &str = "team";
 const SHOAL: &str = "shoal.storage";
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 const VERBS: [&str; 14] = [
     "get",
@@ -96,10 +97,14 @@ fn resources() -> Vec<Asked> {
         asked("events.k8s.io", "events", Some(TEAM)),
         asked("coordination.k8s.io", "leases", Some(TEAM)),
         asked("coordination.k8s.io", "leases", Some(SYSTEM_NAMESPACE)),
+        asked(RBAC, "roles", Some(TEAM)),
+        asked(RBAC, "roles", Some(SYSTEM_NAMESPACE)),
+        asked(RBAC, "rolebindings", Some(TEAM)),
+        asked(RBAC, "rolebindings", Some(SYSTEM_NAMESPACE)),
         asked("", "namespaces", None),
         asked("", "nodes", None),
         asked("", "persistentvolumes", None),
-        asked("rbac.authorization.k8s.io", "clusterroles", None),
+        asked(RBAC, "clusterroles", None),
         asked("apiextensions.k8s.io", "customresourcedefinitions", None),
         asked(
             "admissionregistration.k8s.io",
@@ -135,14 +140,13 @@ async fn verbs(world: &World, user: &str, asked: &Asked) -> Result<String> {
 }
 
 async fn bind(world: &World) -> Result<()> {
-    const GROUP: &str = "rbac.authorization.k8s.io";
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}});
     world.apply(&namespace).await?;
     for (role, kind, user) in USERS {
         let mut binding = json!({
-            "apiVersion": format!("{GROUP}/v1"), "kind": kind, "metadata": {"name": user},
-            "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": role},
-            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}],
+            "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": {"name": user},
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": RBAC, "kind": "User", "name": user}],
         });
         if kind == "RoleBinding" {
             binding["metadata"]["namespace"] = TEAM.into();

@@ -59,11 +59,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         wait: Wait,
     },
-    /// Keep a share, or an access rule with its share, from being deleted
+    /// Keep a share, or an access rule with its share, from being deleted; or the key of an access rule from being read by others
     Lock {
         /// A share's name, or share/NAME, or rule/NAME
         #[arg(value_name = "SHARE|rule/NAME")]
         resource: Named,
+        /// What nobody is to do: show is to read the key of an access rule, which gets a new one for you alone
+        #[arg(long, value_enum, default_value = "delete")]
+        action: Action,
         /// Why, for whoever meets the lock
         #[arg(long)]
         reason: Option<String>,
@@ -162,6 +165,12 @@ pub(crate) struct Allow {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) wait: Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Action {
+    Delete,
+    Show,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -315,6 +324,7 @@ mod tests {
             "unlock",
             "unlock s --lock l",
             "lock secret/x",
+            "lock rule/x --action look",
             "locks -A -n x",
             "mount s --format json",
             "ensure type x",
@@ -331,6 +341,7 @@ mod tests {
             "unlock --lock l",
             "unlock rule/x",
             "lock shr/x --reason because",
+            "lock rule/x --action show",
             "locks -A -o wide",
             "deletions abandon d --yes",
             "deletions -o json",

@@ -12,7 +12,9 @@ use shoal_crds::{
 use crate::{
     api::{self, Cluster},
     bundle,
-    cli::{Access, Allow, Cli, Command, DeletionAction, Deletions, Ensured, Listed, Mount, Recover, Wait},
+    cli::{
+        Access, Action, Allow, Cli, Command, DeletionAction, Deletions, Ensured, Listed, Mount, Recover, Wait,
+    },
     complete,
     failure::{Exit, Failure},
     lists, mount,
@@ -63,7 +65,11 @@ pub(crate) async fn run(cli: Cli) -> Result {
         Command::Access(Access::Deny { share, who, wait }) => deny(&cluster, &share, &who, &wait).await,
         Command::Access(Access::List { share, listed }) => rules(&cluster, share.as_deref(), &listed).await,
         Command::Ensure { kind, name, wait } => ensure(&cluster, kind, &name, &wait).await,
-        Command::Lock { resource, reason } => lock(&cluster, resource, reason).await,
+        Command::Lock {
+            resource,
+            action,
+            reason,
+        } => lock(&cluster, resource, action, reason).await,
         Command::Unlock {
             resource: Some(resource),
             ..
@@ -314,7 +320,7 @@ async fn ensure(cluster: &Cluster, kind: Ensured, name: &str, wait: &Wait) -> Re
     Ok(Outcome::line(&done.unwrap_or(asked)))
 }
 
-async fn lock(cluster: &Cluster, resource: Named, reason: Option<String>) -> Result {
+async fn lock(cluster: &Cluster, resource: Named, action: Action, reason: Option<String>) -> Result {
     // A lock may be made for what is not there yet; here it is likelier that the name is wrong.
     match resource.kind {
         LockedKind::Share => api::get(&cluster.here::<Share>(), &resource.name)
@@ -337,7 +343,10 @@ async fn lock(cluster: &Cluster, resource: Named, reason: Option<String>) -> Res
                 name: resource.name.clone(),
                 uid: None,
             },
-            action: LockAction::Delete,
+            action: match action {
+                Action::Delete => LockAction::Delete,
+                Action::Show => LockAction::Show,
+            },
             reason,
             owner: cluster.user().await?,
             context: LockContext::User,
@@ -345,10 +354,17 @@ async fn lock(cluster: &Cluster, resource: Named, reason: Option<String>) -> Res
         status: None,
     };
     let lock = api::create(&cluster.here(), &lock).await?;
-    Ok(Outcome::line(&format!(
-        "resourcelock '{}' created: {resource} can't be deleted until it is gone",
-        lock.name_any()
-    )))
+    let name = lock.name_any();
+    let done = match action {
+        Action::Delete => format!("{resource} can't be deleted until it is gone"),
+        Action::Show => {
+            format!(
+                "{resource} gets a new key for {} alone; {name} says when",
+                lock.spec.owner
+            )
+        }
+    };
+    Ok(Outcome::line(&format!("resourcelock '{name}' created: {done}")))
 }
 
 async fn unlock_own(cluster: &Cluster, resource: &Named) -> Result {

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, ResourceExt};
 use shoal_crds::{
-    AccessPhase, DeletionPhase, DeletionPolicy, ResourceLock, ShareAccessRule, ShareBackend, ShareDeletion,
-    condition::types,
+    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, ResourceLock,
+    ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
 };
 
 use crate::{
@@ -84,7 +84,7 @@ pub(crate) fn rules(rules: &[ShareAccessRule], all: bool, wide: bool, now: Times
             age::of(rule.metadata.creation_timestamp.as_ref(), now),
         ];
         let secret = status.and_then(|s| s.credentials_secret_ref.as_ref());
-        cells.extend(wide.then(|| secret.map_or_else(String::new, |secret| secret.name.clone())));
+        cells.extend(wide.then(|| secret.map_or_else(String::new, secret_name)));
         cells.push(match phase {
             Some(AccessPhase::Active) => String::new(),
             _ => why(status.map_or(&[], |s| &s.conditions), ""),
@@ -94,13 +94,27 @@ pub(crate) fn rules(rules: &[ShareAccessRule], all: bool, wide: bool, now: Times
     table
 }
 
+/// With its namespace where that is not the rule's.
+fn secret_name(secret: &CredentialsSecretReference) -> String {
+    match &secret.namespace {
+        Some(namespace) => format!("{namespace}/{}", secret.name),
+        None => secret.name.clone(),
+    }
+}
+
+/// The identity that was made for a rule that names none.
+pub(crate) fn made_identity(rule: &ShareAccessRule) -> String {
+    let told = rule.status.as_ref().and_then(|status| status.identity.clone());
+    told.unwrap_or_else(|| shoal_crds::names::generated_identity(&rule.uid().unwrap_or_default()))
+}
+
 /// Whom a rule lets in, as far as it is for everybody to read.
 pub(crate) fn client(rule: &ShareAccessRule) -> String {
     let spec = &rule.spec;
     match (&spec.access_to, &spec.access_to_secret_ref) {
         (Some(to), _) => to.clone(),
         (None, Some(secret)) => format!("Secret {}", secret.name),
-        (None, None) => shoal_crds::names::generated_identity(&rule.uid().unwrap_or_default()),
+        (None, None) => made_identity(rule),
     }
 }
 
@@ -138,7 +152,11 @@ pub(crate) fn locks(locks: &[ResourceLock], all: bool, wide: bool, now: Timestam
 /// What a lock holds.
 pub(crate) fn held(lock: &ResourceLock) -> String {
     let resource = &lock.spec.resource_ref;
-    format!("{} {}", resource.kind.as_str(), resource.name)
+    let held = format!("{} {}", resource.kind.as_str(), resource.name);
+    match lock.spec.action {
+        LockAction::Delete => held,
+        LockAction::Show => format!("the key of {held}"),
+    }
 }
 
 /// ShareDeletions.

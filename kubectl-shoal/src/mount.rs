@@ -4,8 +4,7 @@ use clap::ValueEnum;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessLevel, AccessPhase, ExportLocation, Protocol, Share, ShareAccessRule,
-    names::{cephx_secret, generated_identity},
+    AccessLevel, AccessPhase, ExportLocation, Protocol, Share, ShareAccessRule, names::cephx_secret,
 };
 
 use crate::{failure::Failure, lists, output};
@@ -62,7 +61,7 @@ fn identity(rule: &ShareAccessRule) -> String {
     match (&rule.spec.access_to, &rule.spec.access_to_secret_ref) {
         (Some(to), _) => to.clone(),
         (None, Some(_)) => HIDDEN.into(),
-        (None, None) => generated_identity(&rule.uid().unwrap_or_default()),
+        (None, None) => lists::made_identity(rule),
     }
 }
 
@@ -233,12 +232,12 @@ fn ceph(
         identity: identity(rule),
         read_only,
     };
-    let secret = secret_name(rule);
+    let (secret, namespace) = secret(rule);
     if wanted.form == Form::Yaml {
         let source = json!({
             "driver": "cephfs.csi.ceph.com",
             "volumeHandle": volume_name(share),
-            "nodeStageSecretRef": {"name": secret, "namespace": share.namespace().unwrap_or_default()},
+            "nodeStageSecretRef": {"name": secret, "namespace": namespace},
             "readOnly": read_only,
             "volumeAttributes": {
                 "clusterID": location.metadata.ceph_fsid,
@@ -263,7 +262,7 @@ fn ceph(
             ceph.by_kernel(&file, wanted),
         )
     };
-    Ok(secret_hint(rule, &secret, key, &file) + &line)
+    Ok(secret_hint(rule, &secret, &namespace, key, &file) + &line)
 }
 
 impl Ceph<'_> {
@@ -315,21 +314,24 @@ fn speaks_msgr2(monitors: &str) -> bool {
     monitors.split(',').any(|monitor| monitor.ends_with(MSGR2_PORT))
 }
 
-/// The Secret that has the key. The status says so once the rule is in force.
-fn secret_name(rule: &ShareAccessRule) -> String {
+/// Name and namespace of the Secret that has the key. The status says so once the rule is in force.
+fn secret(rule: &ShareAccessRule) -> (String, String) {
     let made = rule
         .status
         .as_ref()
         .and_then(|s| s.credentials_secret_ref.as_ref());
     let wanted = || rule.spec.credentials_secret_name.clone();
+    let hidden_in = made.and_then(|made| made.namespace.clone());
     let made = made.map(|made| made.name.clone());
-    made.or_else(wanted)
-        .unwrap_or_else(|| format!("{}-cephx", rule.name_any()))
+    let name = made
+        .or_else(wanted)
+        .unwrap_or_else(|| format!("{}-cephx", rule.name_any()));
+    let namespace = hidden_in.or_else(|| rule.namespace());
+    (name, namespace.unwrap_or_default())
 }
 
 /// How the key gets to the client without being seen on the way.
-fn secret_hint(rule: &ShareAccessRule, secret: &str, key: &str, file: &str) -> String {
-    let namespace = rule.namespace().unwrap_or_default();
+fn secret_hint(rule: &ShareAccessRule, secret: &str, namespace: &str, key: &str, file: &str) -> String {
     let hidden = rule.spec.access_to_secret_ref.as_ref().map_or_else(String::new, |to| {
         format!(
             "# {HIDDEN} is in the Secret: kubectl get secret {} -n {namespace} -o jsonpath='{{.data.{}}}' | base64 -d\n",

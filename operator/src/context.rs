@@ -34,6 +34,8 @@ pub struct Context {
     pub client: Client,
     /// This Kubernetes cluster: uid of the namespace kube-system.
     pub cluster: String,
+    /// The namespace in which keys are kept that Show locks hide: the operator's own.
+    pub custody: String,
     /// Watch caches, and the queues that their events feed.
     pub caches: Caches,
     /// The backends, as they answered last.
@@ -77,6 +79,7 @@ impl Context {
         Self {
             client: client.clone(),
             cluster,
+            custody: settings.namespace.clone(),
             caches,
             backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
             turns: Turns::default(),

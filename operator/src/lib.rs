@@ -7,6 +7,7 @@ pub mod backends;
 pub mod caches;
 pub mod context;
 pub mod controllers;
+pub mod custody;
 pub mod driver;
 pub mod ensures;
 pub mod error;

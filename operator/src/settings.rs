@@ -19,7 +19,7 @@ pub enum LogFormat {
 /// Settings of `shoal run`.
 #[derive(Args, Clone, Debug)]
 pub struct Settings {
-    /// Namespace that holds the leader election Lease
+    /// Namespace that holds the leader election Lease, and the keys that Show locks hide
     #[arg(long, env = "SHOAL_NAMESPACE", default_value = "shoal-system")]
     pub namespace: String,
     /// Name of this process in the Lease and in events; must differ between replicas, and from the one before it

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use shoal_backend::simulated::{Cluster, Entry, Holdings, NfsClient, Operation as Method, What};
 use shoal_crds::{
-    DeletionPhase, LockPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion,
-    ShareQuota,
+    DeletionPhase, LockAction, LockPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend,
+    ShareDeletion, ShareQuota,
     condition::{reasons, types},
     names::{FINALIZER, PAUSED, labels},
 };
@@ -28,6 +28,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     api_server::{ApiServer, Call, Verb},
     ensuring::Requests,
+    hiding,
     keeping::Promises,
     placing,
     plan::Plan,
@@ -73,6 +74,7 @@ struct Inner {
     /// Shares, by uid, whose place or size was stored by a process that had been stopped with the write in hand, when another
     /// led already: it knew none of them.
     late: Mutex<BTreeSet<String>>,
+    hidden: Mutex<hiding::Keys>,
     /// What was locked when its deletion was accepted: the locks, by its uid.
     held: Mutex<BTreeMap<String, BTreeSet<Holding>>>,
     limits: Mutex<placing::Limits>,
@@ -132,6 +134,7 @@ impl Checker {
             by_hand: Mutex::default(),
             under_way: Mutex::default(),
             late: Mutex::default(),
+            hidden: Mutex::default(),
             held: Mutex::default(),
             limits: Mutex::default(),
             deletions: Mutex::default(),
@@ -163,6 +166,11 @@ impl Checker {
     /// Tells of the next call that changes the storage, before it does anything, by whom it is.
     pub fn at_next_call(&self, then: impl Fn(&str) + Send + 'static) {
         *self.0.ambush.lock() = Some(Box::new(then));
+    }
+
+    /// What came to be in custody so late that nobody could take it away.
+    pub fn left_in_custody(&self) -> BTreeSet<String> {
+        self.0.hidden.lock().late(&self.0.server)
     }
 
     /// What was done by hand.
@@ -230,6 +238,13 @@ impl Checker {
         ) && call.stored
         {
             self.locks_hold(call);
+        }
+        if call.stored {
+            let leads = call.caller == self.0.lease.lock().0;
+            let checked = self.0.hidden.lock().note(&self.0.server, call, leads);
+            if let Err(error) = checked {
+                self.violated("a hidden key is its reader's alone", format!("{error:#}"));
+            }
         }
         if call.resource == "shares" && call.stored {
             let leads = call.caller == self.0.lease.lock().0;
@@ -744,9 +759,13 @@ impl Checker {
     }
 
     fn is_let_in_by_a_rule(&self, share: &Share, rules: &[ShareAccessRule], client: &Client) {
+        let hidden = self.0.hidden.lock();
+        let names = |rule: &ShareAccessRule| {
+            client_of(rule).as_ref() == Some(client) || hidden.was_made_for(rule, client)
+        };
         let listed = rules
             .iter()
-            .any(|rule| names_it(rule, share) && is_held(rule) && client_of(rule).as_ref() == Some(client));
+            .any(|rule| names_it(rule, share) && is_held(rule) && names(rule));
         if !listed {
             self.violated(
                 "nobody is let in whom no held rule lists",
@@ -820,7 +839,13 @@ fn unsettled_lock(server: &ApiServer, shares: &[Share], rules: &[ShareAccessRule
             return Some(format!("ShareAccessRule {:?} is locked: {locked}", rule.metadata));
         }
     }
+    if let Some(unsettled) = hiding::unsettled(&locks, rules) {
+        return Some(unsettled);
+    }
     let phase = |lock: &ResourceLock| {
+        if lock.spec.action == LockAction::Show {
+            return hiding::phase(lock, rules);
+        }
         let shares = shares.iter().map(|share| (LockedKind::Share, &share.metadata));
         let rules = rules
             .iter()
@@ -887,7 +912,12 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Resu
 }
 
 /// Nothing is left once everything has been deleted, but what was given up.
-pub fn nothing_left(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Result<()> {
+pub fn nothing_left(
+    server: &ApiServer,
+    cluster: &Cluster,
+    altered: &Altered,
+    late: &BTreeSet<String>,
+) -> Result<()> {
     let mut holdings = cluster.snapshot()?;
     holdings.subvolumes.retain(|(_, name), _| !altered.is_left(name));
     ensure!(
@@ -910,8 +940,11 @@ pub fn nothing_left(server: &ApiServer, cluster: &Cluster, altered: &Altered) ->
         "{} commands are still to come",
         holdings.pending
     );
-    let secrets = server.objects("secrets");
-    ensure!(secrets.is_empty(), "Secrets are left: {}", secrets.len());
+    for kind in ["secrets", "roles", "rolebindings"] {
+        let mut left = server.objects(kind);
+        left.retain(|object| !late.contains(&text(&object["metadata"]["name"])));
+        ensure!(left.is_empty(), "{kind} are left: {}", left.len());
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ pub mod api_server;
 mod check;
 mod ensuring;
 mod explore;
+mod hiding;
 mod keeping;
 mod placing;
 pub mod plan;

@@ -47,6 +47,12 @@ const DELETIONS: u64 = 102;
 const LOCKING: u64 = 104;
 /// Locks that a namespace may have.
 const LOCKS: usize = 3;
+/// The part that is about hidden keys.
+const HIDING: u64 = 108;
+/// Share and rule that it is about: nobody else's.
+const HIDDEN: usize = 20;
+/// Users that hide keys.
+pub const READERS: [&str; 2] = ["alice", "bob"];
 /// The race for places.
 const RACE: u64 = 103;
 /// The part that is about quotas for one share and for one type.
@@ -273,6 +279,15 @@ pub enum Operation {
         lock: Place,
         /// What it locks, in the same namespace.
         on: Locked,
+    },
+    /// Hide a rule's key.
+    Hide {
+        /// Where.
+        lock: Place,
+        /// The rule's number in the same namespace.
+        rule: usize,
+        /// For which of [`READERS`].
+        reader: usize,
     },
     /// Delete a lock.
     Unlock(Place),
@@ -562,6 +577,7 @@ impl Plan {
         }
         events.extend(locking(&mut generator(seed, LOCKING)));
         events.extend(ensuring(&mut generator(seed, ENSURING)));
+        events.extend(hiding(&mut generator(seed, HIDING)));
         events.sort_by_key(|event| event.at);
         Self {
             seed,
@@ -983,6 +999,81 @@ fn ensure_event(rng: &mut SmallRng) -> What {
             ),
         }),
     }
+}
+
+/// In every second run a share has a rule whose key is hidden, for one user or the other, and shown again.
+fn hiding(rng: &mut SmallRng) -> Vec<Event> {
+    if rng.random() {
+        return Vec::new();
+    }
+    let namespace = rng.random_range(0..NAMESPACES.len());
+    let place = Place {
+        namespace,
+        number: HIDDEN,
+    };
+    let create = |rng: &mut SmallRng| match create_share(rng, place) {
+        Operation::CreateShare { share_type, .. } => Operation::CreateShare {
+            share: place,
+            protocol: Protocol::CephFS,
+            share_type,
+            gib: 1,
+        },
+        other => other,
+    };
+    let rule = |rng: &mut SmallRng| Operation::CreateRule {
+        rule: place,
+        share: HIDDEN,
+        to: To::Generated,
+        level: level(rng),
+    };
+    let mut events = Vec::new();
+    for what in [create(rng), rule(rng)] {
+        events.push(Event {
+            at: Duration::from_millis(rng.random_range(0..30_000)),
+            what: What::Do(what),
+        });
+    }
+    for _ in 0..rng.random_range(3..20) {
+        events.push(event(rng, |rng| {
+            let lock = Place {
+                namespace,
+                number: HIDDEN + rng.random_range(0..LOCKS),
+            };
+            What::Do(match rng.random_range(0..20) {
+                0..7 => Operation::Hide {
+                    lock,
+                    rule: HIDDEN,
+                    reader: rng.random_range(0..READERS.len()),
+                },
+                7..11 => Operation::Unlock(lock),
+                11..13 => Operation::Relock {
+                    from: lock,
+                    to: HIDDEN + rng.random_range(0..LOCKS),
+                },
+                13 => Operation::DeleteRule(place),
+                14..16 => rule(rng),
+                16 => Operation::RecreateShare(place),
+                17 => Operation::DeleteSecret(place),
+                18 => {
+                    return What::Fault(Fault::Hand {
+                        share: place,
+                        hand: Hand::Deauthorize,
+                    });
+                }
+                _ => {
+                    return What::Fault(Fault::Command {
+                        method: pick(rng, &[Method::Export, Method::Key]),
+                        write: rng.random_range(0..3),
+                        kind: pick(
+                            rng,
+                            &[FaultKind::FailBefore, FaultKind::FailAfter, FaultKind::Lost],
+                        ),
+                    });
+                }
+            })
+        }));
+    }
+    events
 }
 
 fn lock_operation(rng: &mut SmallRng) -> What {

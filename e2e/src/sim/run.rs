@@ -213,7 +213,8 @@ impl<'a> Run<'a> {
         // Dependants go within a minute of their owner.
         self.pass_time(Duration::from_secs(70)).await?;
         let altered = self.checker.by_hand().altered.clone();
-        check::nothing_left(&self.server, &self.cluster, &altered)?;
+        let late = self.checker.left_in_custody();
+        check::nothing_left(&self.server, &self.cluster, &altered, &late)?;
         self.stop().await
     }
 

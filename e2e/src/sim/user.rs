@@ -23,7 +23,7 @@ use tokio::{
 use super::{
     api_server::ApiServer,
     check::parsed,
-    plan::{BACKENDS, Locked, NAMESPACES, Operation, Place, Setting, TYPES, To, Wish},
+    plan::{BACKENDS, Locked, NAMESPACES, Operation, Place, READERS, Setting, TYPES, To, Wish},
     replica::{SYSTEM_NAMESPACE, time},
     wire::Calm,
 };
@@ -149,10 +149,10 @@ fn locks(client: &Client, namespace: &str) -> Api<ResourceLock> {
     Api::namespaced(client.clone(), namespace)
 }
 
-fn lock(name: &str, place: Place, resource: &Value) -> Result<ResourceLock> {
+fn lock(name: &str, place: Place, spec: &Value) -> Result<ResourceLock> {
     Ok(serde_json::from_value(json!({
         "metadata": {"name": name, "namespace": place.namespace()},
-        "spec": {"resourceRef": resource, "owner": "user"},
+        "spec": spec,
     }))?)
 }
 
@@ -451,7 +451,20 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
                 Locked::Share(number) => ("Share", format!("share-{number}")),
                 Locked::Rule(number) => ("ShareAccessRule", format!("rule-{number}")),
             };
-            let new = lock(&place.name("lock-"), place, &json!({"kind": kind, "name": name}))?;
+            let spec = json!({"resourceRef": {"kind": kind, "name": name}, "owner": "user"});
+            let new = lock(&place.name("lock-"), place, &spec)?;
+            locks(client, place.namespace())
+                .create(&PostParams::default(), &new)
+                .await?;
+        }
+        Operation::Hide {
+            lock: place,
+            rule,
+            reader,
+        } => {
+            let resource = json!({"kind": "ShareAccessRule", "name": format!("rule-{rule}")});
+            let spec = json!({"resourceRef": resource, "action": "Show", "owner": READERS[reader]});
+            let new = lock(&place.name("lock-"), place, &spec)?;
             locks(client, place.namespace())
                 .create(&PostParams::default(), &new)
                 .await?;
@@ -464,8 +477,7 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
         Operation::Relock { from, to } => {
             let api = locks(client, from.namespace());
             let old = api.get(&from.name("lock-")).await?;
-            let resource = serde_json::to_value(&old.spec.resource_ref)?;
-            let new = lock(&format!("lock-{to}"), from, &resource)?;
+            let new = lock(&format!("lock-{to}"), from, &serde_json::to_value(&old.spec)?)?;
             let (create, delete, name) = (PostParams::default(), DeleteParams::default(), old.name_any());
             let (made, gone) = tokio::join!(api.create(&create, &new), api.delete(&name, &delete));
             made?;

@@ -205,6 +205,21 @@ fn the_key_goes_from_its_secret_into_a_file_and_nowhere_else() {
 }
 
 #[test]
+fn a_hidden_key_is_got_where_it_is_kept() {
+    let status = json!({
+        "phase": "Active", "identity": "shoal-l", "hiddenBy": {"name": "hide", "uid": "l"},
+        "credentialsSecretRef": {"name": "shoal-l", "namespace": "shoal-system"},
+    });
+    let rule = rule_with("trainer", &json!({"accessType": "CephX"}), &status);
+    let line = cephfs(&rule, &COMMAND);
+    assert!(
+        line.contains("kubectl get secret shoal-l -n shoal-system "),
+        "{line}"
+    );
+    assert!(last(&line).contains("name=shoal-l,"), "{line}");
+}
+
+#[test]
 fn an_identity_that_was_made_is_known_by_the_rules_uid() {
     let rule = rule("trainer", &json!({"accessType": "CephX"}));
     let line = cephfs(&rule, &COMMAND);

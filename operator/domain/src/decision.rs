@@ -98,6 +98,7 @@ fn is_progress(reason: &str) -> bool {
         reasons::DELETING,
         reasons::APPLYING_ACCESS,
         reasons::SHARE_NOT_READY,
+        reasons::NOT_HIDDEN_YET,
     ]
     .contains(&reason)
 }

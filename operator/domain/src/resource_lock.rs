@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use shoal_crds::{
-    LockAction, LockPhase, LockedKind, ResourceLock, ResourceLockStatus,
+    AccessType, LockAction, LockPhase, LockedKind, ResourceLock, ResourceLockStatus, ShareAccessRule,
     condition::reasons,
     names::{LOCKED_BY, labels},
 };
 
 use crate::{
-    Class, Decision, Next, Step, class::failure, condition::Conditions, export_location::short_hash,
+    Class, Decision, Failure, Next, Step, class::failure, condition::Conditions, export_location::short_hash,
 };
 
 /// How many locks are named where people read of them.
@@ -19,12 +19,65 @@ const REPEATED: usize = 200;
 
 /// Whether a lock forbids that this object is deleted.
 pub fn holds(lock: &ResourceLock, kind: LockedKind, object: &ObjectMeta) -> bool {
+    lock.spec.action == LockAction::Delete && is_on(lock, kind, object)
+}
+
+/// Whether a lock is on this object.
+pub fn is_on(lock: &ResourceLock, kind: LockedKind, object: &ObjectMeta) -> bool {
     let target = &lock.spec.resource_ref;
-    lock.spec.action == LockAction::Delete
-        && target.kind == kind
+    target.kind == kind
         && Some(&target.name) == object.name.as_ref()
         && lock.metadata.namespace == object.namespace
         && (target.uid.is_none() || target.uid == object.uid)
+}
+
+/// The Show lock that hides a rule's key: the one that does so already, and else the oldest. One alone, for its owner alone: a
+/// later one would else show the key to whoever makes it.
+pub fn hiding<'a>(rule: &ShareAccessRule, locks: &'a [ResourceLock]) -> Option<&'a ResourceLock> {
+    if cannot_be_hidden(rule).is_some() {
+        return None;
+    }
+    let hides = |lock: &&ResourceLock| {
+        lock.spec.action == LockAction::Show && is_on(lock, LockedKind::ShareAccessRule, &rule.metadata)
+    };
+    let hidden_by = rule.status.as_ref().and_then(|status| status.hidden_by.as_ref());
+    locks.iter().filter(hides).min_by_key(|lock| {
+        let meta = &lock.metadata;
+        let is_another = meta.uid.as_deref() != hidden_by.map(|by| by.uid.as_str());
+        (
+            is_another,
+            meta.creation_timestamp.as_ref().map(|at| at.0),
+            &meta.name,
+        )
+    })
+}
+
+/// Why nothing can hide whom a rule lets in, and what to do instead, if so. An identity that has a name can be named by another
+/// rule of the namespace, on another share, and has the same key there.
+fn cannot_be_hidden(rule: &ShareAccessRule) -> Option<String> {
+    let spec = &rule.spec;
+    let kind = spec.access_type;
+    let instead = match kind {
+        AccessType::CephX => "make a rule without it, which gets an identity of its own, and lock that",
+        AccessType::IP => {
+            "name it in accessToSecretRef of another rule, and let only its readers get that Secret"
+        }
+    };
+    match (&spec.access_to, &spec.access_to_secret_ref) {
+        (Some(to), _) => Some(format!(
+            "has accessTo '{to}', which everybody reads who reads the rule, and nothing can hide: {instead}"
+        )),
+        (None, Some(reference)) if kind == AccessType::IP => Some(format!(
+            "has no key, and its client is in Secret '{}' (accessToSecretRef), which is not Shoal's to move: let only its readers \
+             get that Secret",
+            reference.name
+        )),
+        (None, Some(reference)) => Some(format!(
+            "names its identity in Secret '{}' (accessToSecretRef); any other rule that names it gets its key, too: {instead}",
+            reference.name
+        )),
+        (None, None) => None,
+    }
 }
 
 /// Which locks hold an object, for people. None: it is free.
@@ -115,6 +168,8 @@ pub struct Observed {
     pub target: Option<ObjectMeta>,
     /// Whether `target` comes from the API server itself, and not from a watch cache.
     pub target_confirmed: bool,
+    /// The rule that it names, as the watch cache has it.
+    pub rule: Option<ShareAccessRule>,
 }
 
 /// What only a lock's own pass does.
@@ -167,6 +222,23 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ResourceLockStatu
         }
         return Decision::done(status, Next::Await);
     };
+    if lock.spec.action == LockAction::Show {
+        // The cache hears in a moment of what is there, and that wakes this pass.
+        return match observed
+            .rule
+            .as_ref()
+            .filter(|rule| rule.metadata.uid == there.uid)
+        {
+            None => Decision::done(before, Next::Await),
+            Some(rule) => match how_hidden(lock, rule) {
+                Ok(message) => {
+                    let ready = conditions.ready_for(reasons::ENFORCED, message);
+                    Decision::done(status(LockPhase::Enforced, ready), Next::Await)
+                }
+                Err(why) => Decision::done(status(LockPhase::Pending, conditions.failed(&why)), Next::Await),
+            },
+        };
+    }
     if there.deletion_timestamp.is_some() {
         let going = failure(
             Class::Stalled,
@@ -183,4 +255,44 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ResourceLockStatu
     }
     let ready = conditions.ready_for(reasons::ENFORCED, format!("{kind} '{name}' is marked as locked"));
     Decision::done(status(LockPhase::Enforced, ready), Next::Await)
+}
+
+/// How a Show lock hides a rule's key, or why not.
+fn how_hidden(lock: &ResourceLock, rule: &ShareAccessRule) -> Result<String, Failure> {
+    let name = rule.metadata.name.as_deref().unwrap_or_default();
+    if let Some(why) = cannot_be_hidden(rule) {
+        return Err(failure(
+            Class::Stalled,
+            reasons::CANNOT_BE_HIDDEN,
+            format!("spec.resourceRef: ShareAccessRule '{name}' {why}"),
+        ));
+    }
+    let status = rule.status.as_ref();
+    let hidden_by = status.and_then(|status| status.hidden_by.as_ref());
+    if let Some(by) = hidden_by
+        && Some(&by.uid) != lock.metadata.uid.as_ref()
+    {
+        return Err(failure(
+            Class::Waiting,
+            reasons::HIDDEN_BY_ANOTHER,
+            format!(
+                "ResourceLock '{}' hides ShareAccessRule '{name}' already, for its own owner; when that is deleted, the key is replaced \
+                 once more, for the owner of this one",
+                by.name
+            ),
+        ));
+    }
+    let secret = status.and_then(|status| status.credentials_secret_ref.as_ref());
+    let kept = secret.and_then(|secret| Some((&secret.name, secret.namespace.as_ref()?)));
+    match (hidden_by, kept) {
+        (Some(_), Some((secret, namespace))) => Ok(format!(
+            "ShareAccessRule '{name}' has a new key, in Secret '{secret}' of namespace '{namespace}', and {} alone may get it",
+            lock.spec.owner
+        )),
+        _ => Err(failure(
+            Class::Waiting,
+            reasons::NOT_HIDDEN_YET,
+            format!("ShareAccessRule '{name}' has no new key yet; its own status says what it waits for"),
+        )),
+    }
 }

@@ -121,7 +121,7 @@ pub enum Effect {
     Create(NewVolume),
     /// Set the quota, in bytes.
     Resize(u64),
-    /// Throw away the Secrets of these rules: the clients are not let in, so whatever keys they hold open nothing.
+    /// Throw away the Secrets of these rules, wherever they are: they hold keys that open nothing, or are where they don't belong.
     ForgetKeys(Vec<String>),
     /// Write what users say of it where the storage's admins see it, or take it off.
     SetMetadata(Option<String>),
@@ -1040,15 +1040,18 @@ impl Pass<'_> {
         if !self.o.rules_confirmed && (doubtful || self.o.rules.iter().any(RuleView::needs_reading)) {
             return step(Effect::ConfirmRules);
         }
-        let unheld: Vec<String> = self
-            .o
-            .rules
-            .iter()
-            .filter(|r| !r.is_deleted() && !r.is_held())
-            .map(|r| r.name().to_owned())
-            .collect();
+        let unheld = self.rules_with(|rule| !rule.is_deleted() && !rule.is_held());
         if !unheld.is_empty() {
             return step(Effect::HoldRules(unheld));
+        }
+        // What the record names is gone before it names another.
+        let outlived = self.rules_with(|rule| rule.has_outlived_custody() && !rule.is_leaving());
+        if !outlived.is_empty() {
+            return step(Effect::ForgetKeys(outlived));
+        }
+        let about_to_be_hidden = rules::hiding_reports(self.o.uid(), &self.o.rules, plan, self.now);
+        if !about_to_be_hidden.is_empty() {
+            return step(Effect::ReportRules(about_to_be_hidden));
         }
         if !in_line {
             let outdated = self.outdated_keys(plan, have.map(|(access, _)| access));
@@ -1063,6 +1066,10 @@ impl Pass<'_> {
         // What is left may fail at the API server for long, and its spec need not be kept for that.
         if ensure::is_marked(&self.o.share) {
             return step(Effect::LiftFence);
+        }
+        let shown = self.rules_with(|rule| rule.shown && !rule.is_leaving());
+        if !shown.is_empty() {
+            return step(Effect::ForgetKeys(shown));
         }
         if let Some(grant) = self.key_wanted(plan) {
             return step(Effect::FetchKey(grant));
@@ -1079,6 +1086,11 @@ impl Pass<'_> {
             return step(Effect::ReportRules(reports));
         }
         None
+    }
+
+    fn rules_with(&self, wanted: impl Fn(&RuleView) -> bool) -> Vec<String> {
+        let its = self.o.rules.iter().filter(|rule| wanted(rule));
+        its.map(|rule| rule.name().to_owned()).collect()
     }
 
     /// Of a share that could be used: it is marked, and says so, before it is touched. Who deletes it or changes its spec

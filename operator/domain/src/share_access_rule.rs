@@ -8,10 +8,10 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessPhase, AccessType, LocalSecretReference, LockedKind, Protocol, ResourceLock, ShareAccessRule,
-    ShareAccessRuleStatus, Squash,
+    AccessPhase, AccessType, CredentialsSecretReference, LockReference, LockedKind, Protocol, ResourceLock,
+    ShareAccessRule, ShareAccessRuleStatus, Squash,
     condition::{reasons, types},
-    names::{FINALIZER, RESERVED_IDENTITIES},
+    names::{FINALIZER, RESERVED_IDENTITIES, is_generated_identity},
 };
 
 use crate::{
@@ -32,8 +32,38 @@ pub struct RuleView {
     pub secret_value: Option<Result<String, Failure>>,
     /// The Secret that is to hold the key (CephX).
     pub credentials: Credentials,
+    /// Whether a Secret that Shoal made for it is in its own namespace though a lock hides its key.
+    pub shown: bool,
+    /// Whether what its status says is in custody was thrown away in this pass.
+    pub custody_ended: bool,
     /// The locks that its deletion, if it was asked for, waits for.
     pub locked_by: Option<String>,
+    /// Where its key is kept while a Show lock hides it.
+    pub custody: Option<Custody>,
+}
+
+/// Where a key is kept that the owner of a Show lock alone may read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Custody {
+    /// The namespace.
+    pub namespace: String,
+    /// The lock.
+    pub lock: LockReference,
+    /// The lock's owner.
+    pub reader: String,
+}
+
+impl Custody {
+    /// What the Secret is called, and the role and binding that let its reader get it. No two locks share them: whatever comes late
+    /// to be written lets nobody read another's key.
+    pub fn name(&self) -> String {
+        custody_name(&self.lock)
+    }
+}
+
+/// What is kept for a lock is called.
+pub fn custody_name(lock: &LockReference) -> String {
+    generated_identity(&lock.uid)
 }
 
 impl RuleView {
@@ -43,17 +73,56 @@ impl RuleView {
             rule,
             secret_value: None,
             credentials: Credentials::NotRead,
+            shown: false,
+            custody_ended: false,
             locked_by: None,
+            custody: None,
         }
     }
 
-    /// Notes the locks that hold it, out of these.
-    pub fn note_locks(&mut self, locks: &[ResourceLock]) {
+    /// Notes the locks that hold it, and the one that hides its key in this namespace, out of these.
+    pub fn note_locks(&mut self, locks: &[ResourceLock], custody: &str) {
         let meta = &self.rule.metadata;
         let kind = LockedKind::ShareAccessRule;
         let its = locks.iter().filter(|lock| resource_lock::holds(lock, kind, meta));
         let its: Vec<_> = its.cloned().collect();
         self.locked_by = resource_lock::told(kind, &its).filter(|_| self.is_deleted());
+        self.custody = resource_lock::hiding(&self.rule, locks).map(|lock| Custody {
+            namespace: custody.to_owned(),
+            lock: LockReference {
+                name: lock.metadata.name.clone().unwrap_or_default(),
+                uid: lock.metadata.uid.clone().unwrap_or_default(),
+            },
+            reader: lock.spec.owner.clone(),
+        });
+    }
+
+    /// Whether its status says that a lock hides its key: something may be in custody for it.
+    pub fn is_recorded_as_hidden(&self) -> bool {
+        self.hidden_by().is_some()
+    }
+
+    fn hidden_by(&self) -> Option<&LockReference> {
+        self.rule.status.as_ref()?.hidden_by.as_ref()
+    }
+
+    /// Whether something may be in custody for another lock than the one that hides it, if any does.
+    pub fn has_outlived_custody(&self) -> bool {
+        self.is_recorded_as_hidden() && !self.says_what_hides_it() && !self.custody_ended
+    }
+
+    /// Whether its status tells of the lock that hides its key, or of none.
+    fn says_what_hides_it(&self) -> bool {
+        self.hidden_by().map(|by| &by.uid) == self.custody.as_ref().map(|custody| &custody.lock.uid)
+    }
+
+    /// Notes that what Shoal made for it is thrown away. Another's Secret is there as before.
+    pub fn forget_key(&mut self) {
+        if self.credentials != Credentials::NotOurs {
+            self.credentials = Credentials::Missing;
+        }
+        self.shown = false;
+        self.custody_ended = true;
     }
 
     /// The rule's name.
@@ -92,7 +161,12 @@ impl RuleView {
             && self.rule.status.as_ref().is_some_and(|s| {
                 s.observed_generation == self.rule.metadata.generation
                     && s.share_uid.as_deref() == Some(share_uid)
-                    && matches!(s.phase, Some(AccessPhase::Active | AccessPhase::Error))
+                    && match s.phase {
+                        Some(AccessPhase::Active) => self.says_what_hides_it(),
+                        // Nothing is hidden anew of a rule that is not in force.
+                        Some(AccessPhase::Error) => s.hidden_by.is_none() || self.says_what_hides_it(),
+                        _ => false,
+                    }
                     && says_locked(s) == self.locked_by.as_deref().map(waits_for).as_deref()
             })
     }
@@ -106,7 +180,21 @@ impl RuleView {
         })
     }
 
-    /// Where its key is put.
+    /// The Secret in which its key is kept.
+    pub fn secret(&self) -> CredentialsSecretReference {
+        match &self.custody {
+            Some(custody) => CredentialsSecretReference {
+                name: custody.name(),
+                namespace: Some(custody.namespace.clone()),
+            },
+            None => CredentialsSecretReference {
+                name: self.secret_name(),
+                namespace: None,
+            },
+        }
+    }
+
+    /// Where its key is put when no lock hides it.
     pub fn secret_name(&self) -> String {
         /// The longest name of an object.
         const LONGEST: usize = 253;
@@ -119,8 +207,27 @@ impl RuleView {
             .unwrap_or_else(|| generated_identity(self.rule.metadata.uid.as_deref().unwrap_or_default()))
     }
 
+    /// The identity that Shoal makes for it, if it names none. For a lock that hides its key it is another than ever before, and so
+    /// the key is one that nobody has read; it stays when the lock goes, and with it who has mounted.
+    pub fn identity(&self) -> Option<String> {
+        let (rule, spec) = (&self.rule, &self.rule.spec);
+        if spec.access_type != AccessType::CephX
+            || spec.access_to.is_some()
+            || spec.access_to_secret_ref.is_some()
+        {
+            return None;
+        }
+        let made = || rule.status.as_ref()?.identity.clone();
+        Some(match &self.custody {
+            Some(custody) => generated_identity(&custody.lock.uid),
+            None => {
+                made().unwrap_or_else(|| generated_identity(rule.metadata.uid.as_deref().unwrap_or_default()))
+            }
+        })
+    }
+
     /// Whom the rule names.
-    fn client(&self) -> Result<Client, Failure> {
+    pub fn client(&self) -> Result<Client, Failure> {
         let spec = &self.rule.spec;
         let text = match (&spec.access_to, &spec.access_to_secret_ref, &self.secret_value) {
             (Some(text), _, _) => text.clone(),
@@ -135,7 +242,7 @@ impl RuleView {
                     ),
                 ));
             }
-            (None, None, _) => generated_identity(self.rule.metadata.uid.as_deref().unwrap_or_default()),
+            (None, None, _) => self.identity().unwrap_or_default(),
         };
         Client::parse(spec.access_type, text.trim()).map_err(|why| {
             let field = if spec.access_to.is_some() {
@@ -259,9 +366,11 @@ fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Resul
     }
     let client = view.client()?;
     if let Client::CephX(identity) = &client
-        && (RESERVED_IDENTITIES.contains(&identity.as_str()) || terms.own_identity == Some(identity))
+        && (RESERVED_IDENTITIES.contains(&identity.as_str())
+            || terms.own_identity == Some(identity)
+            || (view.identity().is_none() && is_generated_identity(identity)))
     {
-        return Err(failure(Class::Stalled, reasons::IDENTITY_RESERVED, "the identity is reserved for Ceph or the operator; choose another, or leave accessTo out to get one made".into()));
+        return Err(failure(Class::Stalled, reasons::IDENTITY_RESERVED, "the identity is reserved for Ceph or the operator, or of the form that Shoal makes for one rule alone; choose another, or leave accessTo out to get one made".into()));
     }
     if view.credentials == Credentials::NotOurs {
         return Err(failure(
@@ -269,7 +378,7 @@ fn judge(terms: Terms<'_>, view: &RuleView, seen: &mut HashSet<Client>) -> Resul
             reasons::SECRET_NOT_OURS,
             format!(
                 "Secret '{}' exists and was not made for this rule; delete it, or name another in spec.credentialsSecretName",
-                view.secret_name()
+                view.secret().name
             ),
         ));
     }
@@ -321,6 +430,8 @@ pub struct Report {
 pub struct KeySecret {
     /// The Secret's name.
     pub name: String,
+    /// Where it is put, if a lock hides it.
+    pub custody: Option<Custody>,
     /// The identity.
     pub identity: String,
     /// Its key.
@@ -345,7 +456,8 @@ pub fn reports(
                     client: Client::CephX(identity),
                     ..
                 }) => keys.get(identity).map(|key| KeySecret {
-                    name: view.secret_name(),
+                    name: view.secret().name,
+                    custody: view.custody.clone(),
                     identity: identity.clone(),
                     key: key.clone(),
                 }),
@@ -358,6 +470,35 @@ pub fn reports(
                 status,
                 release,
                 secret,
+            })
+        })
+        .collect()
+}
+
+/// What the rules are told whose key is about to be hidden, or for another lock than before: from then on something may be in
+/// custody for them, and is not forgotten there.
+pub fn hiding_reports(share_uid: &str, rules: &[RuleView], plan: &Plan, now: Timestamp) -> Vec<Report> {
+    let told = failure(
+        Class::Waiting,
+        reasons::APPLYING_ACCESS,
+        "a Show lock hides its key, so it gets a new one".into(),
+    );
+    rules
+        .iter()
+        .filter(|view| matches!(plan.verdicts.get(view.name()), Some(Verdict::Grant(_))))
+        .filter_map(|view| {
+            let custody = view.custody.as_ref().filter(|_| !view.says_what_hides_it())?;
+            let status = ShareAccessRuleStatus {
+                identity: view.identity(),
+                credentials_secret_ref: None,
+                hidden_by: Some(custody.lock.clone()),
+                ..waiting_status(view, share_uid, &told, now)
+            };
+            Some(Report {
+                rule: view.rule.clone(),
+                status: Some(status),
+                release: false,
+                secret: None,
             })
         })
         .collect()
@@ -386,14 +527,18 @@ fn status(
                 .set(types::READY, true, reasons::ACTIVE, "in force")
                 .build(),
             applied_level: Some(grant.level),
-            credentials_secret_ref: matches!(grant.client, Client::CephX(_)).then(|| LocalSecretReference {
-                name: view.secret_name(),
-            }),
+            identity: view.identity(),
+            credentials_secret_ref: matches!(grant.client, Client::CephX(_)).then(|| view.secret()),
+            hidden_by: view.custody.as_ref().map(|custody| custody.lock.clone()),
             ..status
         }),
         Verdict::Refused(failure) => Some(ShareAccessRuleStatus {
             phase: Some(AccessPhase::Error),
             conditions: conditions.failed(failure).build(),
+            identity: before.and_then(|s| s.identity.clone()),
+            hidden_by: before
+                .and_then(|s| s.hidden_by.clone())
+                .filter(|_| view.says_what_hides_it()),
             ..status
         }),
         Verdict::Leaving => None,
@@ -421,6 +566,8 @@ pub struct Observed {
     pub share_exists: bool,
     /// Whether a live read has confirmed that it does not, and which locks there are if the rule is being deleted.
     pub absence_confirmed: bool,
+    /// Whether nothing is in custody for it any more.
+    pub custody_ended: bool,
     /// The locks that hold it.
     pub locks: Vec<ResourceLock>,
 }
@@ -430,6 +577,8 @@ pub struct Observed {
 pub enum Effect {
     /// Ask the API server itself whether the share exists and, if the rule is being deleted, for its locks.
     ConfirmAbsence,
+    /// Throw away what is in custody for it.
+    EndCustody,
     /// Say that it is locked, or is not any more.
     Mark(Mark),
 }
@@ -450,10 +599,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
     let leaving = deleted && observed.locks.is_empty();
     let held = rule.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER);
     if leaving && held {
-        let step = if observed.absence_confirmed {
-            Step::RemoveFinalizer
-        } else {
+        let step = if !observed.absence_confirmed {
             Step::Do(Effect::ConfirmAbsence)
+        } else if before.hidden_by.is_some() && !observed.custody_ended {
+            Step::Do(Effect::EndCustody)
+        } else {
+            Step::RemoveFinalizer
         };
         return Decision::step(before, step);
     }
@@ -475,6 +626,8 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareAccessRuleSt
         observed_generation: Some(generation),
         phase: Some(AccessPhase::QueuedToApply),
         conditions: with_locks(conditions, locked_by.as_deref()).build(),
+        identity: before.identity.clone(),
+        hidden_by: before.hidden_by.clone(),
         ..ShareAccessRuleStatus::default()
     };
     // Share and rule often come together, and the caches hear of them in any order.
@@ -537,6 +690,8 @@ fn waiting_status(view: &RuleView, share_uid: &str, why: &Failure, now: Timestam
         .build(),
         share_uid: Some(share_uid.to_owned()),
         applied_level: level,
+        identity: before.identity,
         credentials_secret_ref: before.credentials_secret_ref.filter(|_| same_share),
+        hidden_by: before.hidden_by,
     }
 }

@@ -64,17 +64,16 @@ pub mod route {
     }
 
     /// A rule concerns its share, which is its one applier, its locks, and itself while there is no share. Its status concerns
-    /// itself: the share wrote it, and may be gone before the cache has heard of it.
+    /// itself, for the share wrote it, and may be gone before the cache has heard of it; and its locks: it says how its key is hidden.
     pub fn rule(ctx: &Context, rule: &Guarded<ShareAccessRule>, change: Change) {
         let caches = &ctx.caches;
         caches.rule_queue.push_ref(ObjectRef::from_obj(rule));
-        if let Ok(rule) = &rule.0
-            && change == Change::Object
-        {
-            let namespace = rule.namespace().unwrap_or_default();
+        let Ok(rule) = &rule.0 else { return };
+        let namespace = rule.namespace().unwrap_or_default();
+        if change == Change::Object {
             caches.share_queue.push(&namespace, &rule.spec.share_ref.name);
-            wake_locks_on(caches, LockedKind::ShareAccessRule, &namespace, &rule.name_any());
         }
+        wake_locks_on(caches, LockedKind::ShareAccessRule, &namespace, &rule.name_any());
     }
 
     /// A lock concerns itself, what it locks, and the share of a rule that it locks. Its status concerns itself: a replica that

@@ -46,20 +46,23 @@ impl Kind for ResourceLocks {
     async fn load(ctx: &Context, lock: ResourceLock) -> Result<Observed, Error> {
         let (target, namespace) = (&lock.spec.resource_ref, lock.namespace().unwrap_or_default());
         let caches = &ctx.caches;
+        let mut rule = None;
         let target = match target.kind {
             LockedKind::Share => caches
                 .shares
                 .get(&ObjectRef::new(&target.name).within(&namespace))
                 .map(|share| share.meta().clone()),
-            LockedKind::ShareAccessRule => caches
-                .rules
-                .get(&ObjectRef::new(&target.name).within(&namespace))
-                .map(|rule| rule.meta().clone()),
+            LockedKind::ShareAccessRule => {
+                let found = caches.rules.get(&ObjectRef::new(&target.name).within(&namespace));
+                rule = found.as_ref().and_then(|found| found.0.as_ref().ok().cloned());
+                found.map(|rule| rule.meta().clone())
+            }
         };
         Ok(Observed {
             lock,
             target,
             target_confirmed: false,
+            rule,
         })
     }
 
@@ -102,8 +105,19 @@ async fn find<K: Object>(ctx: &Context, namespace: &str, name: &str) -> Result<O
     Ok(found.map(|object| object.metadata))
 }
 
-/// The locks that name an object, as the watch cache has them.
+/// The locks that hold an object, as the watch cache has them.
 pub(super) fn cached(ctx: &Context, kind: LockedKind, object: &ObjectMeta) -> Vec<ResourceLock> {
+    let mut found = cached_of_any_action(ctx, kind, object);
+    found.retain(|lock| resource_lock::holds(lock, kind, object));
+    found
+}
+
+/// The same, and those that hide it.
+pub(super) fn cached_of_any_action(
+    ctx: &Context,
+    kind: LockedKind,
+    object: &ObjectMeta,
+) -> Vec<ResourceLock> {
     let (namespace, name) = (object.namespace.as_deref(), object.name.as_deref());
     let caches = &ctx.caches;
     let mut found = caches.locks_on.find(
@@ -111,7 +125,7 @@ pub(super) fn cached(ctx: &Context, kind: LockedKind, object: &ObjectMeta) -> Ve
         namespace.unwrap_or_default(),
         &key(kind, name.unwrap_or_default()),
     );
-    found.retain(|lock| resource_lock::holds(lock, kind, object));
+    found.retain(|lock| resource_lock::is_on(lock, kind, object));
     found
 }
 

@@ -43,6 +43,7 @@ use crate::{
     backends::Entry,
     caches::parsed,
     context::Context,
+    custody,
     driver::{self, Kind},
     error::Error,
     failpoint,
@@ -127,8 +128,10 @@ impl Kind for Shares {
             share,
         };
         for view in &mut observed.rules {
-            let on_rule = locks::cached(ctx, LockedKind::ShareAccessRule, &view.rule.metadata);
-            view.note_locks(&on_rule);
+            let (kind, meta) = (LockedKind::ShareAccessRule, &view.rule.metadata);
+            let mut on_rule = locks::cached_of_any_action(ctx, kind, meta);
+            view.note_locks(&on_rule, &ctx.custody);
+            on_rule.retain(|lock| resource_lock::holds(lock, kind, &view.rule.metadata));
             observed.locks.extend(on_rule);
         }
         read_page(ctx, &mut observed);
@@ -510,20 +513,24 @@ async fn confirm_rules(ctx: &Context, o: &mut Observed) -> Result<(), Error> {
             secret_value,
             ..RuleView::unread(rule)
         };
-        if view.rule.spec.access_type == AccessType::CephX {
-            let secret = api::secret(&ctx.client, &namespace, &view.secret_name()).await?;
-            view.credentials = secret.map_or(Credentials::Missing, |s| credentials(&s, &view.rule));
-        }
+        let locks = locks::cached_of_any_action(ctx, LockedKind::ShareAccessRule, &view.rule.metadata);
+        view.note_locks(&locks, &ctx.custody);
         views.push(view);
     }
-    // Asked for after the deletions that they may forbid had been seen.
+    // Asked for after the deletions that they may forbid had been seen; and no key that was hidden is shown on the cache's word.
+    let is_shown_again = |view: &RuleView| view.is_recorded_as_hidden() && view.custody.is_none();
     if views
         .iter()
-        .any(|view| view.rule.metadata.deletion_timestamp.is_some())
+        .any(|view| view.rule.metadata.deletion_timestamp.is_some() || is_shown_again(view))
     {
         let locks = locks::live(ctx, &namespace).await?;
         for view in &mut views {
-            view.note_locks(&locks);
+            view.note_locks(&locks, &ctx.custody);
+        }
+    }
+    for view in &mut views {
+        if view.rule.spec.access_type == AccessType::CephX {
+            read_credentials(ctx, view).await?;
         }
     }
     o.rules = views;
@@ -595,13 +602,39 @@ async fn secret_value(
     }
 }
 
-/// Only a Secret that Shoal made for this very rule is ever written.
-fn credentials(secret: &Secret, rule: &ShareAccessRule) -> Credentials {
-    let made_for_it = secret.type_.as_deref() == Some(cephx_secret::TYPE)
-        && secret
-            .owner_references()
-            .iter()
-            .any(|o| Some(&o.uid) == rule.metadata.uid.as_ref());
+/// Reads what a rule's Secrets hold, and whether each is where it belongs.
+async fn read_credentials(ctx: &Context, view: &mut RuleView) -> Result<(), Error> {
+    let shown = shown_secret(ctx, view).await?;
+    let is_owned = shown.as_ref().is_some_and(|secret| is_owned(secret, &view.rule));
+    let (secret, is_ours) = match &view.custody {
+        None => (shown, is_owned),
+        Some(custody) => {
+            view.shown = is_owned;
+            (custody::read(ctx, custody).await?, true)
+        }
+    };
+    view.credentials = secret.map_or(Credentials::Missing, |secret| credentials(&secret, view, is_ours));
+    Ok(())
+}
+
+/// The Secret in the rule's own namespace.
+async fn shown_secret(ctx: &Context, view: &RuleView) -> Result<Option<Secret>, Error> {
+    let namespace = view.rule.namespace().unwrap_or_default();
+    api::secret(&ctx.client, &namespace, &view.secret_name()).await
+}
+
+fn is_owned(secret: &Secret, rule: &ShareAccessRule) -> bool {
+    let mut owners = secret.owner_references().iter();
+    secret.type_.as_deref() == Some(cephx_secret::TYPE)
+        && owners.any(|owner| Some(&owner.uid) == rule.metadata.uid.as_ref())
+}
+
+/// Only a Secret that Shoal made for this very rule is ever written. One with another identity's key is as good as none.
+fn credentials(secret: &Secret, view: &RuleView, is_ours: bool) -> Credentials {
+    let is_its = match view.client() {
+        Ok(client) => api::secret_text(secret, cephx_secret::USER_ID) == Some(client.to_string()),
+        Err(_) => true,
+    };
     let complete = [
         cephx_secret::USER_ID,
         cephx_secret::USER_KEY,
@@ -609,7 +642,7 @@ fn credentials(secret: &Secret, rule: &ShareAccessRule) -> Credentials {
     ]
     .iter()
     .all(|key| api::secret_text(secret, key).is_some_and(|t| !t.is_empty()));
-    match (made_for_it, complete) {
+    match (is_ours, complete && is_its) {
         (false, _) => Credentials::NotOurs,
         (true, false) => Credentials::Missing,
         (true, true) => Credentials::Complete,
@@ -628,10 +661,18 @@ async fn hold_rules(ctx: &Context, o: &mut Observed, names: &[String]) -> Result
 async fn forget_keys(ctx: &Context, o: &mut Observed, names: &[String]) -> Result<(), Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &o.share.namespace().unwrap_or_default());
     for view in o.rules.iter_mut().filter(|v| names.contains(&v.rule.name_any())) {
-        match api::bounded(api.delete(&view.secret_name(), &DeleteParams::default())).await {
-            Ok(_) | Err(Error::Gone) => view.credentials = Credentials::Missing,
-            Err(error) => return Err(error),
+        if let Some(secret) = shown_secret(ctx, view).await?
+            && is_owned(&secret, &view.rule)
+        {
+            match api::bounded(api.delete(&view.secret_name(), &DeleteParams::default())).await {
+                Ok(_) | Err(Error::Gone) => {}
+                Err(error) => return Err(error),
+            }
         }
+        if let Some(lock) = view.rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
+            custody::end(ctx, lock).await?;
+        }
+        view.forget_key();
     }
     Ok(())
 }
@@ -647,6 +688,7 @@ async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> 
         } = report;
         let name = rule.name_any();
         let view = o.rules.iter_mut().find(|v| v.rule.name_any() == name);
+        let has_key = secret.is_some();
         if let Some(secret) = secret {
             store_key(ctx, &rule, &secret).await?;
             o.keys.remove(&secret.identity);
@@ -663,11 +705,14 @@ async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> 
         }
         if let Some(view) = view {
             view.rule = rule.clone();
-            if view.credentials == Credentials::Missing {
+            if has_key {
                 view.credentials = Credentials::Complete;
             }
         }
         if release {
+            if let Some(lock) = rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
+                custody::end(ctx, lock).await?;
+            }
             api::remove_finalizer(&ctx.client, &rule).await?;
             o.rules.retain(|v| v.rule.name_any() != name);
         }
@@ -675,9 +720,27 @@ async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> 
     Ok(())
 }
 
-/// Writes the Secret that holds a CephX key, owned by its rule.
+/// Writes the Secret that holds a CephX key: owned by its rule, or in custody for one reader.
 async fn store_key(ctx: &Context, rule: &ShareAccessRule, secret: &KeySecret) -> Result<(), Error> {
-    let KeySecret { name, identity, key } = secret;
+    let KeySecret {
+        name,
+        custody,
+        identity,
+        key,
+    } = secret;
+    let metadata = match custody {
+        None => ObjectMeta {
+            name: Some(name.clone()),
+            namespace: rule.namespace(),
+            owner_references: rule.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        Some(custody) => {
+            custody::admit(ctx, rule, custody).await?;
+            custody::metadata(rule, custody)
+        }
+    };
+    let namespace = metadata.namespace.clone().unwrap_or_default();
     let keyring = format!("[client.{identity}]\n\tkey = {}\n", key.reveal());
     let data = [
         (cephx_secret::USER_ID, identity.clone()),
@@ -685,12 +748,7 @@ async fn store_key(ctx: &Context, rule: &ShareAccessRule, secret: &KeySecret) ->
         (cephx_secret::KEYRING, keyring),
     ];
     let wanted = Secret {
-        metadata: ObjectMeta {
-            name: Some(name.clone()),
-            namespace: rule.namespace(),
-            owner_references: rule.controller_owner_ref(&()).map(|owner| vec![owner]),
-            ..ObjectMeta::default()
-        },
+        metadata,
         type_: Some(cephx_secret::TYPE.into()),
         data: Some(
             data.into_iter()
@@ -699,7 +757,7 @@ async fn store_key(ctx: &Context, rule: &ShareAccessRule, secret: &KeySecret) ->
         ),
         ..Secret::default()
     };
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &rule.namespace().unwrap_or_default());
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
     let params = PatchParams::apply(field_managers::SECRETS).force();
     api::bounded(api.patch(name, &params, &Patch::Apply(&wanted))).await?;
     Ok(())

@@ -16,6 +16,7 @@ use super::resource_lock as locks;
 use crate::{
     api,
     context::Context,
+    custody,
     driver::{self, Kind},
     error::Error,
 };
@@ -32,6 +33,7 @@ impl driver::Effect for Effect {
     fn name(&self) -> &'static str {
         match self {
             Self::ConfirmAbsence => "ConfirmAbsence",
+            Self::EndCustody => "EndCustody",
             Self::Mark(_) => "Mark",
         }
     }
@@ -60,6 +62,7 @@ impl Kind for ShareAccessRules {
             rule,
             share_exists,
             absence_confirmed: false,
+            custody_ended: false,
         })
     }
 
@@ -78,6 +81,13 @@ impl Kind for ShareAccessRules {
                 if o.rule.metadata.deletion_timestamp.is_some() {
                     confirm_locks(ctx, o).await?;
                 }
+                Ok(())
+            }
+            Effect::EndCustody => {
+                if let Some(lock) = o.rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
+                    custody::end(ctx, lock).await?;
+                }
+                o.custody_ended = true;
                 Ok(())
             }
             Effect::Mark(mark) => {

@@ -39,6 +39,8 @@ impl Resource {
     }
 }
 
+const RBAC: &str = "rbac.authorization.k8s.io";
+
 /// Everything that is served.
 pub(super) static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
     let mut resources = vec![
@@ -53,6 +55,25 @@ pub(super) static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
             &json!({"spec": lease_spec()}),
         ),
         built_in("events.k8s.io", "v1", "events", "Event", true, &json!({})),
+        built_in(
+            RBAC,
+            "v1",
+            "roles",
+            "Role",
+            true,
+            &json!({"rules": {"type": "array"}}),
+        ),
+        built_in(
+            RBAC,
+            "v1",
+            "rolebindings",
+            "RoleBinding",
+            true,
+            &json!({
+                "roleRef": {"type": "object", "x-kubernetes-map-type": "atomic"},
+                "subjects": {"type": "array"},
+            }),
+        ),
     ];
     resources.extend(
         shoal_crds::custom_resource_definitions()

@@ -305,7 +305,7 @@ proptest! {
         o.locks = vec![lock.clone()];
         check_messages(&share::decide(&o, now()).status.conditions)?;
         let target = there.then_some(target.metadata);
-        let observed = resource_lock::Observed { lock, target, target_confirmed };
+        let observed = resource_lock::Observed { lock, target, target_confirmed, rule: None };
         check_messages(&resource_lock::decide(&observed, now()).status.conditions)?;
     }
 

@@ -25,6 +25,9 @@ enum Event {
     LockShare(usize),
     LockRule(usize),
     Unlock(usize),
+    /// By one of two users.
+    HideRule(usize, bool),
+    ShowRule(usize, bool),
     LoseSecret(usize),
     TakeSecret(usize),
     Value(Option<&'static str>),
@@ -120,6 +123,20 @@ fn happen(world: &mut World, event: Event, serial: usize) {
             add_lock(world, slot, LockedKind::ShareAccessRule, &name(slot), serial);
         }
         Event::Unlock(slot) => world.locks.retain(|lock| lock.named() != name(slot)),
+        Event::HideRule(slot, other) => {
+            let owner = if other { "bob" } else { "alice" };
+            let mut new = show_lock(&format!("{owner}-{slot}"), &name(slot), owner);
+            new.metadata.uid = Some(format!("uid-lock-{serial}"));
+            if world.locks.iter().all(|lock| lock.named() != new.named()) {
+                world.hide(new.aged(-i64::try_from(serial / 2).unwrap()));
+            }
+        }
+        Event::ShowRule(slot, other) => {
+            let owner = if other { "bob" } else { "alice" };
+            world
+                .locks
+                .retain(|lock| lock.named() != format!("{owner}-{slot}"));
+        }
         Event::LoseSecret(slot) => {
             world.secrets.remove(&format!("r{slot}-cephx"));
         }
@@ -290,14 +307,28 @@ impl History {
     }
 }
 
+/// The same, where rules are hidden, too.
+fn event_among_show_locks() -> impl Strategy<Value = Event> {
+    let hidden = || (0..SLOTS, any::<bool>());
+    prop_oneof![
+        10 => event(),
+        1 => hidden().prop_map(|(slot, other)| Event::HideRule(slot, other)),
+        1 => hidden().prop_map(|(slot, other)| Event::ShowRule(slot, other)),
+    ]
+}
+
 /// What may happen to a share, drawn.
 pub fn history() -> impl Strategy<Value = History> {
+    history_of(event())
+}
+
+fn history_of(event: impl Strategy<Value = Event>) -> impl Strategy<Value = History> {
     let protocol = select(vec![Protocol::NFS, Protocol::CephFS]);
     let deletion = select(vec![DeletionMode::Wait, DeletionMode::Deferred]);
     let retention = select(vec!["0s", "0s", "1h"]);
     let policy = select(vec![None, None, Some(DeletionPolicy::Retain)]);
     let terms = (any::<bool>(), any::<bool>(), deletion, retention, policy);
-    (protocol, terms, vec(event(), 0..24)).prop_map(|(protocol, terms, events)| {
+    (protocol, terms, vec(event, 0..24)).prop_map(|(protocol, terms, events)| {
         let (shrink, is_named, deletion, retention, policy) = terms;
         History {
             protocol,
@@ -325,7 +356,7 @@ proptest! {
     #![proptest_config(config(500))]
 
     #[test]
-    fn it_comes_to_rest_and_is_then_as_the_objects_say(history in history()) {
+    fn it_comes_to_rest_and_is_then_as_the_objects_say(history in history_of(event_among_show_locks())) {
         let mut world = history.world();
         world.run_to_rest();
         // Once the backend is itself again, everything that waited for it is done.
@@ -334,7 +365,7 @@ proptest! {
     }
 
     #[test]
-    fn it_can_always_be_deleted_unless_its_volume_is_anothers(history in history()) {
+    fn it_can_always_be_deleted_unless_its_volume_is_anothers(history in history_of(event_among_show_locks())) {
         let mut world = history.world();
         happen(&mut world, Event::Backend(Health::Well), 0);
         world.snapshots = false;
@@ -386,7 +417,7 @@ proptest! {
     #![proptest_config(config(80))]
 
     #[test]
-    fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(history in history()) {
+    fn a_crash_or_a_fault_at_any_step_leads_to_the_same_end(history in history_of(event_among_show_locks())) {
         let world = history.world();
         // Who can look sees that nothing there is the share's; who can't keeps what may be its data.
         prop_assume!(!world.is_in_doubt());

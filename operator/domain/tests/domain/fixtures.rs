@@ -25,6 +25,8 @@ use shoal_domain::{
 };
 
 pub const CLUSTER: &str = "this-cluster";
+/// The namespace that hidden keys are kept in.
+pub const CUSTODY: &str = "shoal-system";
 pub const GI: u64 = 1 << 30;
 
 pub fn now() -> Timestamp {
@@ -201,6 +203,14 @@ pub fn lock(name: &str, kind: LockedKind, target: &str) -> ResourceLock {
         },
         status: None,
     }
+}
+
+/// A Show lock of this owner on a rule.
+pub fn show_lock(name: &str, rule: &str, owner: &str) -> ResourceLock {
+    let mut lock = lock(name, LockedKind::ShareAccessRule, rule);
+    lock.spec.action = LockAction::Show;
+    lock.spec.owner = owner.into();
+    lock
 }
 
 pub trait RuleExt {

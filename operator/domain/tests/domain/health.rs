@@ -248,10 +248,23 @@ fn locks(seen: &mut Seen) {
                 lock: lock.clone(),
                 target: target.clone(),
                 target_confirmed: true,
+                rule: None,
             };
             lock.status = Some(resource_lock::decide(&observed, now()).status);
             seen.note("ResourceLock", &lock);
         }
+    }
+    for rule in [cephx_rule("r", None), cephx_rule("r", Some("alice"))] {
+        let mut lock = show_lock("hide", "r", "alice");
+        lock.metadata.generation = Some(1);
+        let observed = resource_lock::Observed {
+            lock: lock.clone(),
+            target: Some(rule.metadata.clone()),
+            target_confirmed: true,
+            rule: Some(rule),
+        };
+        lock.status = Some(resource_lock::decide(&observed, now()).status);
+        seen.note("ResourceLock", &lock);
     }
 }
 

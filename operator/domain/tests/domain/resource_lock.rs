@@ -4,20 +4,23 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::ObjectMeta;
 use shoal_crds::{
-    AccessPhase, LockAction, LockPhase,
+    AccessPhase, CredentialsSecretReference, LockAction, LockPhase, LockReference,
     LockedKind::{self, Share as OnShare, ShareAccessRule as OnRule},
-    ResourceLock, ResourceLockStatus,
+    ResourceLock, ResourceLockStatus, ShareAccessRule,
     condition::{reasons, types},
     names::{LOCKED_BY, labels},
 };
 use shoal_domain::{
     Next, Step,
-    resource_lock::{Effect, Mark, Observed, decide, holds, mark, told as told_of},
+    resource_lock::{Effect, Mark, Observed, decide, hiding, holds, mark, told as told_of},
     share::{self, Effect as OfShare},
     share_access_rule as rules,
 };
 
-use crate::{fixtures::*, world::World};
+use crate::{
+    fixtures::*,
+    world::{Stored, World},
+};
 
 fn on_share(name: &str) -> ResourceLock {
     lock(name, OnShare, "a")
@@ -197,6 +200,7 @@ fn observed(lock: ResourceLock, target: Option<ObjectMeta>) -> Observed {
         lock,
         target,
         target_confirmed: true,
+        rule: None,
     }
 }
 
@@ -475,6 +479,7 @@ fn a_locked_rule_without_a_share_waits() {
         rule: rule("r", "10.0.0.1").held().leaving(),
         share_exists: false,
         absence_confirmed: false,
+        custody_ended: false,
         locks: vec![],
     };
     assert_eq!(
@@ -501,6 +506,7 @@ fn a_rule_is_marked_by_its_own_pass_whether_it_has_a_share_or_not() {
             rule: rule("r", "10.0.0.1").held(),
             share_exists,
             absence_confirmed: true,
+            custody_ended: false,
             locks: vec![lock("keep", OnRule, "r")],
         };
         assert!(matches!(
@@ -508,4 +514,286 @@ fn a_rule_is_marked_by_its_own_pass_whether_it_has_a_share_or_not() {
             Some(Step::Do(rules::Effect::Mark(Mark::Object { .. })))
         ));
     }
+}
+
+// ---- a hidden key
+
+fn by(lock: &ResourceLock) -> LockReference {
+    LockReference {
+        name: lock.named().into(),
+        uid: lock.metadata.uid.clone().unwrap(),
+    }
+}
+
+fn hidden_by(mut rule: ShareAccessRule, lock: &ResourceLock) -> ShareAccessRule {
+    rule = rule.told(AccessPhase::Active);
+    rule.status.as_mut().unwrap().hidden_by = Some(by(lock));
+    rule
+}
+
+#[test]
+fn the_oldest_show_lock_hides_a_rule_and_no_later_one_takes_its_place() {
+    let trainer = cephx_rule("r", None);
+    let first = show_lock("z", "r", "alice").aged(9);
+    let later = show_lock("b", "r", "bob");
+    let locks = [
+        show_lock("other", "s", "bob").aged(99),
+        lock("keep", OnRule, "r").aged(99),
+        later.clone(),
+        first.clone(),
+    ];
+    assert_eq!(hiding(&trainer, &[]), None);
+    assert_eq!(hiding(&trainer, &locks), Some(&first));
+    // Within a second anybody could choose a name that comes first.
+    let same_second = [show_lock("a", "r", "bob").aged(9), first.clone()];
+    assert_eq!(
+        hiding(&hidden_by(trainer.clone(), &first), &same_second),
+        Some(&first)
+    );
+    assert_eq!(
+        hiding(&hidden_by(trainer, &first), std::slice::from_ref(&later)),
+        Some(&later)
+    );
+}
+
+#[test]
+fn a_client_that_is_named_can_not_be_hidden_and_the_lock_says_why_and_what_to_do() {
+    let cases = [
+        (
+            rule("r", "10.0.0.1"),
+            ["accessTo '10.0.0.1'", "accessToSecretRef"],
+        ),
+        (
+            cephx_rule("r", Some("bob")),
+            ["accessTo 'bob'", "make a rule without it"],
+        ),
+        (
+            rule("r", "").named_in("who"),
+            ["Secret 'who'", "let only its readers"],
+        ),
+        (
+            cephx_rule("r", None).named_in("who"),
+            ["Secret 'who'", "make a rule without it"],
+        ),
+    ];
+    for (rule, words) in cases {
+        let lock = show_lock("hide", "r", "alice");
+        assert_eq!(hiding(&rule, std::slice::from_ref(&lock)), None);
+        let mut o = observed(lock, Some(rule.metadata.clone()));
+        o.rule = Some(rule);
+        let status = decide(&o, now()).status;
+        let message = &status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == types::READY)
+            .unwrap()
+            .message;
+        for word in words {
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(
+            message.starts_with("spec.resourceRef: ShareAccessRule 'r' "),
+            "{message}"
+        );
+        let (phase, enforced, ready, stalled) = told_once(o);
+        assert_eq!((phase, enforced), (LockPhase::Pending, Some(false)));
+        assert_eq!((ready, stalled), (not_ready(reasons::CANNOT_BE_HIDDEN), true));
+    }
+}
+
+#[test]
+fn a_show_lock_is_told_enforced_when_its_owner_alone_can_get_the_key_and_not_before() {
+    let lock = show_lock("hide", "r", "alice");
+    let said = |rule: ShareAccessRule| {
+        let mut o = observed(lock.clone(), Some(rule.metadata.clone()));
+        o.rule = Some(rule);
+        let (phase, enforced, ready, stalled) = told_once(o);
+        assert_eq!(
+            (phase == LockPhase::Enforced, stalled),
+            (enforced.unwrap(), false)
+        );
+        ready
+    };
+    let mut trainer = cephx_rule("r", None).told(AccessPhase::Active);
+    let status = |rule: &mut ShareAccessRule, namespace: Option<&str>| {
+        rule.status.as_mut().unwrap().credentials_secret_ref = Some(CredentialsSecretReference {
+            name: "x".into(),
+            namespace: namespace.map(Into::into),
+        });
+    };
+    status(&mut trainer, None);
+    assert_eq!(said(trainer.clone()), not_ready(reasons::NOT_HIDDEN_YET));
+    trainer.status.as_mut().unwrap().hidden_by = Some(by(&lock));
+    assert_eq!(said(trainer.clone()), not_ready(reasons::NOT_HIDDEN_YET));
+    status(&mut trainer, Some(CUSTODY));
+    let enforced = || ("True".into(), reasons::ENFORCED.into());
+    assert_eq!(said(trainer.clone()), enforced());
+    // One that is being deleted is hidden as long as it is there.
+    assert_eq!(said(trainer.clone().held().leaving()), enforced());
+    let mut other = lock.clone();
+    other.metadata.uid = Some("uid-other".into());
+    trainer.status.as_mut().unwrap().hidden_by = Some(by(&other));
+    assert_eq!(said(trainer), not_ready(reasons::HIDDEN_BY_ANOTHER));
+}
+
+fn trained() -> World {
+    let mut world = World::settled(share("a").cephfs(), [cephx_rule("r", None)]);
+    world.steps.clear();
+    world
+}
+
+fn hide(world: &mut World, name: &str, owner: &str) {
+    world.hide(show_lock(name, "r", owner));
+    world.steps.clear();
+    world.pass(None);
+}
+
+fn identity(world: &World) -> String {
+    world.access()[0].client.to_string()
+}
+
+#[test]
+fn a_key_that_others_may_have_read_is_replaced_when_it_is_hidden() {
+    let mut world = trained();
+    assert_eq!((identity(&world), world.secrets.len()), ("shoal-uid-r".into(), 1));
+    hide(&mut world, "hide", "alice");
+    assert_eq!(
+        world.steps,
+        [
+            "Look",
+            "ConfirmRules",
+            // That something may be in custody is recorded before it is.
+            "ReportRules",
+            "Export",
+            "ForgetKeys",
+            "ReportRules"
+        ]
+    );
+    assert_eq!(
+        (identity(&world), world.secrets.len()),
+        ("shoal-uid-hide".into(), 0)
+    );
+    let status = world.rule("r").status.clone().unwrap();
+    assert_eq!(status.identity.as_deref(), Some("shoal-uid-hide"));
+    let secret = status.credentials_secret_ref.unwrap();
+    assert_eq!(
+        (secret.name.as_str(), secret.namespace.as_deref()),
+        ("shoal-uid-hide", Some(CUSTODY))
+    );
+    world.run_to_rest();
+}
+
+#[test]
+fn a_key_returns_as_it_is_when_its_lock_goes_and_nobody_has_to_mount_anew() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    let before = world.access();
+    world.locks.clear();
+    world.steps.clear();
+    world.pass(None);
+    assert_eq!(
+        world.steps,
+        ["Look", "ConfirmRules", "ForgetKeys", "FetchKey", "ReportRules"]
+    );
+    assert_eq!(
+        (world.access(), world.secrets.len(), world.custody.len()),
+        (before, 1, 0)
+    );
+    world.run_to_rest();
+}
+
+#[test]
+fn the_next_owner_gets_another_key_than_the_one_before() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    hide(&mut world, "later", "bob");
+    assert_eq!(world.custody["uid-hide"].reader, "alice");
+    world.locks.remove(0);
+    world.run_to_rest();
+    assert_eq!(world.custody.len(), 1);
+    let hidden = &world.custody["uid-later"];
+    assert_eq!(
+        (hidden.reader.as_str(), hidden.identity.as_str()),
+        ("bob", "shoal-uid-later")
+    );
+    assert_eq!(world.access().len(), 1);
+}
+
+#[test]
+fn the_key_of_a_rule_that_is_hidden_from_birth_is_never_shown() {
+    let mut world = World::new(share("a").cephfs(), [cephx_rule("r", None)]);
+    world.hide(show_lock("hide", "r", "alice"));
+    world.run_to_rest();
+    assert_eq!(
+        (world.secrets.len(), identity(&world)),
+        (0, "shoal-uid-hide".into())
+    );
+}
+
+#[test]
+fn a_hidden_key_that_was_lost_is_put_back_and_what_is_shown_beside_it_goes() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    world.custody.clear();
+    world.run_to_rest();
+    assert_eq!(world.custody.len(), 1);
+    let shown = Stored::Ours {
+        rule_uid: "uid-r".into(),
+        identity: "shoal-uid-r".into(),
+    };
+    world.secrets.insert("r-cephx".into(), shown);
+    world.run_to_rest();
+    assert!(world.secrets.is_empty());
+}
+
+#[test]
+fn nothing_is_left_in_custody_for_a_rule_that_goes() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    world.delete_rule("r");
+    world.run_to_rest();
+    assert!(world.rules.is_empty() && world.custody.is_empty());
+
+    // Where the share has gone before it, too.
+    let mut o = rules::Observed {
+        rule: hidden_by(cephx_rule("r", None), &show_lock("hide", "r", "alice"))
+            .held()
+            .leaving(),
+        share_exists: false,
+        absence_confirmed: true,
+        custody_ended: false,
+        locks: vec![],
+    };
+    assert_eq!(
+        rules::decide(&o, now()).step,
+        Some(Step::Do(rules::Effect::EndCustody))
+    );
+    o.custody_ended = true;
+    assert_eq!(rules::decide(&o, now()).step, Some(Step::RemoveFinalizer));
+    o.rule.metadata.deletion_timestamp = None;
+    assert!(rules::decide(&o, now()).status.hidden_by.is_some(), "forgotten");
+}
+
+#[test]
+fn a_key_that_returns_is_not_written_over_a_secret_of_somebody_elses() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    world.secrets.insert("r-cephx".into(), Stored::Foreign);
+    world.run_to_rest();
+    assert_eq!(world.custody.len(), 1);
+    world.locks.clear();
+    world.run_to_rest();
+    assert_eq!(world.secrets["r-cephx"], Stored::Foreign);
+    assert!(world.access().is_empty() && world.custody.is_empty());
+}
+
+/// The cache may have heard that one lock went, and not yet of the one that was made with it.
+#[test]
+fn no_hidden_key_is_shown_on_the_caches_word() {
+    let mut world = trained();
+    hide(&mut world, "hide", "alice");
+    world.cached_locks = Some(Vec::new());
+    world.pass(None);
+    assert!(world.secrets.is_empty());
+    world.run_to_rest();
 }

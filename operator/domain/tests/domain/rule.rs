@@ -60,6 +60,25 @@ fn is_granted(plan: &Plan, name: &str) -> bool {
     matches!(plan.verdicts[name], Verdict::Grant(_))
 }
 
+/// Two rules of one namespace that name the same identity get the same key, and that of one of them may be hidden.
+#[test]
+fn an_identity_of_the_form_that_is_made_can_not_be_named() {
+    let made = "shoal-3f5a92c1-70f4-4e0a-9d3c-2b6a51c8e701";
+    let mut in_a_secret = cephx_rule("b", None).named_in("who").view();
+    in_a_secret.secret_value = Some(Ok(made.into()));
+    let plan = judged(
+        Protocol::CephFS,
+        &[
+            cephx_rule("a", Some(made)).view(),
+            in_a_secret,
+            cephx_rule("c", Some("shoal-trainer")).view(),
+        ],
+    );
+    assert_eq!(why(&plan, "a"), reasons::IDENTITY_RESERVED);
+    assert_eq!(why(&plan, "b"), reasons::IDENTITY_RESERVED);
+    assert!(is_granted(&plan, "c"));
+}
+
 // ---- who is let in
 
 #[test]
@@ -436,6 +455,7 @@ fn alone(rule: ShareAccessRule) -> Observed {
         rule,
         share_exists: false,
         absence_confirmed: false,
+        custody_ended: false,
         locks: Vec::new(),
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use shoal_crds::{
-    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, LockedKind, Protocol, ResourceLock,
-    Share, ShareAccessRule, ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
+    AccessLevel, AccessPhase, AccessType, DeletionPhase, DeletionPolicy, LockReference, LockedKind, Protocol,
+    ResourceLock, Share, ShareAccessRule, ShareDeletion, ShareDeletionStatus, ShareStatus, ShareType,
     condition::{reasons, types},
     names::{LOCKED_BY, RESERVED_IDENTITIES, labels},
 };
@@ -52,8 +52,12 @@ pub struct World {
     pub locks: Vec<ResourceLock>,
     /// What the watch cache has of them, when it is behind.
     pub cached_locks: Option<Vec<ResourceLock>>,
-    /// Secrets for CephX keys.
+    /// Secrets for CephX keys, in the rules' own namespace.
     pub secrets: BTreeMap<String, Stored>,
+    /// Those that Show locks hide, by the lock's uid.
+    pub custody: BTreeMap<String, Hidden>,
+    /// Every Show lock that there was.
+    pub show_locks: Vec<ResourceLock>,
     /// What `accessToSecretRef` leads to.
     pub values: BTreeMap<String, String>,
     pub share_type: Result<ShareType, Failure>,
@@ -92,6 +96,13 @@ pub enum Stored {
         identity: String,
     },
     Foreign,
+}
+
+/// A key that is hidden.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hidden {
+    pub identity: String,
+    pub reader: String,
 }
 
 /// How an effect fails, and whether it took place all the same.
@@ -139,6 +150,8 @@ impl World {
             locks: Vec::new(),
             cached_locks: None,
             secrets: BTreeMap::new(),
+            custody: BTreeMap::new(),
+            show_locks: Vec::new(),
             values: BTreeMap::new(),
             share_type: Ok(share_type()),
             backend: Some(Ok(backend_description())),
@@ -264,6 +277,18 @@ impl World {
         rule.is_leaving() && !self.is_rule_locked(rule)
     }
 
+    /// Somebody hides a rule.
+    pub fn hide(&mut self, lock: ResourceLock) {
+        self.show_locks.push(lock.clone());
+        self.locks.push(lock);
+    }
+
+    fn end_custody(&mut self, rule: &ShareAccessRule) {
+        if let Some(lock) = hidden_by(rule) {
+            self.custody.remove(&lock.uid);
+        }
+    }
+
     fn set_mark(&mut self, mark: &Mark) {
         let uid = self.share().metadata.uid.clone().unwrap();
         match mark {
@@ -306,7 +331,7 @@ impl World {
         let locks = self.cached_locks.as_ref().unwrap_or(&self.locks);
         let view = |rule: &ShareAccessRule| {
             let mut view = RuleView::unread(rule.clone());
-            view.note_locks(locks);
+            view.note_locks(locks, CUSTODY);
             view
         };
         Some(Observed {
@@ -685,8 +710,10 @@ impl World {
                 _ => object(Class::Transient, reasons::BACKEND_ERROR),
             },
             Effect::ForgetKeys(names) => {
-                for name in self.secret_names(names) {
-                    self.secrets.remove(&name);
+                for (shown, rule) in self.secrets_of(names) {
+                    self.secrets
+                        .retain(|name, stored| *name != shown || *stored == Stored::Foreign);
+                    self.end_custody(&rule);
                 }
                 Ok(Answer::Nothing)
             }
@@ -780,7 +807,15 @@ impl World {
 
     fn report(&mut self, report: &Report) {
         let name = report.rule.named();
-        if let Some(secret) = &report.secret {
+        if let Some(secret) = &report.secret
+            && let Some(custody) = &secret.custody
+        {
+            let hidden = Hidden {
+                identity: secret.identity.clone(),
+                reader: custody.reader.clone(),
+            };
+            self.custody.insert(custody.lock.uid.clone(), hidden);
+        } else if let Some(secret) = &report.secret {
             let stored = Stored::Ours {
                 rule_uid: report.rule.metadata.uid.clone().unwrap(),
                 identity: secret.identity.clone(),
@@ -793,6 +828,8 @@ impl World {
             }
             if report.release {
                 *rule = rule.clone().not_held();
+                let rule = rule.clone();
+                self.end_custody(&rule);
             }
         }
         self.rules.retain(|r| !r.is_leaving() || r.is_held());
@@ -848,7 +885,7 @@ impl World {
             (Effect::ForgetKeys(names), _) => {
                 for view in &mut observed.rules {
                     if names.iter().any(|n| n == view.name()) {
-                        view.credentials = Credentials::Missing;
+                        view.forget_key();
                     }
                 }
             }
@@ -920,10 +957,24 @@ impl World {
         }))
     }
 
+    /// Locks come from the cache, unless one of the rules goes, or a key would be shown again.
     fn read_rules(&self) -> Vec<RuleView> {
-        let read = |rule: &ShareAccessRule| {
+        let view = |rule: &ShareAccessRule, locks: &[ResourceLock]| {
             let mut view = RuleView::unread(rule.clone());
-            view.note_locks(&self.locks);
+            view.note_locks(locks, CUSTODY);
+            view
+        };
+        let cached = self.cached_locks.as_ref().unwrap_or(&self.locks);
+        let is_doubtful = |rule: &ShareAccessRule| {
+            rule.is_leaving() || (hidden_by(rule).is_some() && view(rule, cached).custody.is_none())
+        };
+        let locks = if self.rules.iter().any(is_doubtful) {
+            &self.locks
+        } else {
+            cached
+        };
+        let read = |rule: &ShareAccessRule| {
+            let mut view = view(rule, locks);
             view.secret_value = rule.spec.access_to_secret_ref.as_ref().map(|reference| {
                 self.values
                     .get(&reference.name)
@@ -931,12 +982,30 @@ impl World {
                     .ok_or_else(|| failure(Scope::Object, Class::Waiting, reasons::SECRET_NOT_FOUND))
             });
             if rule.spec.access_type == AccessType::CephX {
-                view.credentials = match self.secrets.get(&view.secret_name()) {
-                    None => Credentials::Missing,
-                    Some(Stored::Ours { rule_uid, .. }) if Some(rule_uid) == rule.metadata.uid.as_ref() => {
+                let identity = view.client().ok().map(|client| client.to_string());
+                let complete = |there: &String| {
+                    if Some(there) == identity.as_ref() || identity.is_none() {
                         Credentials::Complete
+                    } else {
+                        Credentials::Missing
                     }
-                    Some(_) => Credentials::NotOurs,
+                };
+                let (shown, is_owned) = match self.secrets.get(&view.secret_name()) {
+                    None => (Credentials::Missing, false),
+                    Some(Stored::Ours { rule_uid, identity })
+                        if Some(rule_uid) == rule.metadata.uid.as_ref() =>
+                    {
+                        (complete(identity), true)
+                    }
+                    Some(_) => (Credentials::NotOurs, false),
+                };
+                view.credentials = match &view.custody {
+                    None => shown,
+                    Some(custody) => {
+                        view.shown = is_owned;
+                        let kept = self.custody.get(&custody.lock.uid);
+                        kept.map_or(Credentials::Missing, |kept| complete(&kept.identity))
+                    }
                 };
             }
             view
@@ -1030,6 +1099,7 @@ impl World {
             rules,
             locks: self.locks.clone(),
             secrets: self.secrets.clone(),
+            custody: self.custody.clone(),
             subvolume: self.subvolume.clone(),
             export: match &self.export {
                 // Native CephFS needs none while nobody is let in.
@@ -1047,6 +1117,7 @@ impl World {
                 rule: rule.clone(),
                 share_exists: false,
                 absence_confirmed: false,
+                custody_ended: false,
                 locks: Vec::new(),
             };
             let kept = loop {
@@ -1056,6 +1127,10 @@ impl World {
                     Some(Step::RemoveFinalizer) => break false,
                     Some(Step::Do(share_access_rule::Effect::ConfirmAbsence)) => {
                         observed.absence_confirmed = true;
+                    }
+                    Some(Step::Do(share_access_rule::Effect::EndCustody)) => {
+                        observed.custody_ended = true;
+                        self.end_custody(&rule);
                     }
                     Some(step) => panic!("a rule's own pass does not {step:?}"),
                 }
@@ -1226,11 +1301,12 @@ impl World {
         self.status().quota.map_or(0, |quota| quota.charged.bytes())
     }
 
-    fn secret_names(&self, rules: &[String]) -> Vec<String> {
+    /// Rules by their names, each with the name of its Secret.
+    fn secrets_of(&self, rules: &[String]) -> Vec<(String, ShareAccessRule)> {
         self.rules
             .iter()
             .filter(|rule| rules.iter().any(|name| name == rule.named()))
-            .map(|rule| RuleView::unread(rule.clone()).secret_name())
+            .map(|rule| (RuleView::unread(rule.clone()).secret_name(), rule.clone()))
             .collect()
     }
 
@@ -1257,7 +1333,7 @@ impl World {
                         self.rules.iter().any(|r| !self.goes(r)
                             && r.is_held()
                             && r.spec.access_level == grant.level
-                            && self.client_of(r).as_ref() == Some(&grant.client)),
+                            && self.clients_of(r).contains(&grant.client)),
                         "no live, held rule names {grant:?}"
                     );
                 }
@@ -1266,10 +1342,11 @@ impl World {
             }
             Effect::HoldRules(names) => assert!(!names.is_empty()),
             Effect::ForgetKeys(names) => {
-                for name in self.secret_names(names) {
+                for (shown, rule) in self.secrets_of(names) {
                     assert!(
-                        matches!(self.secrets.get(&name), Some(Stored::Ours { .. })),
-                        "another's Secret is thrown away"
+                        matches!(self.secrets.get(&shown), Some(Stored::Ours { .. }))
+                            || hidden_by(&rule).is_some(),
+                        "there is none to be thrown away"
                     );
                 }
             }
@@ -1309,11 +1386,11 @@ impl World {
 
     fn check_report(&self, report: &Report) {
         let access = self.access();
-        let client = self.client_of(&report.rule);
+        let clients = self.clients_of(&report.rule);
         let in_force = |level: AccessLevel| {
             access
                 .iter()
-                .any(|g| Some(&g.client) == client.as_ref() && g.level == level)
+                .any(|g| clients.contains(&g.client) && g.level == level)
         };
         assert!(report.release || report.status.is_some() || report.secret.is_some());
         if report.release {
@@ -1321,11 +1398,9 @@ impl World {
             let named_by_another = self
                 .rules
                 .iter()
-                .any(|r| r.named() != report.rule.named() && !self.goes(r) && self.client_of(r) == client);
+                .any(|r| r.named() != report.rule.named() && !self.goes(r) && self.clients_of(r) == clients);
             assert!(
-                named_by_another
-                    || client.is_none()
-                    || access.iter().all(|g| Some(&g.client) != client.as_ref()),
+                named_by_another || access.iter().all(|g| !clients.contains(&g.client)),
                 "let go with its client let in"
             );
         }
@@ -1340,7 +1415,21 @@ impl World {
             assert!(!serde_json::to_string(status).unwrap().contains(KEY));
         }
         if let Some(secret) = &report.secret {
-            assert!(self.secrets.get(&secret.name) != Some(&Stored::Foreign));
+            let made_for = |lock: &ResourceLock| format!("shoal-{}", lock.metadata.uid.as_ref().unwrap());
+            match &secret.custody {
+                None => {
+                    assert!(self.secrets.get(&secret.name) != Some(&Stored::Foreign));
+                    let hides = |lock: &&ResourceLock| made_for(lock) == secret.identity;
+                    assert_eq!(self.locks.iter().find(hides), None, "a hidden key is shown");
+                }
+                Some(custody) => {
+                    assert_eq!(secret.identity, format!("shoal-{}", custody.lock.uid));
+                    let its = self.show_locks.iter().find(|l| made_for(l) == secret.identity);
+                    assert_eq!(its.unwrap().spec.owner, custody.reader, "shown to another");
+                    let recorded = report.rule.status.as_ref().and_then(|s| s.hidden_by.as_ref());
+                    assert_eq!(recorded, Some(&custody.lock), "hidden and not recorded");
+                }
+            }
             assert!(
                 in_force(report.rule.spec.access_level),
                 "a key for one not let in"
@@ -1350,13 +1439,32 @@ impl World {
 
     /// Whom a rule names, if it names anybody.
     fn client_of(&self, rule: &ShareAccessRule) -> Option<Client> {
-        let made = format!("shoal-{}", rule.metadata.uid.as_ref()?);
+        let made = self.view(rule).identity().unwrap_or_default();
         let text = match (&rule.spec.access_to, &rule.spec.access_to_secret_ref) {
             (Some(text), _) => text,
             (None, Some(reference)) => self.values.get(&reference.name)?,
             (None, None) => &made,
         };
         Client::parse(rule.spec.access_type, text.trim()).ok()
+    }
+
+    /// Whom a rule may let in, whatever the cache has of locks: those that it names, or one made for it or any lock that was on it.
+    fn clients_of(&self, rule: &ShareAccessRule) -> Vec<Client> {
+        if self.view(rule).identity().is_none() {
+            return self.client_of(rule).into_iter().collect();
+        }
+        let on_it = |lock: &&ResourceLock| lock.spec.resource_ref.name == rule.named();
+        let locks = self.show_locks.iter().filter(on_it);
+        let uids = locks.filter_map(|lock| lock.metadata.uid.as_ref());
+        uids.chain(&rule.metadata.uid)
+            .map(|uid| cephx(&format!("shoal-{uid}")))
+            .collect()
+    }
+
+    fn view(&self, rule: &ShareAccessRule) -> RuleView {
+        let mut view = RuleView::unread(rule.clone());
+        view.note_locks(&self.locks, CUSTODY);
+        view
     }
 
     /// The rules that ought to be in force.
@@ -1374,7 +1482,9 @@ impl World {
         };
         let foreign = |rule: &ShareAccessRule| {
             let name = format!("{}-cephx", rule.named());
-            rule.spec.access_type == AccessType::CephX && self.secrets.get(&name) == Some(&Stored::Foreign)
+            rule.spec.access_type == AccessType::CephX
+                && self.secrets.get(&name) == Some(&Stored::Foreign)
+                && self.view(rule).custody.is_none()
         };
         let mut fit: Vec<_> = self
             .rules
@@ -1508,13 +1618,30 @@ impl World {
             assert_eq!(status.phase, Some(phase), "{rule:?}");
             assert!(rule.is_held());
             if active && !self.is_nfs() {
-                let secret = status.credentials_secret_ref.as_ref().unwrap();
-                assert!(
-                    matches!(&self.secrets[&secret.name], Stored::Ours { identity, .. }
-                    if Some(cephx(identity)) == self.client_of(rule))
-                );
+                let view = self.view(rule);
+                assert_eq!(status.credentials_secret_ref, Some(view.secret()));
+                let shown = self.secrets.get(&view.secret_name());
+                let identity = match &view.custody {
+                    None => match shown.unwrap() {
+                        Stored::Ours { identity, .. } => identity,
+                        Stored::Foreign => panic!("{rule:?}"),
+                    },
+                    Some(custody) => {
+                        assert!(!matches!(shown, Some(Stored::Ours { .. })), "the key is shown");
+                        let kept = &self.custody[&custody.lock.uid];
+                        assert_eq!(kept.reader, custody.reader);
+                        &kept.identity
+                    }
+                };
+                assert_eq!(self.client_of(rule), Some(cephx(identity)));
             }
         }
+        let hidden = self.rules.iter().filter_map(hidden_by);
+        let hidden: BTreeSet<_> = hidden.map(|lock| lock.uid.clone()).collect();
+        assert!(
+            self.custody.keys().all(|lock| hidden.contains(lock)),
+            "kept for nobody"
+        );
         if !says(&self.status().conditions, types::READY) {
             return;
         }
@@ -1573,6 +1700,10 @@ impl World {
     }
 }
 
+fn hidden_by(rule: &ShareAccessRule) -> Option<&LockReference> {
+    rule.status.as_ref()?.hidden_by.as_ref()
+}
+
 fn status_access(status: &ShareStatus) -> (usize, usize, usize) {
     let access = status.access.unwrap();
     let count = |n: i32| usize::try_from(n).unwrap();
@@ -1601,6 +1732,7 @@ pub struct Essence {
     rules: Vec<ShareAccessRule>,
     locks: Vec<ResourceLock>,
     secrets: BTreeMap<String, Stored>,
+    custody: BTreeMap<String, Hidden>,
     subvolume: Option<Subvolume>,
     export: Export,
 }
