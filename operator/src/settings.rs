@@ -41,6 +41,9 @@ pub struct Settings {
     /// Folder in which simulated backends keep their state, so that it outlives the process; kept in memory if not set
     #[arg(long, env = "SHOAL_SIMULATED_STATE")]
     pub simulated_state: Option<PathBuf>,
+    /// Whether metrics tell the size and the use of every single share
+    #[arg(long, env = "SHOAL_SHARE_METRICS")]
+    pub share_metrics: bool,
     /// How logs are written
     #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
