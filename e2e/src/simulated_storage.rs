@@ -140,6 +140,12 @@ impl SimulatedStorage {
             .log()
     }
 
+    /// Where the operator that runs serves its metrics.
+    pub async fn metrics_address(&self) -> Result<String> {
+        let operator = self.operator.lock().await;
+        operator.as_ref().context("no operator runs")?.address()
+    }
+
     /// The metrics of the operator that runs.
     pub async fn metrics(&self) -> Result<String> {
         let operator = self.operator.lock().await;

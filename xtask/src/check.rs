@@ -3,6 +3,7 @@
 mod hosts;
 mod reasons;
 mod rooms;
+mod runbooks;
 
 use std::process::Command;
 use std::time::Instant;
@@ -52,6 +53,11 @@ const STEPS: &[Step] = &[
         name: "reasons",
         run: |_| reasons::check(),
         remedy: "docs/troubleshooting.md says of each reason what it means and what helps",
+    },
+    Step {
+        name: "runbooks",
+        run: |_| runbooks::check(),
+        remedy: "an alert of charts/shoal/files/alerts.yaml has its page in docs/runbooks, and its metrics are in docs/operations/monitoring.md",
     },
     Step {
         name: "generated files",

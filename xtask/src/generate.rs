@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: what is written from the code, and whether it is as the code says.
 
 mod chart;
+pub(crate) mod monitoring;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +33,12 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     if stale.is_empty() {
-        println!("all as it should be: {}, {}", FOLDERS.join(", "), chart::README);
+        let files = [chart::README, monitoring::MANIFEST, monitoring::PAGE];
+        println!(
+            "all as it should be: {}, {}",
+            FOLDERS.join(", "),
+            files.join(", ")
+        );
     }
     Ok(())
 }
@@ -55,6 +61,7 @@ fn stale() -> Result<BTreeMap<PathBuf, Option<String>>> {
         .into_iter()
         .map(|(name, text)| (format!("{MANIFESTS}/{name}"), text))
         .chain(chart)
+        .chain(monitoring::files(root)?)
         .map(|(path, text)| (root.join(path), Some(text)))
         .collect();
     for folder in FOLDERS
@@ -80,6 +87,13 @@ fn manifests() -> Result<Vec<(String, String)>> {
             Ok((name, format!("{HEADER}{yaml}")))
         })
         .collect()
+}
+
+/// The text with something else between two marks; none if they are not there.
+fn between(text: &str, [begin, end]: [&str; 2], wanted: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some([before, begin, wanted, end, after].concat())
 }
 
 fn in_tree(path: &Path) -> String {

@@ -7,14 +7,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::ResourceExt;
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
 use shoal_crds::{
-    AccessPhase, DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
+    AccessPhase, DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareQuota,
     condition::{reasons, types},
 };
 use shoal_domain::{
@@ -272,33 +272,37 @@ impl Inventory {
             "Shares; without a backend: not placed yet",
             shares.clone().map(|share| {
                 let status = share.status.clone().unwrap_or_default();
-                let phase = status.phase.map(|phase| format!("{phase:?}"));
+                let phase = status.phase.unwrap_or(SharePhase::Pending);
                 let labels = [
                     ("backend", status.backend_name.unwrap_or_default()),
                     ("share_type", status.share_type_name.unwrap_or_default()),
-                    ("phase", phase.unwrap_or_default()),
+                    ("phase", format!("{phase:?}")),
                 ];
                 (labels, 1.0)
             }),
         );
-        let troubled = |type_: &'static str, when: &'static str| {
-            let found = shares.clone().filter_map(move |share| {
-                let status = share.status.as_ref()?;
-                let said = said(&status.conditions, type_).filter(|said| said.status == when)?;
-                let labels = [
-                    ("backend", status.backend_name.clone().unwrap_or_default()),
-                    ("reason", said.reason.clone()),
-                ];
-                Some((labels, self.age(said.last_transition_time.0)))
-            });
-            found
+        let labels = |share: &Share, reason: &str| {
+            let backend = share
+                .status
+                .as_ref()
+                .and_then(|status| status.backend_name.clone());
+            [
+                ("backend", backend.unwrap_or_default()),
+                ("reason", reason.to_owned()),
+            ]
         };
-        let count = |(labels, _)| (labels, 1.0);
-        let not_ready = troubled(types::READY, "False");
+        let not_ready = shares.clone().filter_map(|share| {
+            let (reason, age) = self.not_ready(&share.metadata, conditions_of(share))?;
+            Some((labels(share, reason), age))
+        });
+        let stalled = shares.clone().filter_map(|share| {
+            let why = said(conditions_of(share), types::STALLED).filter(|said| said.status == "True")?;
+            Some((labels(share, &why.reason), 1.0))
+        });
         gauges.sum(
             "shares_not_ready",
             "Shares that are not Ready, and why",
-            not_ready.clone().map(count),
+            not_ready.clone().map(|(labels, _)| (labels, 1.0)),
         );
         gauges.highest(
             "shares_not_ready_oldest_seconds",
@@ -308,7 +312,7 @@ impl Inventory {
         gauges.sum(
             "shares_stalled",
             "Shares for which only a change of their spec, or of the world by hand, helps",
-            troubled(types::STALLED, "True").map(count),
+            stalled,
         );
     }
 
@@ -355,10 +359,10 @@ impl Inventory {
             }),
         );
         let waiting = rules.clone().filter_map(|rule| {
-            let status = rule.status.as_ref()?;
-            let said = said(&status.conditions, types::READY).filter(|said| said.status == "False")?;
-            let labels = [("reason", said.reason.clone())];
-            Some((labels, self.age(said.last_transition_time.0)))
+            let status = rule.status.as_ref();
+            let conditions = status.map_or(&[][..], |status| &status.conditions);
+            let (reason, age) = self.not_ready(&rule.metadata, conditions)?;
+            Some(([("reason", reason.to_owned())], age))
         });
         gauges.sum(
             "access_rules_not_ready",
@@ -476,6 +480,18 @@ impl Inventory {
         );
     }
 
+    /// Why an object is not Ready, if so, and for how long. One that says nothing yet has not been since it was made.
+    fn not_ready<'a>(&self, meta: &ObjectMeta, conditions: &'a [Condition]) -> Option<(&'a str, f64)> {
+        match said(conditions, types::READY) {
+            Some(ready) if ready.status == "True" => None,
+            Some(ready) => Some((&ready.reason, self.age(ready.last_transition_time.0))),
+            None => {
+                let made = meta.creation_timestamp.as_ref();
+                Some(("", made.map_or(0.0, |made| self.age(made.0))))
+            }
+        }
+    }
+
     fn age(&self, since: Timestamp) -> f64 {
         seconds(self.now.duration_since(since)).max(0.0)
     }
@@ -485,6 +501,10 @@ impl Backend {
     fn label(&self) -> Labels<1> {
         [("backend", self.candidate.name.clone())]
     }
+}
+
+fn conditions_of(share: &Share) -> &[Condition] {
+    share.status.as_ref().map_or(&[], |status| &status.conditions)
 }
 
 fn said<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
@@ -541,7 +561,12 @@ pub(super) mod tests {
         }))
     }
 
-    fn rule(name: &str, metadata: Value, phase: &str, conditions: &[Value]) -> Arc<Guarded<ShareAccessRule>> {
+    fn rule(
+        name: &str,
+        metadata: &Value,
+        phase: &str,
+        conditions: &[Value],
+    ) -> Arc<Guarded<ShareAccessRule>> {
         let mut meta = json!({"namespace": "team", "name": name});
         meta.as_object_mut()
             .unwrap()
@@ -620,19 +645,14 @@ pub(super) mod tests {
             rules: vec![
                 rule(
                     "x",
-                    json!({}),
+                    &json!({}),
                     "Active",
                     &[condition("Ready", "True", "Active", NOW)],
                 ),
-                rule(
-                    "y",
-                    deleted.clone(),
-                    "Denying",
-                    &[condition("Ready", "False", "Deleting", NOW)],
-                ),
+                rule("y", &deleted, "Denying", &[]),
                 rule(
                     "z",
-                    json!({"deletionTimestamp": "2026-11-29T10:00:00Z"}),
+                    &json!({"deletionTimestamp": "2026-11-29T10:00:00Z"}),
                     "Active",
                     &[condition("DeletionBlocked", "True", "Locked", NOW)],
                 ),
@@ -668,7 +688,7 @@ pub(super) mod tests {
     fn it_tells_what_there_is() {
         let text = super::super::Metrics::default().text(true, Some(&example()));
         for line in [
-            r#"shoal_leader 1.0"#,
+            "shoal_leader 1.0",
             r#"shoal_backend_ready{backend="cephfs",reason="Available"} 1.0"#,
             r#"shoal_backend_last_answer_timestamp_seconds{backend="cephfs"} 1795953590.0"#,
             r#"shoal_backend_free_bytes{backend="cephfs"} 549755813888.0"#,
@@ -684,7 +704,8 @@ pub(super) mod tests {
             r#"shoal_shares_stalled{backend="cephfs",reason="VolumeMissing"} 1.0"#,
             r#"shoal_share_used_bytes{namespace="team",share="a",backend="cephfs"} 512.0"#,
             r#"shoal_access_rules{phase="Active"} 2.0"#,
-            r#"shoal_access_rules_denying_oldest_seconds 600.0"#,
+            r#"shoal_access_rules_not_ready{reason=""} 2.0"#,
+            "shoal_access_rules_denying_oldest_seconds 600.0",
             r#"shoal_share_deletions{backend="cephfs",phase="Error"} 1.0"#,
             r#"shoal_share_deletions_with_access{backend="cephfs"} 1.0"#,
             r#"shoal_share_deletion_oldest_seconds{backend="cephfs"} 120.0"#,
