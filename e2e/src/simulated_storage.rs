@@ -124,6 +124,14 @@ impl SimulatedStorage {
         }
     }
 
+    /// Asks the operator to end, and waits until it has.
+    pub async fn end_operator(&self) -> Result<()> {
+        match self.operator.lock().await.take() {
+            Some(operator) => operator.terminate(),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until a failpoint has ended the operator.
     pub async fn until_operator_died(&self) -> Result<()> {
         let operator = self.operator.lock().await;

@@ -246,7 +246,7 @@ fn values_are_taken() {
         "image": {"registry": "example.org/storage/", "tag": "1", "digest": DIGEST},
         "imagePullSecrets": [{"name": "pull"}],
         "replicas": 3,
-        "settings": {"listenAddress": "::", "log": "debug,h2=info", "shareMetrics": true},
+        "settings": {"listenAddress": "::", "log": "debug,h2=info", "shareMetrics": true, "otlpEndpoint": "http://collector:4318"},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"a": "b"}, "tolerations": [{"key": "c", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
@@ -286,7 +286,12 @@ fn values_are_taken() {
         format!("example.org/storage/shoal@{DIGEST}")
     );
     let flags = pod["containers"][0]["args"].as_array().unwrap();
-    for flag in ["--listen=[::]:8080", "--log=debug,h2=info", "--share-metrics"] {
+    for flag in [
+        "--listen=[::]:8080",
+        "--log=debug,h2=info",
+        "--share-metrics",
+        "--otlp-endpoint=http://collector:4318",
+    ] {
         assert!(flags.iter().any(|f| f == flag), "{flags:?}");
     }
     assert!(pod["securityContext"].get("runAsUser").is_none(), "{pod}");
@@ -316,6 +321,10 @@ fn values_are_taken() {
             .as_array()
             .unwrap()
             .contains(&json!({"port": 6800, "endPort": 7568})),
+        "{ports}"
+    );
+    assert!(
+        ports.as_array().unwrap().contains(&json!({"port": 4318})),
         "{ports}"
     );
     assert_eq!(only(&all, "Secret")["metadata"]["name"], "shoal-more");

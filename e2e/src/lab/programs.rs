@@ -99,11 +99,14 @@ impl Program {
 
     /// Without what finds targets in clouds, and without its pages.
     fn prometheus(name: &'static str, takes: &'static str) -> Self {
+        let module = module!("prometheus");
+        let mut tools = module.go_mod.lines().map(str::trim);
+        let package = tools.find(|line| line.ends_with(&format!("/cmd/{name}")));
         Self {
             name,
             version: "3.16.0",
-            package: format!("github.com/prometheus/prometheus/cmd/{name}"),
-            module: module!("prometheus"),
+            package: package.unwrap_or(name).to_owned(),
+            module,
             ldflags: "-s -w".into(),
             tags: Some("remove_all_sd"),
             takes,

@@ -161,6 +161,7 @@ fn settings(identity: &str) -> Settings {
         resync_seconds: 60,
         simulated_state: None,
         share_metrics: false,
+        otlp_endpoint: None,
         log_format: LogFormat::Json,
         log: String::new(),
     }

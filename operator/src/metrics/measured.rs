@@ -1,4 +1,4 @@
-//! A backend whose answers are counted, and timed.
+//! A backend whose answers are counted, timed, and traced.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use shoal_domain::{
     volume::{NewVolume, Sight, Volume, VolumeRef},
 };
 use tokio::time::Instant;
+use tracing::{Instrument, field::Empty};
 
 use super::histogram;
 use crate::context::Clock;
@@ -97,7 +98,14 @@ impl Measured {
 
     async fn measure<T>(&self, operation: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
         let started = Instant::now();
-        let answer = asked.await;
+        let span = tracing::info_span!(
+            "backend",
+            otel.name = operation,
+            backend = self.name,
+            reason = Empty,
+            otel.status_code = Empty
+        );
+        let answer = asked.instrument(span.clone()).await;
         let backend = self.name.clone();
         self.operations
             .seconds
@@ -107,6 +115,8 @@ impl Measured {
             })
             .observe(started.elapsed().as_secs_f64());
         if let Err(error) = &answer {
+            span.record("reason", error.reason());
+            span.record("otel.status_code", "ERROR");
             self.operations
                 .errors
                 .get_or_create(&Failed {

@@ -24,6 +24,7 @@ const ALLOWED: &[&str] = &[
     "k8s.io",
     "krew.googlecontainertools.github.com",
     "kubernetes.io",
+    "w3.org",
 ];
 
 /// Files that name a module by the host it comes from, or that are somebody else's text.
