@@ -7,6 +7,7 @@ pub mod audit;
 pub mod bench;
 pub mod holdings;
 pub mod lab;
+pub mod monitoring;
 pub mod race;
 pub mod sim;
 pub mod simulated_storage;

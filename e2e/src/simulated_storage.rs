@@ -127,6 +127,14 @@ impl SimulatedStorage {
         }
     }
 
+    /// Asks the operator to end, and waits until it has.
+    pub async fn end_operator(&self) -> Result<()> {
+        match self.operator.lock().await.take() {
+            Some(operator) => operator.terminate(),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until a failpoint has ended the operator.
     pub async fn until_operator_died(&self) -> Result<()> {
         let operator = self.operator.lock().await;
@@ -141,6 +149,12 @@ impl SimulatedStorage {
             .as_ref()
             .context("no operator runs")?
             .log()
+    }
+
+    /// Where the operator that runs serves its metrics.
+    pub async fn metrics_address(&self) -> Result<String> {
+        let operator = self.operator.lock().await;
+        operator.as_ref().context("no operator runs")?.address()
     }
 
     /// The metrics of the operator that runs.

@@ -533,6 +533,16 @@ impl Operator {
         fs::read_to_string(&self.log).with_context(|| format!("cannot read {}", self.log.display()))
     }
 
+    /// Where it serves health and metrics.
+    pub fn address(&self) -> Result<String> {
+        let log = self.log()?;
+        let mut lines = log.lines();
+        let said = lines.find(|line| line.contains("health and metrics endpoints"));
+        let line: Value = serde_json::from_str(said.context("not yet")?)?;
+        let fields = line.get("fields").unwrap_or(&line);
+        Ok(fields["address"].as_str().context("no address")?.to_owned())
+    }
+
     /// Ends it as `kill -9` does.
     pub fn kill(&self) -> Result<()> {
         self.process.kill()

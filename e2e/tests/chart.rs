@@ -217,7 +217,7 @@ fn kinds_policies_and_roles_are_those_of_the_plain_manifests() {
 #[test]
 fn values_are_taken() {
     let plain = render(&[]).unwrap();
-    for absent in ["ServiceMonitor", "NetworkPolicy"] {
+    for absent in ["ServiceMonitor", "PrometheusRule", "ConfigMap", "NetworkPolicy"] {
         assert_eq!(count(&plain, absent), 0, "{absent}");
     }
     assert_eq!(count(&plain, "Pod"), 0);
@@ -246,13 +246,17 @@ fn values_are_taken() {
         "image": {"registry": "example.org/storage/", "tag": "1", "digest": DIGEST},
         "imagePullSecrets": [{"name": "pull"}],
         "replicas": 3,
-        "settings": {"listenAddress": "::", "log": "debug,h2=info"},
+        "settings": {"listenAddress": "::", "log": "debug,h2=info", "shareMetrics": true, "otlpEndpoint": "http://collector:4318"},
         "priorityClassName": "system-cluster-critical",
         "nodeSelector": {"a": "b"}, "tolerations": [{"key": "c", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
         "podAnnotations": {"d": "e"}, "podLabels": {"f": "g"}, "commonLabels": {"h": "i"},
         "podSecurityContext": {"runAsUser": null, "runAsGroup": null},
-        "metrics": {"serviceMonitor": {"enabled": true, "labels": {"release": "prometheus"}, "interval": "15s"}},
+        "metrics": {
+            "serviceMonitor": {"enabled": true, "labels": {"release": "prometheus"}, "interval": "15s"},
+            "prometheusRule": {"enabled": true, "labels": {"release": "prometheus"}, "runbookBase": "https://example.org/shoal/"},
+            "dashboard": {"enabled": true, "annotations": {"grafana_folder": "Storage"}},
+        },
         "networkPolicy": {"enabled": true, "metricsFrom": [{"podSelector": {}}]},
         "test": {"image": "kubectl:1"},
         "extraObjects": [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-more"}}],
@@ -282,7 +286,12 @@ fn values_are_taken() {
         format!("example.org/storage/shoal@{DIGEST}")
     );
     let flags = pod["containers"][0]["args"].as_array().unwrap();
-    for flag in ["--listen=[::]:8080", "--log=debug,h2=info"] {
+    for flag in [
+        "--listen=[::]:8080",
+        "--log=debug,h2=info",
+        "--share-metrics",
+        "--otlp-endpoint=http://collector:4318",
+    ] {
         assert!(flags.iter().any(|f| f == flag), "{flags:?}");
     }
     assert!(pod["securityContext"].get("runAsUser").is_none(), "{pod}");
@@ -293,12 +302,29 @@ fn values_are_taken() {
         &only(&all, "Service")["metadata"]["labels"],
         &monitor["spec"]["selector"]["matchLabels"]
     ));
+    let rule = only(&all, "PrometheusRule");
+    assert_eq!(rule["metadata"]["labels"]["release"], "prometheus");
+    let file = |name: &str| fs::read_to_string(chart().join("files").join(name)).unwrap();
+    let base = file("alerts.yaml").replace("docs/runbooks/", "https://example.org/shoal/docs/runbooks/");
+    assert_eq!(rule["spec"], serde_saphyr::from_str::<Value>(&base).unwrap());
+    let is_it = |d: &&Value| d["kind"] == "ConfigMap" && d["metadata"]["name"] == "shoal-dashboard";
+    let dashboard = all.iter().find(is_it).unwrap();
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    assert_eq!(dashboard["metadata"]["annotations"]["grafana_folder"], "Storage");
+    assert_eq!(
+        dashboard["data"]["shoal.json"].as_str().unwrap().trim_end(),
+        file("dashboard.json").trim_end()
+    );
     let ports = &only(&all, "NetworkPolicy")["spec"]["egress"][0]["ports"];
     assert!(
         ports
             .as_array()
             .unwrap()
             .contains(&json!({"port": 6800, "endPort": 7568})),
+        "{ports}"
+    );
+    assert!(
+        ports.as_array().unwrap().contains(&json!({"port": 4318})),
         "{ports}"
     );
     assert_eq!(only(&all, "Secret")["metadata"]["name"], "shoal-more");

@@ -606,9 +606,12 @@ fn deletions_are_measured() {
         };
         eventually("the metrics to tell", PATIENCE, async || {
             let text = s.metrics().await?;
-            let access = value(&text, "shoal_share_deletions_with_access");
-            let errors = value(&text, "shoal_share_deletions{phase=\"Error\"}");
-            let oldest = value(&text, "shoal_share_deletion_oldest_seconds");
+            let access = value(&text, "shoal_share_deletions_with_access{backend=\"measured\"}");
+            let errors = value(
+                &text,
+                "shoal_share_deletions{backend=\"measured\",phase=\"Error\"}",
+            );
+            let oldest = value(&text, "shoal_share_deletion_oldest_seconds{backend=\"measured\"}");
             let told = access >= Some(1.0) && errors >= Some(1.0) && oldest > Some(1.0);
             Ok(told.then_some(()))
         })

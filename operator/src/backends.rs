@@ -17,7 +17,12 @@ use shoal_ceph::{CephBackend, CephSettings, Connections, NfsService};
 use shoal_crds::{ShareBackend, condition::reasons, names::connection_secret};
 use shoal_domain::{Class, Failure, Scope, grant::Key, identity::Description};
 
-use crate::{api, error::Error};
+use crate::{
+    api,
+    context::Clock,
+    error::Error,
+    metrics::measured::{Measured, Operations},
+};
 
 /// A backend ready to be spoken to.
 #[derive(Clone, Debug)]
@@ -27,7 +32,7 @@ pub struct Entry {
     /// What it was made from; it is made anew when that changes.
     made_from: MadeFrom,
     /// The backend.
-    pub backend: Arc<dyn Backend>,
+    pub backend: Arc<Measured>,
     /// What it said of itself last, as far as shares may rely on it.
     pub state: Result<Description, Failure>,
     /// Whether a command that was not answered in time may still take effect: nothing was answered well since.
@@ -75,6 +80,8 @@ pub struct Backends {
     simulated: SimulatedClusters,
     /// This replica, as simulated clusters know it.
     identity: String,
+    operations: Operations,
+    clock: Clock,
 }
 
 /// A backend that is about to be asked; until this is dropped, nobody else sets out to.
@@ -133,7 +140,13 @@ fn seed(uid: &str) -> u64 {
 
 impl Backends {
     /// None yet.
-    pub fn new(identity: &str, command_timeout: Duration, simulated: SimulatedClusters) -> Self {
+    pub fn new(
+        identity: &str,
+        command_timeout: Duration,
+        simulated: SimulatedClusters,
+        operations: Operations,
+        clock: Clock,
+    ) -> Self {
         Self {
             entries: RwLock::default(),
             unmade: RwLock::default(),
@@ -142,6 +155,8 @@ impl Backends {
             command_timeout,
             simulated,
             identity: identity.to_owned(),
+            operations,
+            clock,
         }
     }
 
@@ -162,7 +177,7 @@ impl Backends {
     }
 
     /// Makes the backend that a ShareBackend describes, or finds the one made before.
-    pub async fn connect(&self, client: &Client, object: &ShareBackend) -> Result<Arc<dyn Backend>, Error> {
+    pub async fn connect(&self, client: &Client, object: &ShareBackend) -> Result<Arc<Measured>, Error> {
         let name = object.metadata.name.clone().unwrap_or_default();
         let uid = object.metadata.uid.clone().unwrap_or_default();
         let made_from = self.made_from(client, object).await?;
@@ -171,10 +186,11 @@ impl Backends {
         if let Some(entry) = before.filter(|e| e.made_from == made_from) {
             return Ok(entry.backend);
         }
-        let backend: Arc<dyn Backend> = match &made_from {
-            MadeFrom::Ceph(settings) => Arc::new(CephBackend::new((**settings).clone(), &self.connections)),
-            MadeFrom::Simulated(spec) => Arc::new(self.simulate(&name, &uid, spec)?),
+        let backend: Box<dyn Backend> = match &made_from {
+            MadeFrom::Ceph(settings) => Box::new(CephBackend::new((**settings).clone(), &self.connections)),
+            MadeFrom::Simulated(spec) => Box::new(self.simulate(&name, &uid, spec)?),
         };
+        let backend = Arc::new(Measured::new(&name, backend, &self.operations, &self.clock));
         let entry = Entry {
             uid,
             made_from,

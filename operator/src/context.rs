@@ -60,6 +60,8 @@ pub struct Context {
     pub invalid: Mutex<HashSet<(String, i64)>>,
     /// What is measured.
     pub metrics: Metrics,
+    /// Whether that tells of every single share.
+    pub tells_each_share: bool,
     /// Cancelled once the process is asked to end: no pass takes another step.
     pub stop: CancellationToken,
     /// What time it is.
@@ -76,12 +78,19 @@ impl Context {
         settings: &Settings,
         clock: Clock,
     ) -> Self {
+        let metrics = Metrics::default();
         Self {
             client: client.clone(),
             cluster,
             custody: settings.namespace.clone(),
             caches,
-            backends: Backends::new(&settings.identity, settings.command_timeout(), simulated),
+            backends: Backends::new(
+                &settings.identity,
+                settings.command_timeout(),
+                simulated,
+                metrics.operations.clone(),
+                clock.clone(),
+            ),
             turns: Turns::default(),
             in_hand: InHand::default(),
             looks: Looks::new(settings.resync()),
@@ -91,7 +100,8 @@ impl Context {
             recorder: recorder(client, &settings.identity),
             working_since: OnceLock::new(),
             invalid: Mutex::default(),
-            metrics: Metrics::default(),
+            metrics,
+            tells_each_share: settings.share_metrics,
             stop: CancellationToken::new(),
             clock,
         }
@@ -99,7 +109,7 @@ impl Context {
 
     /// The time.
     pub fn now(&self) -> Timestamp {
-        (self.clock.0)()
+        self.clock.now()
     }
 
     /// How long its controllers have worked.
@@ -133,6 +143,11 @@ impl Clock {
     /// A clock that says what this says.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
+    }
+
+    /// What it says.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
     }
 }
 

@@ -140,8 +140,8 @@ pub async fn pass<K: Kind>(ctx: &Context, guard: &Guarded<K::Object>) -> Next {
 async fn reconcile<K: Kind>(ctx: &Context, object: K::Object) -> Result<Next, Error> {
     let started = Instant::now();
     let result = Pass::<K>::run(ctx, object).await;
-    let reason = result.as_ref().err().map(Error::reason);
-    ctx.metrics.pass(K::NAME, reason, started.elapsed());
+    ctx.metrics
+        .pass(K::NAME, result.as_ref().err(), started.elapsed());
     result
 }
 

@@ -21,5 +21,6 @@ pub mod replica;
 pub mod run;
 pub mod server;
 pub mod settings;
+pub mod traces;
 pub mod turns;
 pub mod written;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use shoal_domain::backoff;
+use shoal_domain::{backoff, volume::Sight};
 
 /// What a look costs the mgr at most, times twenty: so all looks together take at most 5 % of its time.
 const SPACING: Duration = Duration::from_millis(300);
@@ -14,6 +14,8 @@ const SPACING: Duration = Duration::from_millis(300);
 pub struct Looks {
     resync: Duration,
     due: Mutex<HashMap<String, Timestamp>>,
+    /// Bytes used, as seen last.
+    used: Mutex<HashMap<String, u64>>,
 }
 
 impl Looks {
@@ -22,6 +24,7 @@ impl Looks {
         Self {
             resync,
             due: Mutex::default(),
+            used: Mutex::default(),
         }
     }
 
@@ -49,18 +52,30 @@ impl Looks {
         }
     }
 
-    /// Notes that the share has just been looked at. One that went meanwhile stays forgotten.
-    pub fn looked(&self, uid: &str, now: Timestamp) {
+    /// Notes that the share has just been looked at, and how much of it was used. One that went meanwhile stays forgotten.
+    pub fn looked(&self, uid: &str, sight: &Sight, now: Timestamp) {
         let mut due = self.due.lock();
         let wait = self.round(due.len());
         if let Some(at) = due.get_mut(uid) {
             *at = now.saturating_add(wait).unwrap_or(now);
+            let mut used = self.used.lock();
+            match sight {
+                Sight::Present(seen) => used.insert(uid.to_owned(), seen.used_bytes),
+                Sight::Absent { .. } => used.remove(uid),
+            };
         }
     }
 
     /// Forgets a share that is gone.
     pub fn forget(&self, uid: &str) {
-        self.due.lock().remove(uid);
+        let mut due = self.due.lock();
+        due.remove(uid);
+        self.used.lock().remove(uid);
+    }
+
+    /// Bytes used by each share that was looked at, by uid.
+    pub fn used(&self) -> HashMap<String, u64> {
+        self.used.lock().clone()
     }
 
     /// Whether no share is on it.

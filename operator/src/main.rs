@@ -6,8 +6,10 @@ use clap::{Parser, Subcommand};
 use shoal_operator::{
     run::run,
     settings::{LogFormat, Settings},
+    traces::{self, Traces},
 };
-use tracing_subscriber::EnvFilter;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Beside thousands of objects that come and go glibc's allocator keeps more memory, and takes more time.
 #[global_allocator]
@@ -29,11 +31,14 @@ enum Command {
 
 fn main() {
     let Command::Run(settings) = Cli::parse().command;
-    if let Err(error) = begin_logging(&settings) {
-        eprintln!("error: {error}");
-        shoal_ceph::exit(2);
-    }
-    let code = match start(settings) {
+    let (runtime, traces) = match prepare(&settings) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("error: {error}");
+            shoal_ceph::exit(2);
+        }
+    };
+    let code = match start(settings, runtime, traces) {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -44,25 +49,38 @@ fn main() {
     shoal_ceph::exit(code)
 }
 
-/// Checks the settings, and sets up logs as they say.
-fn begin_logging(settings: &Settings) -> Result<(), String> {
+/// Checks the settings, and sets up logs and traces as they say.
+fn prepare(settings: &Settings) -> Result<(Runtime, Option<Traces>), String> {
     settings.check()?;
-    let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("--log: {e}"))?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match settings.log_format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Human => log.init(),
-    }
-    Ok(())
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
+    let traces = begin_telling(settings, runtime.handle())?;
+    Ok((runtime, traces))
 }
 
-fn start(settings: Settings) -> anyhow::Result<()> {
+fn begin_telling(settings: &Settings, runtime: &Handle) -> Result<Option<Traces>, String> {
+    let filter = EnvFilter::try_new(&settings.log).map_err(|e| format!("--log: {e}"))?;
+    let log = fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let log = match settings.log_format {
+        LogFormat::Json => log.json().boxed(),
+        LogFormat::Human => log.boxed(),
+    };
+    let (layer, traces) = traces::layer(settings, runtime)?.unzip();
+    tracing_subscriber::registry()
+        .with(layer)
+        .with(log.with_filter(filter))
+        .init();
+    Ok(traces)
+}
+
+fn start(settings: Settings, runtime: Runtime, traces: Option<Traces>) -> anyhow::Result<()> {
     let _failpoints = fail::FailScenario::setup();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(run(settings));
+    if let (Ok(()), Some(traces)) = (&result, traces) {
+        traces.end();
+    }
     // A replica that lost its Lease ends now, whatever is still in flight.
     runtime.shutdown_background();
     result

@@ -188,6 +188,7 @@ fn start_controllers<E: Engine>(engine: &E, tasks: &mut JoinSet<()>, ctx: &Arc<C
     macro_rules! start {
         ($kind:ty, $store:expr, $due:expr) => {{
             let (own, ctx, store, due) = (engine.clone(), ctx.clone(), $store.clone(), $due);
+            ctx.metrics.begin(<$kind as Kind>::NAME);
             engine.spawn(tasks, async move { own.control::<$kind>(ctx, store, due).await });
         }};
     }

@@ -11,7 +11,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::{caches::parsed, context::Context};
+use crate::{context::Context, metrics};
 
 /// Begins to listen, so that a taken address is an error at the start.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -40,13 +40,8 @@ pub async fn serve(listener: TcpListener, ctx: Arc<Context>) -> anyhow::Result<(
         .route(
             "/metrics",
             get(move || async move {
-                ctx.metrics
-                    .leader
-                    .set(f64::from(u8::from(ctx.fence.is_leading())));
-                ctx.metrics
-                    .note_deletions(&parsed(&ctx.caches.deletions, |_| true), ctx.now());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                ([(header::CONTENT_TYPE, kind)], ctx.metrics.text()).into_response()
+                ([(header::CONTENT_TYPE, kind)], metrics::answer(&ctx)).into_response()
             }),
         );
     axum::serve(listener, app)

@@ -41,6 +41,12 @@ pub struct Settings {
     /// Folder in which simulated backends keep their state, so that it outlives the process; kept in memory if not set
     #[arg(long, env = "SHOAL_SIMULATED_STATE")]
     pub simulated_state: Option<PathBuf>,
+    /// Whether metrics tell the size and the use of every single share
+    #[arg(long, env = "SHOAL_SHARE_METRICS")]
+    pub share_metrics: bool,
+    /// Where traces are sent, by OTLP over HTTP, such as http://collector:4318; not at all if not set
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
     /// How logs are written
     #[arg(long, env = "SHOAL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
@@ -58,6 +64,14 @@ impl Settings {
     pub fn check(&self) -> Result<(), String> {
         if self.identity.is_empty() || self.identity.len() > 128 {
             return Err("--identity must have 1 to 128 characters".into());
+        }
+        if let Some(endpoint) = &self.otlp_endpoint
+            && !endpoint.is_empty()
+            && !endpoint.starts_with("http://")
+        {
+            return Err(format!(
+                "--otlp-endpoint {endpoint}: traces are sent without TLS, to a collector nearby; write http://host:port"
+            ));
         }
         let request = u32::try_from(REQUEST_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
         let effect = request.max(self.command_timeout_seconds * CephBackend::COMMANDS_IN_DEADLINE);

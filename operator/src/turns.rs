@@ -80,6 +80,16 @@ impl Turns {
         }
     }
 
+    /// How many are at work on each storage cluster, and how many wait.
+    pub fn count(&self) -> HashMap<String, (usize, usize)> {
+        let lanes = self.0.lock();
+        let waiting = |lane: &Lane| lane.waiting.values().map(VecDeque::len).sum();
+        let counted = lanes
+            .iter()
+            .map(|(cluster, lane)| (cluster.clone(), (lane.taken, waiting(lane))));
+        counted.collect()
+    }
+
     /// Whether nobody is at work and nobody waits.
     pub fn is_idle(&self) -> bool {
         self.0.lock().is_empty()

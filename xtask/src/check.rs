@@ -4,6 +4,7 @@ mod hosts;
 mod links;
 mod reasons;
 mod rooms;
+mod runbooks;
 
 use std::process::Command;
 use std::time::Instant;
@@ -58,6 +59,11 @@ const STEPS: &[Step] = &[
         name: "links",
         run: |_| links::check(),
         remedy: "mend the links; docs/SUMMARY.md lists every page below docs/",
+    },
+    Step {
+        name: "runbooks",
+        run: |_| runbooks::check(),
+        remedy: "an alert of charts/shoal/files/alerts.yaml has its page in docs/runbooks, and its metrics are in docs/operations/monitoring.md",
     },
     Step {
         name: "generated files",

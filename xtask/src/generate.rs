@@ -1,6 +1,7 @@
 //! `cargo xtask generate`: what is written from the code, and whether it is as the code says.
 
 mod chart;
+pub(crate) mod monitoring;
 mod reference;
 
 use std::collections::BTreeMap;
@@ -33,11 +34,16 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     if stale.is_empty() {
-        println!(
-            "all as it should be: {}, {}, {}",
-            FOLDERS.join(", "),
+        let files = [
             chart::README,
-            reference::PAGE
+            monitoring::MANIFEST,
+            monitoring::PAGE,
+            reference::PAGE,
+        ];
+        println!(
+            "all as it should be: {}, {}",
+            FOLDERS.join(", "),
+            files.join(", ")
         );
     }
     Ok(())
@@ -65,6 +71,7 @@ fn stale() -> Result<BTreeMap<PathBuf, Option<String>>> {
             reference::PAGE.to_owned(),
             reference::page(&shoal_crds::generated_files())?,
         )])
+        .chain(monitoring::files(root)?)
         .map(|(path, text)| (root.join(path), Some(text)))
         .collect();
     for folder in FOLDERS
@@ -90,6 +97,13 @@ fn manifests() -> Result<Vec<(String, String)>> {
             Ok((name, format!("{HEADER}{yaml}")))
         })
         .collect()
+}
+
+/// The text with something else between two marks; none if they are not there.
+fn between(text: &str, [begin, end]: [&str; 2], wanted: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some([before, begin, wanted, end, after].concat())
 }
 
 fn in_tree(path: &Path) -> String {

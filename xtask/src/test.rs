@@ -217,6 +217,7 @@ fn try_labs() -> Result<()> {
         })?;
     }
     lab::helm(&Steps::new(false))?;
+    lab::prometheus(&Steps::new(false))?;
     Ok(())
 }
 

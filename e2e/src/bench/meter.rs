@@ -140,15 +140,7 @@ pub struct Metrics(String);
 impl Metrics {
     /// Reads them.
     pub async fn read(operator: &Operator) -> Result<Self> {
-        let log = operator.log()?;
-        let said = log
-            .lines()
-            .find(|l| l.contains("health and metrics endpoints"))
-            .context("not yet")?;
-        let line: Value = serde_json::from_str(said)?;
-        let fields = line.get("fields").unwrap_or(&line);
-        let address = fields["address"].as_str().context("no address")?;
-        let mut stream = TcpStream::connect(address).await?;
+        let mut stream = TcpStream::connect(operator.address()?).await?;
         stream
             .write_all(b"GET /metrics HTTP/1.0\r\nHost: shoal\r\n\r\n")
             .await?;

@@ -37,7 +37,7 @@ pub use control_plane::ControlPlane;
 pub use host::{find as find_on_host, is_root};
 pub use nfs::NfsClient;
 pub use process::Process;
-pub use programs::{KubernetesRelease, helm};
+pub use programs::{KubernetesRelease, PrometheusPrograms, helm, prometheus};
 pub use proxy::Proxy;
 pub use rootfs::CephRelease;
 pub use steps::Steps;

@@ -80,6 +80,7 @@ struct Program {
     package: String,
     module: Module,
     ldflags: String,
+    tags: Option<&'static str>,
     takes: &'static str,
 }
 
@@ -91,7 +92,24 @@ impl Program {
             package: "go.etcd.io/etcd/server/v3".into(),
             module: module!("etcd"),
             ldflags: "-s -w".into(),
+            tags: None,
             takes: "about 30 s",
+        }
+    }
+
+    /// Without what finds targets in clouds, and without its pages.
+    fn prometheus(name: &'static str, takes: &'static str) -> Self {
+        let module = module!("prometheus");
+        let mut tools = module.go_mod.lines().map(str::trim);
+        let package = tools.find(|line| line.ends_with(&format!("/cmd/{name}")));
+        Self {
+            name,
+            version: "3.16.0",
+            package: package.unwrap_or(name).to_owned(),
+            module,
+            ldflags: "-s -w".into(),
+            tags: Some("remove_all_sd"),
+            takes,
         }
     }
 
@@ -107,6 +125,7 @@ impl Program {
             package: "helm.sh/helm/v3/cmd/helm".into(),
             module: module!("helm"),
             ldflags: format!("-s -w {set} -X helm.sh/helm/v3/internal/version.version=v3.22.0"),
+            tags: None,
             takes: "about 70 s",
         }
     }
@@ -124,6 +143,7 @@ impl Program {
                 KubernetesRelease::V1_37 => module!("kubernetes-1.37"),
             },
             ldflags: format!("-s -w {set}Version=v{version} {set}Major=1 {set}Minor={minor}"),
+            tags: None,
             takes,
         }
     }
@@ -135,12 +155,15 @@ impl Program {
             package,
             module,
             ldflags,
+            tags,
             takes,
         } = self;
+        let mut content = vec![package, ldflags.as_str(), module.go_mod, module.go_sum];
+        content.extend(tags);
         Artifact {
             kind: "programs",
             name: format!("{name}-{version}"),
-            content: [package, ldflags, module.go_mod, module.go_sum].join("\n"),
+            content: content.join("\n"),
             takes,
         }
     }
@@ -165,6 +188,8 @@ impl Program {
                     "-buildvcs=false",
                     "-ldflags",
                     &self.ldflags,
+                    "-tags",
+                    self.tags.unwrap_or_default(),
                     "-o",
                 ])
                 .arg(out.join(self.name))
@@ -259,6 +284,22 @@ pub(super) fn check(release: KubernetesRelease, controller_manager: bool) -> Res
 /// The helm program, after building it if need be.
 pub fn helm(steps: &Steps) -> Result<PathBuf> {
     Program::helm().get(steps)
+}
+
+/// Prometheus, and what tries its rules.
+#[derive(Clone, Debug)]
+pub struct PrometheusPrograms {
+    /// prometheus.
+    pub server: PathBuf,
+    /// promtool.
+    pub promtool: PathBuf,
+}
+
+/// Prometheus' programs, after building them if need be.
+pub fn prometheus(steps: &Steps) -> Result<PrometheusPrograms> {
+    let promtool = Program::prometheus("promtool", "about 3 min").get(steps)?;
+    let server = Program::prometheus("prometheus", "about 90 s").get(steps)?;
+    Ok(PrometheusPrograms { server, promtool })
 }
 
 impl Programs {

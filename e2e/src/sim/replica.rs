@@ -160,6 +160,8 @@ fn settings(identity: &str) -> Settings {
         command_timeout_seconds: 10,
         resync_seconds: 60,
         simulated_state: None,
+        share_metrics: false,
+        otlp_endpoint: None,
         log_format: LogFormat::Json,
         log: String::new(),
     }

@@ -16,6 +16,7 @@ use tokio::{
     sync::{oneshot, watch},
     time::{Instant, sleep_until, timeout_at},
 };
+use tracing::{Instrument, field::Empty};
 
 use crate::{
     capabilities::MANAGER_COMMANDS,
@@ -401,7 +402,13 @@ impl Call {
             R::PREFIX
         );
         let started = Instant::now();
-        let answer = self.send(&target, request).await;
+        let span = tracing::info_span!("ceph", otel.name = R::PREFIX, code = Empty);
+        let answer = Box::pin(self.send(&target, request))
+            .instrument(span.clone())
+            .await;
+        if let Ok(answer) = &answer {
+            span.record("code", answer.code);
+        }
         tracing::debug!(
             command = R::PREFIX,
             code = answer.as_ref().ok().map(|answer| answer.code),

@@ -19,6 +19,20 @@ pub enum Class {
     Bug,
 }
 
+impl Class {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "Transient",
+            Self::Waiting => "Waiting",
+            Self::Stalled => "Stalled",
+            Self::Conflict => "Conflict",
+            Self::Gone => "Gone",
+            Self::Bug => "Bug",
+        }
+    }
+}
+
 /// Whose trouble it is: a backend's own is kept and told on the ShareBackend, and its shares wait without a write each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {

@@ -301,7 +301,7 @@ fn wake_shares(caches: &Caches, wanted: impl Fn(&Share) -> bool) {
 }
 
 /// The backends that are wanted, as placement sees them, with what shares have of each.
-fn candidates(
+pub(crate) fn candidates(
     ctx: &Context,
     loads: &BTreeMap<String, Load>,
     wanted: impl Fn(&str) -> bool,

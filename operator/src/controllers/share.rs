@@ -16,6 +16,7 @@ use kube::{
     runtime::reflector::ObjectRef,
 };
 use serde_json::json;
+use shoal_backend::Backend as _;
 use shoal_crds::{
     AccessType, AdoptingShareReference, LockedKind, ResourceLock, Share, ShareAccessRule, ShareDeletion,
     ShareStatus,
@@ -399,8 +400,9 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
     match effect {
         Effect::Look => {
             let look = async move { backend.look(&on, &volume).await };
-            o.sight = Some(patiently(ctx, o, look).await?);
-            ctx.looks.looked(o.uid(), ctx.now());
+            let sight = patiently(ctx, o, look).await?;
+            ctx.looks.looked(o.uid(), &sight, ctx.now());
+            o.sight = Some(sight);
         }
         Effect::BringBack => {
             let kept = o.source.as_ref().ok_or(Error::Gone)?;
@@ -412,10 +414,9 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             ctx.caches.deletion_queue.push_cluster_scoped(&kept.name_any());
         }
         Effect::Create(new) => {
-            o.sight = Some(Sight::Present(Box::new(
-                backend.create(&on, &volume, &new).await?,
-            )));
-            ctx.looks.looked(o.uid(), ctx.now());
+            let sight = Sight::Present(Box::new(backend.create(&on, &volume, &new).await?));
+            ctx.looks.looked(o.uid(), &sight, ctx.now());
+            o.sight = Some(sight);
         }
         Effect::Resize(bytes) => {
             backend.resize(&on, &volume, bytes).await?;

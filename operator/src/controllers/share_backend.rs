@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
+use shoal_backend::Backend as _;
 use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion};
 use shoal_domain::{
     Decision, Failure, ensure,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use shoal_backend::Backend as _;
 use shoal_crds::{Share, ShareDeletion, ShareDeletionStatus, names::FINALIZER};
 use shoal_domain::{
     Decision, Failure,

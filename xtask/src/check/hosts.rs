@@ -10,7 +10,7 @@ use crate::workspace::{output, root};
 /// Top-level domains that such hosts are in.
 const TOP: &[&str] = &["com", "io", "org"];
 
-/// Names that may be written, with everything below them: API groups, documentation, and a Go module's own name.
+/// Names that may be written, with everything below them: API groups, documentation, the namespace of SVG, and a Go module's own name.
 const ALLOWED: &[&str] = &[
     "argoproj.io",
     "artifacthub.io",
@@ -25,6 +25,7 @@ const ALLOWED: &[&str] = &[
     "krew.googlecontainertools.github.com",
     "kubernetes.io",
     "rook.io",
+    "w3.org",
 ];
 
 /// Files that name a module by the host it comes from, or that are somebody else's text.

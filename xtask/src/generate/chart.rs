@@ -43,7 +43,7 @@ pub(super) fn files(root: &Path, manifests: &[(String, String)]) -> Result<Vec<(
     ] {
         files.push((format!("{ROLES}/{name}"), template(&read(source)?, how)));
     }
-    let readme = with_table(&read(README)?, &values_table(&read(VALUES)?)?)
+    let readme = super::between(&read(README)?, MARKS, &values_table(&read(VALUES)?)?)
         .with_context(|| format!("{README} has no place for the values: {}", MARKS.concat()))?;
     files.push((README.into(), readme));
     Ok(files)
@@ -115,14 +115,6 @@ fn with_metadata(document: &str, annotations: Option<&str>) -> String {
             1,
         )
     }
-}
-
-/// The text with another table; none if there is no place for one.
-fn with_table(text: &str, table: &str) -> Option<String> {
-    let [begin, end] = MARKS;
-    let (before, rest) = text.split_once(begin)?;
-    let (_, after) = rest.split_once(end)?;
-    Some([before, begin, table, end, after].concat())
 }
 
 /// A row for each key with a comment above it.
