@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use shoal_crds::{DeletionPhase, ShareDeletion};
+use shoal_crds::{DeletionPhase, OrphanStatus, ShareDeletion};
 use shoal_domain::share_deletion;
 
 /// Labels of a pass.
@@ -47,6 +47,15 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
+/// Labels of what backends hold that no object owns.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Orphans {
+    /// The ShareBackend.
+    pub backend: String,
+    /// `subvolume` or `export`.
+    pub what: &'static str,
+}
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Metrics {
@@ -67,6 +76,8 @@ pub struct Metrics {
     pub share_deletions_with_access: Gauge,
     /// The age of the oldest that is being worked on.
     pub share_deletion_oldest_seconds: Gauge<f64, AtomicU64>,
+    /// What backends hold that no object owns.
+    pub orphans: Family<Orphans, Gauge>,
 }
 
 impl Default for Metrics {
@@ -86,6 +97,7 @@ impl Default for Metrics {
             share_deletions: Family::default(),
             share_deletions_with_access: Gauge::default(),
             share_deletion_oldest_seconds: Gauge::default(),
+            orphans: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register("reconcile", "Passes of the controllers", metrics.passes.clone());
@@ -120,6 +132,11 @@ impl Default for Metrics {
             "Age of the oldest deletion that is being worked on; told by the leader",
             metrics.share_deletion_oldest_seconds.clone(),
         );
+        r.register(
+            "orphans",
+            "Subvolumes and exports that no object owns, as of the last scan; told by the leader",
+            metrics.orphans.clone(),
+        );
         metrics
     }
 }
@@ -147,6 +164,26 @@ impl Metrics {
             .max();
         self.share_deletion_oldest_seconds
             .set(oldest.map_or(0.0, |age| age.as_secs_f64().max(0.0)));
+    }
+
+    /// Notes what a backend holds that no object owns.
+    pub fn note_orphans(&self, backend: &str, found: Option<&OrphanStatus>) {
+        let Some(found) = found else { return };
+        for (what, count) in [("subvolume", found.subvolumes), ("export", found.exports)] {
+            let label = Orphans {
+                backend: backend.to_owned(),
+                what,
+            };
+            self.orphans.get_or_create(&label).set(count);
+        }
+    }
+
+    /// Forgets a backend that is gone.
+    pub fn forget_orphans(&self, backend: &str) {
+        for what in ["subvolume", "export"] {
+            let backend = backend.to_owned();
+            self.orphans.remove(&Orphans { backend, what });
+        }
     }
 
     /// Notes a pass.
