@@ -8,6 +8,7 @@ mod explore;
 mod keeping;
 mod placing;
 pub mod plan;
+mod recovering;
 mod replica;
 mod run;
 mod shrink;

@@ -27,6 +27,8 @@ const NAMESAKES: usize = 8;
 pub const BATCH: usize = 64;
 /// How long the manager is left alone for each second that later scans take of it.
 const SHARE_OF_TIME: u32 = 19;
+/// How long at least.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What there is in the place where a backend makes its shares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -150,7 +152,8 @@ impl Index {
 /// How long the manager is left alone after a scan, or a part of one, that took so long: what waits for it comes first, and
 /// later ones take a twentieth of its time at most.
 pub fn pause(took: Duration, is_waited_for: bool) -> Duration {
-    took * if is_waited_for { 1 } else { SHARE_OF_TIME }
+    let pause = took * if is_waited_for { 1 } else { SHARE_OF_TIME };
+    pause.max(SHORTEST_PAUSE)
 }
 
 /// A subvolume that no object owns, as far as a share is concerned.
@@ -182,6 +185,8 @@ pub struct Former {
     pub orphans: Vec<Orphan>,
     /// Whether that was looked at in this pass.
     pub is_confirmed: bool,
+    /// Whether a backend that holds some of it has not been asked yet: its first answer wakes the share.
+    pub is_to_be_asked: bool,
     /// The object that has what it is to bring back, if another has.
     pub claimed_by: Option<String>,
     /// The clusters whose data is not to be had, as the backend says that holds what it is to bring back.

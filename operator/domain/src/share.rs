@@ -796,6 +796,9 @@ impl Pass<'_> {
         if !self.o.former.is_confirmed && (wants_an_orphan || self.undecided().is_some()) {
             return Decision::step(self.before.clone(), Step::Do(Effect::LookAtFormer));
         }
+        if self.o.former.is_to_be_asked {
+            return self.until_asked();
+        }
         let chosen = self.o.share_type.clone().and_then(|share_type| {
             share_type::admit(
                 &share_type,

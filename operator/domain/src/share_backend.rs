@@ -123,8 +123,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     if observed.admitted.as_ref() != Some(&verdict) {
         return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
     }
-    if verdict.is_err() {
-        return Decision::done(status, Next::After(RETRY.min(observed.scan.again)));
+    if let Err(failure) = &verdict {
+        let goes_on = failure.reason == reasons::BACKEND_NOT_SCANNED;
+        return Decision::done(
+            status,
+            Next::After(if goes_on { observed.scan.again } else { RETRY }),
+        );
     }
     let poll = POLL.min(observed.scan.again);
     match (round, &observed.round) {

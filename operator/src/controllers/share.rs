@@ -400,15 +400,21 @@ async fn look_at_former(ctx: &Context, o: &mut Observed) {
             place: Place::of(Some(&handle), o.uid()),
             ..share::volume_ref(o)
         };
-        let entry = super::backend(ctx, &backend_name);
-        let Some(Ok(Entry {
-            backend,
-            state: Ok(description),
-            ..
-        })) = entry
-        else {
-            seen.extend(found);
-            continue;
+        let entry = super::backend(ctx, &backend_name).map(|entry| {
+            let Entry { backend, state, .. } = entry?;
+            Ok((backend, state?))
+        });
+        let (backend, description) = match entry {
+            Some(Ok(usable)) => usable,
+            Some(Err::<_, Failure>(why)) => {
+                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
+                seen.extend(found);
+                continue;
+            }
+            None => {
+                seen.extend(found);
+                continue;
+            }
         };
         match backend.look(&description.identity, &volume).await {
             Ok(Sight::Present(volume)) => {

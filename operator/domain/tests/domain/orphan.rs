@@ -386,6 +386,11 @@ fn what_can_not_be_looked_at_holds_up_too() {
     let mut o = waiting(vec![orphan("a")]);
     o.former.is_confirmed = true;
     assert_eq!(why(&o), reasons::FORMER_DATA_FOUND);
+    // Its backend is about to be asked, and wakes it: nothing is told before.
+    o.former.is_to_be_asked = true;
+    let decision = decided(&o);
+    assert_eq!((&decision.step, decision.next), (&None, Next::Await));
+    assert_eq!(decision.status, o.share.status.clone().unwrap_or_default());
 }
 
 #[test]
