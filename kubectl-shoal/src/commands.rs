@@ -535,7 +535,7 @@ async fn decide_all(cluster: &Cluster, namespace: Option<&str>, of: &str, argume
             Ok(verdict) => {
                 say(&api, &share.name_any(), &verdict).await?;
                 let done = api::until(&api, &share.name_any(), &arguments.wait, wait::ready).await?;
-                lines.push(with(&said(&share, &verdict), done));
+                lines.push(with(&said(&share, &verdict), done) + "\n");
             }
             Err(failure) => notes.push(format!("warning: {}", failure.message)),
         }
@@ -546,7 +546,7 @@ async fn decide_all(cluster: &Cluster, namespace: Option<&str>, of: &str, argume
         } else {
             Exit::Refused
         },
-        text: lines.iter().map(|line| format!("{line}\n")).collect(),
+        text: lines.concat(),
         notes,
     })
 }

@@ -734,15 +734,12 @@ impl Pass<'_> {
         mount_point_name: Option<&str>,
     ) -> Result<(String, Description), Failure> {
         let name = &existing.backend_name;
-        let (has, recorded) = match &self.o.source {
-            Some(kept) => {
-                share_deletion::may_be_adopted(kept, self.o.uid())?;
-                (Some(kept.spec.size), Some(share_deletion::recorded(&kept.spec)))
-            }
-            None => {
-                let volume = self.orphan(existing)?.volume.as_ref();
-                (volume.and_then(|v| v.size_bytes).and_then(Size::from_bytes), None)
-            }
+        let (has, recorded) = if let Some(kept) = &self.o.source {
+            share_deletion::may_be_adopted(kept, self.o.uid())?;
+            (Some(kept.spec.size), Some(share_deletion::recorded(&kept.spec)))
+        } else {
+            let volume = self.orphan(existing)?.volume.as_ref();
+            (volume.and_then(|v| v.size_bytes).and_then(Size::from_bytes), None)
         };
         if let Some(has) = has
             && self.o.share.spec.size < has

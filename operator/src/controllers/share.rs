@@ -384,15 +384,13 @@ fn former(ctx: &Context, share: &Share) -> Former {
 /// passed over. What can't be looked at stays as it was found.
 async fn look_at_former(ctx: &Context, o: &mut Observed) {
     let wanted = share::brings_back(&o.share);
-    let looked_for = match &wanted {
-        Some(existing) => vec![(existing.backend_name.clone(), existing.handle.clone(), None)],
-        None => {
-            let found = std::mem::take(&mut o.former.orphans);
-            let found = found.into_iter();
-            found
-                .map(|orphan| (orphan.backend_name.clone(), orphan.handle.clone(), Some(orphan)))
-                .collect()
-        }
+    let looked_for = if let Some(existing) = wanted {
+        vec![(existing.backend_name, existing.handle, None)]
+    } else {
+        let found = std::mem::take(&mut o.former.orphans).into_iter();
+        found
+            .map(|orphan| (orphan.backend_name.clone(), orphan.handle.clone(), Some(orphan)))
+            .collect()
     };
     let mut seen = Vec::new();
     for (backend_name, handle, found) in looked_for {
