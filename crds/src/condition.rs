@@ -54,6 +54,11 @@ pub mod reasons {
     pub const NOTHING_TO_BRING_BACK: &str = "NothingToBringBack";
     /// Another Share brings it back, or it is being removed.
     pub const NOT_TO_BE_BROUGHT_BACK: &str = "NotToBeBroughtBack";
+    /// A backend holds data that no object owns and that is tagged with the share's namespace and name; a storage admin has to say
+    /// what becomes of it.
+    pub const FORMER_DATA_FOUND: &str = "FormerDataFound";
+    /// What a backend holds has not been searched yet for data that no object owns.
+    pub const BACKEND_NOT_SCANNED: &str = "BackendNotScanned";
     /// Shoal is changing who has access.
     pub const APPLYING_ACCESS: &str = "ApplyingAccess";
     /// Shoal is verifying that it is as it should be, and mending what is not.

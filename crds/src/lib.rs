@@ -31,16 +31,17 @@ pub use resource_lock::{
 };
 pub use share::{
     AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation,
-    ExportLocationMetadata, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource, ShareSpec,
-    ShareStatus, SizeLimits, UserMetadata,
+    ExportLocationMetadata, FormerData, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource,
+    ShareSpec, ShareStatus, SizeLimits, UserMetadata,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, CredentialsSecretReference, LockReference, SecretKeyReference,
     ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareReference, Squash,
 };
 pub use share_backend::{
-    BackendPhase, Capacity, CephBackend, CephStatus, EnsureStatus, NfsBackend, NfsStatus, SecretReference,
-    ShareBackend, ShareBackendSpec, ShareBackendStatus, SimulatedBackend,
+    BackendPhase, Capacity, CephBackend, CephStatus, EnsureStatus, FormerOwner, NfsBackend, NfsStatus,
+    Orphan, OrphanStatus, SecretReference, ShareBackend, ShareBackendSpec, ShareBackendStatus,
+    SimulatedBackend,
 };
 pub use share_deletion::{
     AdoptingShareReference, DeletedShareReference, DeletionPhase, ShareDeletion, ShareDeletionSpec,

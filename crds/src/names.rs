@@ -13,6 +13,13 @@ pub const PAUSED: &str = "shoal.storage/paused";
 /// it should be. Answered in `status.lastHandledRequestedAt`.
 pub const REQUESTED_AT: &str = "shoal.storage/requested-at";
 
+/// On a Share that waits because data of a former Share has its name: what becomes of that. [`START_EMPTY`], or what is to be its own, as
+/// `backendName/group/subvolume`. Setting it takes the verb `adopt` on shares.
+pub const FORMER_DATA: &str = "shoal.storage/former-data";
+
+/// The value of [`FORMER_DATA`] that leaves the data where it is, and has the Share made empty.
+pub const START_EMPTY: &str = "StartEmpty";
+
 /// On what is locked: which locks hold it and why, for people.
 pub const LOCKED_BY: &str = "shoal.storage/locked-by";
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     GROUP, VERSION,
-    names::{ALLOW_DELETION, FINALIZER, LOCKED_BY, PAUSED, REQUESTED_AT, labels},
+    names::{ALLOW_DELETION, FINALIZER, FORMER_DATA, LOCKED_BY, PAUSED, REQUESTED_AT, labels},
 };
 
 /// The policy and binding that put the finalizer on at birth, which saves one write per object.
@@ -355,14 +355,17 @@ fn validating(name: &str, spec: &Value, mut binding: Value) -> [Value; 2] {
 }
 
 /// The policies that ask the authorizer whether a user may write what is not for everybody: a controller can't know who
-/// wrote a field. One policy and binding for each verb on a kind.
+/// wrote a field. One policy and binding for each.
 pub fn verb_policies() -> Vec<Value> {
     let pin = "has({}.spec.placement) && has({}.spec.placement.backendName)";
     let paused = format!("has({{}}.metadata.annotations) && '{PAUSED}' in {{}}.metadata.annotations");
+    let former = |whose: &str| format!("{whose}.metadata.?annotations[?'{FORMER_DATA}']");
+    let neighbours = |whose: &str| format!("{whose}.spec.?neighbours.orValue([])");
     let of = |expression: &str, whose: &str| expression.replace("{}", whose);
     let max = "object.status.capabilities.size.max";
     [
         Guarded {
+            name: "pin",
             resource: "shares",
             verb: "pin",
             operations: &["CREATE", "UPDATE"],
@@ -377,6 +380,7 @@ pub fn verb_policies() -> Vec<Value> {
                 .into(),
         },
         Guarded {
+            name: "adopt",
             resource: "shares",
             verb: "adopt",
             // It can't be changed later.
@@ -387,6 +391,37 @@ pub fn verb_policies() -> Vec<Value> {
                 .into(),
         },
         Guarded {
+            name: "adopt-former",
+            resource: "shares",
+            verb: "adopt",
+            operations: &["CREATE", "UPDATE"],
+            // Who takes it off decides nothing: a Share without a place waits again.
+            when: format!(
+                "{new}.hasValue() && (oldObject == null || {new} != {})",
+                former("oldObject"),
+                new = former("object"),
+            ),
+            message: format!(
+                "'metadata.annotations: {FORMER_DATA} says what becomes of the data of a former Share, which takes the verb adopt on \
+                 shares; leave it out, or ask an admin'"
+            ),
+        },
+        Guarded {
+            name: "adopt.sharebackends",
+            resource: "sharebackends",
+            verb: "adopt",
+            operations: &["CREATE", "UPDATE"],
+            when: format!(
+                "{} != (oldObject == null ? [] : {})",
+                neighbours("object"),
+                neighbours("oldObject")
+            ),
+            message: "'spec.neighbours: whose data is not held for the Shares that it is tagged with takes the verb adopt on \
+                      sharebackends; leave it as it is, or ask an admin'"
+                .into(),
+        },
+        Guarded {
+            name: "extend-beyond-max",
             resource: "shares",
             verb: "extend-beyond-max",
             operations: &["UPDATE"],
@@ -402,6 +437,7 @@ pub fn verb_policies() -> Vec<Value> {
             ),
         },
         Guarded {
+            name: "operate",
             resource: "shares",
             verb: "operate",
             operations: &["CREATE", "UPDATE"],
@@ -417,6 +453,7 @@ pub fn verb_policies() -> Vec<Value> {
         },
         // What it says is gone is removed: a forged one would cost somebody's data.
         Guarded {
+            name: "operate.sharedeletions",
             resource: "sharedeletions",
             verb: "operate",
             operations: &["CREATE", "UPDATE"],
@@ -435,6 +472,7 @@ pub fn verb_policies() -> Vec<Value> {
 
 /// A write that takes a verb.
 struct Guarded {
+    name: &'static str,
     resource: &'static str,
     verb: &'static str,
     operations: &'static [&'static str],
@@ -445,12 +483,12 @@ struct Guarded {
 impl Guarded {
     fn policy(self) -> [Value; 2] {
         // Of what is in no namespace a request names none.
-        let (name, namespace) = match self.resource {
-            "shares" => (self.verb.to_owned(), ".namespace(request.namespace)"),
-            other => (format!("{}.{other}", self.verb), ""),
+        let namespace = match self.resource {
+            "shares" => ".namespace(request.namespace)",
+            _ => "",
         };
         validating(
-            &name,
+            self.name,
             &json!({
                 "failurePolicy": "Fail",
                 "matchConstraints": {"resourceRules": [rule(self.operations, &[self.resource])]},

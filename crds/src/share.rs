@@ -257,6 +257,11 @@ pub struct ShareStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub export_revision: Option<String>,
+    /// Data that no object owns and that is tagged with the namespace and name of this Share, which waits until a storage admin says what
+    /// becomes of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub former_data: Vec<FormerData>,
     /// How many access rules there are, and how many are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSummary>,
@@ -346,6 +351,21 @@ fn open_map(schema: &mut schemars::Schema) {
         serde_json::json!({"type": "string", "maxLength": 1024}),
     );
     schema.insert("maxProperties".into(), 35.into());
+}
+
+/// Data of a former Share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerData {
+    /// The ShareBackend that holds it.
+    #[schemars(length(max = 253))]
+    pub backend_name: String,
+    /// Its name there, as `group/subvolume`.
+    #[schemars(length(max = 512))]
+    pub handle: String,
+    /// The Kubernetes cluster that the former Share was of: the uid of its namespace `kube-system`.
+    #[schemars(length(max = 253))]
+    pub cluster: String,
 }
 
 /// How many access rules there are, and how they do.

@@ -29,6 +29,12 @@ use crate::{Protocol, Ratio, Size};
     printcolumn(name = "Version", type_ = "string", json_path = ".status.ceph.version"),
     printcolumn(name = "Scheduling", type_ = "boolean", json_path = ".spec.schedulingEnabled"),
     printcolumn(name = "Shares", type_ = "integer", json_path = ".status.shares"),
+    printcolumn(
+        name = "Orphans",
+        type_ = "integer",
+        json_path = ".status.orphans.subvolumes",
+        priority = "1"
+    ),
     printcolumn(name = "Free", type_ = "string", json_path = ".status.capacity.free"),
     printcolumn(
         name = "Promised",
@@ -94,6 +100,11 @@ pub struct ShareBackendSpec {
     /// the room of the data in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_ratio: Option<Ratio>,
+    /// Other Kubernetes clusters whose Shoal keeps shares on the same file system, each by the uid of its namespace `kube-system`: what
+    /// is tagged as theirs is nobody's former data here, and is neither told nor adopted. Takes the verb `adopt` on sharebackends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
+    pub neighbours: Vec<String>,
 }
 
 impl Default for ShareBackendSpec {
@@ -107,6 +118,7 @@ impl Default for ShareBackendSpec {
             paused: false,
             reserved_percentage: 0,
             overcommit_ratio: None,
+            neighbours: Vec::new(),
         }
     }
 }
@@ -250,6 +262,9 @@ pub struct ShareBackendStatus {
     /// How many ShareDeletions have something left on it, as of then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_deletions: Option<i64>,
+    /// What it holds that no object owns, as of the last scan: it is told, and never removed. Left out: it has not been scanned yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<OrphanStatus>,
     /// The round over its shares that verifies each and mends what is not as it should be: the one that goes on, or the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ensure: Option<EnsureStatus>,
@@ -257,6 +272,50 @@ pub struct ShareBackendStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_requested_at: Option<String>,
+}
+
+/// What a backend holds that no object owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OrphanStatus {
+    /// Subvolumes.
+    #[serde(default)]
+    pub subvolumes: i64,
+    /// NFS exports that lead to them, or to where one was.
+    #[serde(default)]
+    pub exports: i64,
+    /// The subvolumes; the first hundred, if they are more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["handle"]))]
+    pub list: Vec<Orphan>,
+}
+
+/// A subvolume that no object owns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Orphan {
+    /// Its name, as `group/subvolume`.
+    #[schemars(length(max = 512))]
+    pub handle: String,
+    /// Whose it was, as its tag says. Left out: it has none that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<FormerOwner>,
+    /// Why Shoal has left it behind: `Retained`, `Abandoned`. Left out: it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub left: Option<String>,
+}
+
+/// A Share that there was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FormerOwner {
+    /// Its Kubernetes cluster: the uid of the namespace `kube-system`.
+    #[schemars(length(max = 253))]
+    pub cluster: String,
+    /// Its namespace.
+    #[schemars(length(max = 253))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
 }
 
 /// A round over the shares of a backend.

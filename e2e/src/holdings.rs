@@ -145,8 +145,9 @@ pub fn deletion_is_settled(deletion: &ShareDeletion, shares: &[Share]) -> bool {
 }
 
 /// For what a share may wait for ever: its data, room, a quota, a name, others to be with, or locks to go.
-fn waits_for_others() -> [&'static str; 9] {
+fn waits_for_others() -> [&'static str; 10] {
     [
+        reasons::FORMER_DATA_FOUND,
         reasons::MOUNT_POINT_NAME_TAKEN,
         reasons::VOLUME_MISSING,
         reasons::NO_BACKEND_FITS,

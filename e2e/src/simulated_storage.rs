@@ -352,6 +352,17 @@ impl SimulatedStorage {
         Ok(Cluster::with_state_file(&file, 0)?)
     }
 
+    /// Gives [`BACKEND`] what that of another world holds, as if both were one storage. Before it is asked here.
+    pub async fn take_over(&self, other: &Self) -> Result<()> {
+        let file = async |s: &Self| -> Result<PathBuf> {
+            let backends = s.world.cluster_api::<ShareBackend>();
+            let uid = backends.get(BACKEND).await?.uid().unwrap_or_default();
+            Ok(s.state().join(format!("{BACKEND}-{uid}.json")))
+        };
+        fs::copy(file(other).await?, file(self).await?)?;
+        Ok(())
+    }
+
     /// What [`BACKEND`] holds.
     pub async fn holdings(&self) -> Result<Holdings> {
         Ok(self.cluster(BACKEND).await?.snapshot()?)

@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareBackend};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, names::FORMER_DATA};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
@@ -658,4 +658,102 @@ fn a_ceph_made_again_under_the_same_address() {
     if let Err(error) = played {
         panic!("{error:?}");
     }
+}
+
+/// Takes an object off the API server as if it had never been there.
+async fn never_was<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
+{
+    api.delete(name, &kube::api::DeleteParams::default()).await?;
+    let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    api.patch(name, &PatchParams::default(), &free).await?;
+    until_gone(api, name).await
+}
+
+/// The restored etcd does not know the objects; the data is on the storage, and its clients are connected.
+#[test]
+fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        let ns = suite.world.namespace("former").await?;
+        let (shares, rules) = (
+            suite.world.api::<Share>(&ns),
+            suite.world.api::<ShareAccessRule>(&ns),
+        );
+        for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
+            let rule = format!("{name}-rule");
+            let spec = || match protocol {
+                "NFS" => ip_rule(name, "127.96.9.1", "ReadWrite"),
+                _ => cephx_rule(name, "former", "ReadWrite"),
+            };
+            let lost = suite.share(&ns, name, protocol, "on-cephfs").await?;
+            suite.rule(&ns, &rule, spec()).await?;
+            let mut mounts = Vec::new();
+            let mut old_key = None;
+            if protocol == "NFS" {
+                let mut client = suite
+                    .mount_soon(&lost, "127.96.9.1".parse()?, Owner::ROOT)
+                    .await?;
+                client.write("/kept", b"of before")?;
+            } else {
+                let (identity, key) = suite.credentials(&ns, &rule).await?;
+                let mount = suite.mount_native(&lost, &identity, &key, "")?;
+                mount.user(Owner::ROOT)?.write("/kept", b"of before")?;
+                mounts.push(mount);
+                old_key = Some(key);
+            }
+            suite.stop_operator().await?;
+            never_was(&rules, &rule).await?;
+            never_was(&shares, name).await?;
+            suite
+                .ask_for_share(&ns, name, protocol, "on-cephfs", SIZE)
+                .await?;
+            suite.start_operator("").await?;
+
+            let waiting = suite.until_share(&ns, name, "False", "FormerDataFound").await?;
+            let handle = format!("{GROUP}/{}", subvolume_name(&uid(&lost)));
+            ensure!(message(&waiting).contains(&handle), "{}", message(&waiting));
+            let verdict = json!({"metadata": {"annotations": {FORMER_DATA: format!("cephfs/{handle}")}}});
+            shares
+                .patch(name, &PatchParams::default(), &Patch::Merge(verdict))
+                .await?;
+            let share = suite.ready(&ns, name).await?;
+            ensure!(
+                share.status.as_ref().context("no status")?.handle == Some(handle),
+                "{share:#?}"
+            );
+            ensure!(
+                suite.authorized(&lost)?.is_empty(),
+                "who was let in before still is"
+            );
+            ensure!(suite.export(&lost)?.is_none(), "the old path still leads there");
+            for mount in &mounts {
+                let read = mount.user(Owner::ROOT).and_then(|mut user| user.read("/kept"));
+                ensure!(read.is_err(), "a client of before is still connected");
+            }
+
+            suite.rule(&ns, &rule, spec()).await?;
+            let kept = if protocol == "NFS" {
+                let mut client = suite
+                    .mount_soon(&share, "127.96.9.1".parse()?, Owner::ROOT)
+                    .await?;
+                client.read("/kept")?
+            } else {
+                let (identity, key) = suite.credentials(&ns, &rule).await?;
+                ensure!(Some(&key) != old_key.as_ref(), "the key of before opens it");
+                let mount = suite.mount_native(&share, &identity, &key, "")?;
+                mount.user(Owner::ROOT)?.read("/kept")?
+            };
+            ensure!(kept == b"of before", "{kept:?}");
+            suite.delete_share(&ns, name).await?;
+            ensure!(suite.subvolume(&lost)?.is_none(), "its data was not removed");
+        }
+        suite.until_consistent().await
+    });
 }

@@ -97,8 +97,13 @@ pub(crate) enum Command {
     },
     /// What is left of deleted shares (for storage admins)
     Deletions(Deletions),
-    /// Bring the data of a deleted share back, as a share (takes the verb adopt on shares)
+    /// Bring data back, of a deleted share or of a former one that no object owns (takes the verb adopt on shares)
     Recover(Recover),
+    /// What backends hold that no object owns: it is told, and never removed (for storage admins)
+    Orphans {
+        #[command(flatten)]
+        output: Output,
+    },
     /// What a report of a problem needs, in one file of YAML: Shoal's objects, events and operator, and no Secret
     SupportBundle(SupportBundle),
     /// A script that completes kubectl-shoal in a shell. For kubectl itself see docs/kubectl-shoal.md
@@ -220,16 +225,34 @@ pub(crate) enum DeletionAction {
 
 #[derive(Args)]
 pub(crate) struct Recover {
-    /// The ShareDeletion, as kubectl shoal deletions names it
-    pub(crate) deletion: String,
+    /// The ShareDeletion, as kubectl shoal deletions names it: its data becomes a new Share
+    #[arg(required_unless_present_any = ["share", "cluster"], conflicts_with_all = ["share", "cluster"])]
+    pub(crate) deletion: Option<String>,
+    /// Instead a Share that is there, and waits because data of a former one has its name (FormerDataFound)
+    #[arg(long, value_name = "NAME", conflicts_with = "cluster")]
+    pub(crate) share: Option<String>,
+    /// Instead all such Shares whose data is of this former cluster, in all namespaces or in that of --namespace
+    #[arg(long, value_name = "UID")]
+    pub(crate) cluster: Option<String>,
+    /// Which data the Share gets, if there is more than one's, as kubectl shoal orphans names it
+    #[arg(
+        long,
+        value_name = "BACKEND/HANDLE",
+        requires = "share",
+        conflicts_with = "start_empty"
+    )]
+    pub(crate) data: Option<String>,
+    /// Leave the data where it is, and have the Share made empty
+    #[arg(long, conflicts_with = "deletion")]
+    pub(crate) start_empty: bool,
     /// The new Share's name; else as it was. With --namespace it may be in another namespace than it was
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["share", "cluster"])]
     pub(crate) name: Option<String>,
     /// Its size; else as it was
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["share", "cluster"])]
     pub(crate) size: Option<Size>,
     /// Its ShareType; else as it was
-    #[arg(long = "type", value_name = "SHARETYPE")]
+    #[arg(long = "type", value_name = "SHARETYPE", conflicts_with_all = ["share", "cluster"])]
     pub(crate) share_type: Option<String>,
     #[command(flatten)]
     pub(crate) wait: Wait,
@@ -328,6 +351,12 @@ mod tests {
             "locks -A -n x",
             "mount s --format json",
             "ensure type x",
+            "recover",
+            "recover d --share s",
+            "recover --share s --cluster c",
+            "recover --share s --size 2Gi",
+            "recover --share s --data b/g/v --start-empty",
+            "recover --cluster c --data b/g/v",
             "deletions -o xml",
         ] {
             assert!(parse(words).is_err(), "{words}");
@@ -346,6 +375,9 @@ mod tests {
             "deletions abandon d --yes",
             "deletions -o json",
             "recover d --name n -n x --size 2Gi",
+            "recover --share s --data b/g/v --wait",
+            "recover --cluster c --start-empty",
+            "orphans -o json",
             "support-bundle -f - --redact-names",
             "completion zsh",
             "__complete status --names d",

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use kube::{ResourceExt, api::ListParams, core::ObjectMeta};
 use serde_json::json;
 use shoal_crds::{
-    ExistingShare, LockAction, LockContext, LockedKind, LockedResourceReference, ResourceLock,
+    ExistingShare, FormerData, LockAction, LockContext, LockedKind, LockedResourceReference, ResourceLock,
     ResourceLockSpec, Share, ShareAccessRule, ShareAccessRuleSpec, ShareBackend, ShareDeletion,
-    ShareReference, ShareSource, ShareSpec, Size, names::REQUESTED_AT,
+    ShareReference, ShareSource, ShareSpec, Size,
+    names::{FORMER_DATA, REQUESTED_AT, START_EMPTY},
 };
 
 use crate::{
@@ -86,6 +87,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
             ..
         }) => abandon(&cluster, &deletion, yes).await,
         Command::Recover(arguments) => recover(&cluster, connection.namespace.as_deref(), arguments).await,
+        Command::Orphans { output } => orphans(&cluster, &output).await,
         Command::SupportBundle(arguments) => {
             bundle::make(&cluster, connection.namespace.as_deref(), &arguments).await
         }
@@ -488,18 +490,124 @@ async fn abandon(cluster: &Cluster, name: &str, yes: bool) -> Result {
     )))
 }
 
+async fn orphans(cluster: &Cluster, output: &Output) -> Result {
+    let backends = api::list(&cluster.global::<ShareBackend>(), &ListParams::default()).await?;
+    let text = match output.value(|| lists::orphans_value(&backends)) {
+        Some(text) => text?,
+        None => lists::orphans(&backends).text("Nothing that no object owns."),
+    };
+    Ok(Outcome {
+        notes: lists::about_orphans(&backends),
+        ..Outcome::done(text)
+    })
+}
+
 async fn recover(cluster: &Cluster, namespace: Option<&str>, arguments: Recover) -> Result {
-    let left = api::get(&cluster.global::<ShareDeletion>(), &arguments.deletion).await?;
+    if let Some(name) = &arguments.share {
+        return decide(cluster, name, &arguments).await;
+    }
+    if let Some(of) = &arguments.cluster {
+        return decide_all(cluster, namespace, of, &arguments).await;
+    }
+    let deletion = arguments.deletion.clone().unwrap_or_default();
+    let left = api::get(&cluster.global::<ShareDeletion>(), &deletion).await?;
     let share = recovered(&left, namespace, &arguments)?;
     let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
     let api = cluster.within::<Share>(&namespace);
     api::create(&api, &share).await?;
     let done = api::until(&api, &name, &arguments.wait, wait::ready).await?;
-    let created = format!(
-        "share '{name}' created in namespace '{namespace}' from {}",
-        arguments.deletion
-    );
+    let created = format!("share '{name}' created in namespace '{namespace}' from {deletion}");
     Ok(Outcome::line(&with(&created, done)))
+}
+
+/// Says of a Share that waits what becomes of the former data that has its name.
+async fn decide(cluster: &Cluster, name: &str, arguments: &Recover) -> Result {
+    let api = cluster.here::<Share>();
+    let share = api::get(&api, name).await?;
+    let verdict = verdict(&share, arguments.data.as_deref(), arguments.start_empty)?;
+    say(&api, name, &verdict).await?;
+    let done = api::until(&api, name, &arguments.wait, wait::ready).await?;
+    Ok(Outcome::line(&with(&said(&share, &verdict), done)))
+}
+
+/// The same of all whose data is of one former cluster.
+async fn decide_all(cluster: &Cluster, namespace: Option<&str>, of: &str, arguments: &Recover) -> Result {
+    let shares = api::list(
+        &cluster.namespaced::<Share>(namespace.is_none()),
+        &ListParams::default(),
+    )
+    .await?;
+    let concerned = |share: &Share| former(share).iter().any(|data| data.cluster == of);
+    let concerned: Vec<_> = shares.into_iter().filter(concerned).collect();
+    if concerned.is_empty() {
+        return Err(Failure::not_found(format!(
+            "no Share waits for data of cluster '{of}'; kubectl get shares -A -o wide shows which wait, and kubectl shoal orphans the clusters"
+        )));
+    }
+    let (mut lines, mut notes) = (Vec::new(), Vec::new());
+    for share in concerned {
+        let api = cluster.within::<Share>(&share.namespace().unwrap_or_default());
+        match verdict(&share, None, arguments.start_empty) {
+            Ok(verdict) => {
+                say(&api, &share.name_any(), &verdict).await?;
+                let done = api::until(&api, &share.name_any(), &arguments.wait, wait::ready).await?;
+                lines.push(with(&said(&share, &verdict), done) + "\n");
+            }
+            Err(failure) => notes.push(format!("warning: {}", failure.message)),
+        }
+    }
+    Ok(Outcome {
+        exit: if notes.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Refused
+        },
+        text: lines.concat(),
+        notes,
+    })
+}
+
+fn former(share: &Share) -> &[FormerData] {
+    share.status.as_ref().map_or(&[], |status| &status.former_data)
+}
+
+/// What becomes of the former data that has a Share's name, as the annotation says it.
+fn verdict(share: &Share, data: Option<&str>, start_empty: bool) -> Result<String> {
+    let found = former(share).iter();
+    let found: Vec<_> = found
+        .map(|data| format!("{}/{}", data.backend_name, data.handle))
+        .collect();
+    let name = format!("{}/{}", share.namespace().unwrap_or_default(), share.name_any());
+    match (&found[..], data) {
+        ([], _) => Err(Failure::refused(format!(
+            "share '{name}' waits for no verdict on former data; kubectl shoal status says how it does"
+        ))),
+        _ if start_empty => Ok(START_EMPTY.into()),
+        ([only], None) => Ok(only.clone()),
+        (_, Some(data)) if found.iter().any(|one| one == data) => Ok(data.into()),
+        (_, Some(data)) => Err(Failure::refused(format!(
+            "'{data}' has not the name of share '{name}'; what has: {}",
+            found.join(", ")
+        ))),
+        (_, None) => Err(Failure::refused(format!(
+            "more than one's data has the name of share '{name}': {}. Say which with --share and --data",
+            found.join(", ")
+        ))),
+    }
+}
+
+async fn say(api: &kube::Api<Share>, name: &str, verdict: &str) -> Result<()> {
+    let change = json!({"metadata": {"annotations": {FORMER_DATA: verdict}}});
+    api::patch(api, name, &change).await.map(drop)
+}
+
+fn said(share: &Share, verdict: &str) -> String {
+    let name = format!("{}/{}", share.namespace().unwrap_or_default(), share.name_any());
+    if verdict == START_EMPTY {
+        format!("share '{name}' is made empty; the former data stays where it is")
+    } else {
+        format!("share '{name}' gets the data of {verdict}")
+    }
 }
 
 /// The Share that brings the data back.

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, ResourceLock,
+    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, Orphan, OrphanStatus, ResourceLock,
     ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
 };
 
@@ -264,6 +265,69 @@ pub(crate) fn backends(backends: &[ShareBackend], wide: bool, now: Timestamp) ->
         table.row(cells);
     }
     table
+}
+
+/// What backends hold that no object owns.
+pub(crate) fn orphans(backends: &[ShareBackend]) -> Table {
+    let mut table = Table::new(&["BACKEND", "HANDLE", "CLUSTER", "NAMESPACE", "SHARE", "LEFT"]);
+    for (backend, orphan) in all_orphans(backends) {
+        let owner = orphan.owner.clone().unwrap_or_default();
+        table.row(vec![
+            backend.name_any(),
+            orphan.handle.clone(),
+            owner.cluster,
+            owner.namespace,
+            owner.name,
+            orphan.left.clone().unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// The same for machines.
+pub(crate) fn orphans_value(backends: &[ShareBackend]) -> Value {
+    let one = |(backend, orphan): (&ShareBackend, &Orphan)| {
+        let mut value = json!(orphan);
+        value["backendName"] = backend.name_any().into();
+        value
+    };
+    json!({"apiVersion": "v1", "kind": "List", "items": all_orphans(backends).map(one).collect::<Vec<_>>()})
+}
+
+fn all_orphans(backends: &[ShareBackend]) -> impl Iterator<Item = (&ShareBackend, &Orphan)> {
+    let of = |backend| found(backend).map_or(&[][..], |found| &found.list);
+    backends
+        .iter()
+        .flat_map(move |backend| of(backend).iter().map(move |orphan| (backend, orphan)))
+}
+
+fn found(backend: &ShareBackend) -> Option<&OrphanStatus> {
+    backend.status.as_ref()?.orphans.as_ref()
+}
+
+/// What the list does not say.
+pub(crate) fn about_orphans(backends: &[ShareBackend]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for backend in backends {
+        let name = backend.name_any();
+        let Some(found) = found(backend) else {
+            notes.push(format!("sharebackend '{name}' was not looked through yet"));
+            continue;
+        };
+        if i64::try_from(found.list.len()).is_ok_and(|shown| shown < found.subvolumes) {
+            let (shown, all) = (found.list.len(), found.subvolumes);
+            notes.push(format!(
+                "sharebackend '{name}': the first {shown} of {all} are shown"
+            ));
+        }
+        if found.exports > 0 {
+            let exports = found.exports;
+            notes.push(format!(
+                "sharebackend '{name}': {exports} NFS exports lead to what no object owns"
+            ));
+        }
+    }
+    notes
 }
 
 /// Whether a backend takes new shares.

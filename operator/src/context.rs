@@ -23,6 +23,7 @@ use crate::{
     leader::Fence,
     looks::Looks,
     metrics::Metrics,
+    orphans::Orphans,
     settings::Settings,
     turns::Turns,
     written::Written,
@@ -48,6 +49,8 @@ pub struct Context {
     pub looks: Looks,
     /// The rounds over backends' shares that this replica makes.
     pub ensures: Ensures,
+    /// What backends hold that no object owns.
+    pub orphans: Orphans,
     /// What passes have just written.
     pub written: Written,
     /// Whether this replica may act.
@@ -95,6 +98,7 @@ impl Context {
             in_hand: InHand::default(),
             looks: Looks::new(settings.resync()),
             ensures: Ensures::default(),
+            orphans: Orphans::new(settings.resync()),
             written: Written::default(),
             fence: Fence::new(settings.lease()),
             recorder: recorder(client, &settings.identity),

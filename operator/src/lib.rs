@@ -17,6 +17,7 @@ pub mod invalid;
 pub mod leader;
 pub mod looks;
 pub mod metrics;
+pub mod orphans;
 pub mod replica;
 pub mod run;
 pub mod server;

@@ -15,7 +15,7 @@ use shoal_crds::{
     DeletionPhase, LockAction, LockPhase, LockedKind, ResourceLock, Share, ShareAccessRule, ShareBackend,
     ShareDeletion, ShareQuota,
     condition::{reasons, types},
-    names::{FINALIZER, PAUSED, labels},
+    names::{FINALIZER, FORMER_DATA, PAUSED, labels},
 };
 use shoal_domain::{
     condition::is_true,
@@ -82,6 +82,8 @@ struct Inner {
     deletions: Mutex<BTreeMap<String, ShareDeletion>>,
     promises: Mutex<Promises>,
     requests: Mutex<Requests>,
+    /// Names of shares of which there is data from before etcd was lost.
+    former: Mutex<BTreeSet<(String, String)>>,
     /// Shares, by uid, that were to bring back what is kept of another.
     bringing_back: Mutex<BTreeSet<String>>,
     /// Shares, by uid, whose subvolume Shoal has removed.
@@ -140,6 +142,7 @@ impl Checker {
             deletions: Mutex::default(),
             promises: Mutex::new(Promises::new(plan.clocks_fast())),
             requests: Mutex::default(),
+            former: Mutex::default(),
             bringing_back: Mutex::default(),
             removed: Mutex::default(),
             given_up: Mutex::default(),
@@ -176,6 +179,12 @@ impl Checker {
     /// What was done by hand.
     pub fn by_hand(&self) -> parking_lot::MutexGuard<'_, ByHand> {
         self.0.by_hand.lock()
+    }
+
+    /// Notes what there is from before etcd was lost, and which names have data in it.
+    pub fn is_recovered(&self, altered: Altered, names: impl IntoIterator<Item = (String, String)>) {
+        self.by_hand().altered = altered;
+        *self.0.former.lock() = names.into_iter().collect();
     }
 
     /// Notes that a subvolume has got another owner's tag. Calls under way may have looked before.
@@ -473,7 +482,10 @@ impl Checker {
     }
 
     fn on_storage(&self, entry: &Entry) {
-        let writes = !matches!(entry.operation, Method::Describe | Method::Look);
+        let writes = !matches!(
+            entry.operation,
+            Method::Describe | Method::Look | Method::List | Method::Tag
+        );
         let call = || (entry.by.clone(), entry.uid.clone());
         if entry.what == What::Called {
             self.not_at_once_again(entry);
@@ -620,6 +632,16 @@ impl Checker {
                 && status.fs_id.is_some()
                 && status.capabilities.is_some()
         });
+        if let Some(share) = &share {
+            let name = (share.namespace().unwrap_or_default(), share.name_any());
+            let is_said = share.annotations().contains_key(FORMER_DATA);
+            if !is_said && self.0.former.lock().contains(&name) {
+                self.violated(
+                    "no share gets an empty volume in the place of its data",
+                    format!("{entry:?}: {share:#?}"),
+                );
+            }
+        }
         if !is_recorded {
             self.violated(
                 "nothing is created without a stored finalizer and a stored choice",
@@ -738,6 +760,10 @@ impl Checker {
         }
         for (identity, held) in &holdings.identities {
             for path in held.paths.keys() {
+                // Of former data, until it is adopted.
+                if names.get(path).is_some_and(|name| by_hand.altered.is_left(name)) {
+                    continue;
+                }
                 // Capabilities outlive a subvolume that was deleted by hand.
                 let Some(share) = names.get(path).and_then(|name| by_name.get(name)) else {
                     let of_it = |deletion: &&ShareDeletion| {

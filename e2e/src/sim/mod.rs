@@ -9,6 +9,7 @@ mod hiding;
 mod keeping;
 mod placing;
 pub mod plan;
+mod recovering;
 mod replica;
 mod run;
 mod shrink;

@@ -7,6 +7,8 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use shoal_backend::simulated::{After, FaultKind, Operation as Method};
 use shoal_crds::{AccessLevel, Protocol};
 
+use super::recovering;
+
 /// Namespaces of users.
 pub const NAMESPACES: [&str; 2] = ["blue", "red"];
 /// ShareBackends: two file systems of one storage cluster.
@@ -86,6 +88,8 @@ pub struct Setting {
     pub waits: [bool; 2],
     /// For how many seconds the data of deleted shares of each of [`TYPES`] is kept.
     pub retention: [u64; 2],
+    /// Whether etcd is lost in the end, and all comes back with new uids.
+    pub etcd_is_lost: bool,
 }
 
 /// Something that happens, so long after the start.
@@ -526,6 +530,7 @@ impl Plan {
             room: *[None, None, Some(6)].choose(&mut of_placing).unwrap_or(&None),
             waits: [of_deletions.random_bool(0.2), of_deletions.random_bool(0.4)],
             retention: [0, 1].map(|_| pick(&mut of_deletions, &[0, 0, 0, 20, 36_000])),
+            etcd_is_lost: generator(seed, recovering::PART).random_bool(0.3),
         };
         let mut events = Vec::new();
         for _ in 0..rng.random_range(15..60) {
@@ -601,6 +606,7 @@ impl Plan {
             room: (!of_a_quota).then_some(PLACES / backends),
             waits: [rng.random_bool(0.3); 2],
             retention: [0; 2],
+            etcd_is_lost: false,
         };
         let between =
             |rng: &mut SmallRng, from: u64, to: u64| Duration::from_millis(rng.random_range(from..to));

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
+use rand::{RngExt, rngs::SmallRng};
 use serde_json::Value;
 use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
 use shoal_crds::{AccessLevel, Share, ShareDeletion, Squash, condition::types};
@@ -24,6 +25,7 @@ use super::{
     check::{self, Checker, Violation},
     ensuring, placing,
     plan::{Fault, Hand, Place, Plan, What, generator},
+    recovering::{self, Former},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
     wire::Wire,
@@ -79,6 +81,8 @@ struct Run<'a> {
     replicas: Vec<Replica>,
     /// Where the storage's addresses have moved, if they have.
     moved: Option<u8>,
+    /// Compares the storage with the objects.
+    watching: tokio::task::AbortHandle,
 }
 
 /// A replica over the life of its processes.
@@ -138,16 +142,23 @@ impl<'a> Run<'a> {
             checker,
             replicas,
             moved: None,
+            watching: tokio::spawn(async {}).abort_handle(),
         }
     }
 
-    async fn play(mut self) -> Outcome {
+    fn watch(&mut self) {
+        self.watching.abort();
         let watching = tokio::spawn(self.checker.clone().watch(self.cluster.clone()));
+        self.watching = watching.abort_handle();
+    }
+
+    async fn play(mut self) -> Outcome {
+        self.watch();
         if let Err(error) = self.story().await {
             self.checker
                 .violated("everything ends well", format!("{error:#}"));
         }
-        watching.abort();
+        self.watching.abort();
         for replica in &self.replicas {
             if let Some(panic) = replica.host.panics.lock().first() {
                 self.checker.violated("nothing panics", panic.clone());
@@ -193,6 +204,9 @@ impl<'a> Run<'a> {
         self.quiet().await?;
 
         self.give_back(true)?;
+        if self.plan.setting.etcd_is_lost {
+            self.lose_etcd().await.context("after etcd was lost")?;
+        }
         self.user.delete_everything().await?;
         // What is locked stays, until its last lock goes.
         self.pass_time(Duration::from_secs(30)).await?;
@@ -572,6 +586,72 @@ impl<'a> Run<'a> {
         ensure!(writes.is_empty(), "written at rest: {writes:#?}");
         let altered = self.checker.by_hand().altered.clone();
         check::at_rest(&self.server, &self.cluster, &altered)
+    }
+
+    /// Etcd is lost with all that is in it. What users have in Git is applied to a new cluster on the same storage.
+    async fn lose_etcd(&mut self) -> Result<()> {
+        // What was given back is the share's own again.
+        self.pass_time(Duration::from_secs(90)).await?;
+        let mut rng = generator(self.plan.seed, recovering::PART);
+        for replica in &mut self.replicas {
+            if let Some(process) = replica.process.take() {
+                process.kill();
+            }
+        }
+        let former = Former::of(&self.server, self.cluster.snapshot()?);
+        self.server = ApiServer::new(Options {
+            seed: self.plan.seed ^ recovering::PART,
+            born_held: self.plan.setting.born_held,
+        });
+        self.checker = Checker::new(&self.server, &self.cluster, self.plan, self.began);
+        self.checker
+            .is_recovered(former.altered(), former.data().into_keys());
+        self.watch();
+        self.user = User::new(&self.server, self.plan.setting);
+        self.cluster_uid = self.user.set_up().await?;
+        for replica in &mut self.replicas {
+            replica.start_at = Some(Instant::now() + Duration::from_secs(rng.random_range(0..10)));
+        }
+        let wrong = |rng: &mut SmallRng| {
+            let method = recovering::METHODS[rng.random_range(0..recovering::METHODS.len())];
+            let kind = recovering::WRONG[rng.random_range(0..recovering::WRONG.len())];
+            self.cluster.fail_next(method, rng.random_range(0..2), kind)
+        };
+        wrong(&mut rng)?;
+        wrong(&mut rng)?;
+        self.user.apply(&former.documents).await?;
+        self.until("what was applied anew to come to rest", |run| {
+            Ok(check::unsettled(&run.server))
+        })
+        .await?;
+        for (share, verdict) in recovering::verdicts(&self.server, &mut rng) {
+            self.user.decide(&share, &verdict).await?;
+        }
+        let fault = Fault::Kill {
+            replica: rng.random_range(0..2),
+            back_after: rng.random_range(0..10),
+        };
+        self.pass_time(Duration::from_millis(rng.random_range(0..2000)))
+            .await?;
+        self.strike(&fault)?;
+        self.until("what was decided to come to rest", |run| {
+            let undecided = recovering::verdicts(&run.server, &mut generator(0, 0));
+            let undecided = undecided
+                .first()
+                .map(|(share, _)| format!("undecided: {share:#?}"));
+            Ok(check::unsettled(&run.server).or(undecided))
+        })
+        .await?;
+        self.mend()?;
+        self.pass_time(Duration::from_secs(70)).await?;
+        let adopted = former.check(&self.server, &self.cluster.snapshot()?)?;
+        for owned in adopted {
+            self.checker.by_hand().altered.abandoned.remove(&owned);
+        }
+        // Whether the monitors have moved was told before.
+        self.moved = None;
+        self.compare_at_rest().await?;
+        self.quiet().await
     }
 
     /// Both replicas end as they should, and leave nothing behind.

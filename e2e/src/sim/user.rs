@@ -100,6 +100,33 @@ impl User {
         Ok(())
     }
 
+    /// Applies what users have in Git.
+    pub async fn apply(&self, documents: &[Value]) -> Result<()> {
+        for document in documents {
+            let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default();
+            let parameters = PostParams::default();
+            if document["kind"] == "Share" {
+                let share = serde_json::from_value(document.clone())?;
+                shares(&self.client, namespace)
+                    .create(&parameters, &share)
+                    .await?;
+            } else {
+                let rule = serde_json::from_value(document.clone())?;
+                rules(&self.client, namespace).create(&parameters, &rule).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what becomes of former data.
+    pub async fn decide(&self, share: &Share, verdict: &str) -> Result<()> {
+        let annotation = Patch::Merge(json!({"metadata": {"annotations": {names::FORMER_DATA: verdict}}}));
+        shares(&self.client, &share.namespace().unwrap_or_default())
+            .patch(&share.name_any(), &PatchParams::default(), &annotation)
+            .await?;
+        Ok(())
+    }
+
     /// Deletes all shares and rules.
     pub async fn delete_everything(&self) -> Result<()> {
         for rule in parsed::<ShareAccessRule>(&self.server, "shareaccessrules") {

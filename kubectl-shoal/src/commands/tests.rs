@@ -7,7 +7,11 @@ use crate::fixtures::{self, UID};
 
 fn arguments() -> Recover {
     Recover {
-        deletion: format!("shoal-{UID}"),
+        deletion: Some(format!("shoal-{UID}")),
+        share: None,
+        cluster: None,
+        data: None,
+        start_empty: false,
         name: None,
         size: None,
         share_type: None,
@@ -80,4 +84,40 @@ fn what_is_being_removed_does_not_come_back() {
 fn what_was_waited_for_is_said_too() {
     assert_eq!(with("x created", None), "x created");
     assert_eq!(with("x created", Some("y".into())), "x created: y");
+}
+
+/// A share that waits for a verdict on these.
+fn waiting(handles: &[&str]) -> Share {
+    let found: Vec<_> = handles
+        .iter()
+        .map(|handle| json!({"backendName": "cephfs", "handle": handle, "cluster": "c"}))
+        .collect();
+    fixtures::share("NFS", "192.0.2.11:/x", |share| {
+        share["status"]["formerData"] = json!(found);
+    })
+}
+
+#[test]
+fn what_becomes_of_former_data_is_said_of_what_there_is() {
+    let one = waiting(&["shoal/a"]);
+    assert_eq!(verdict(&one, None, false).unwrap(), "cephfs/shoal/a");
+    assert_eq!(verdict(&one, None, true).unwrap(), START_EMPTY);
+    assert_eq!(
+        verdict(&one, Some("cephfs/shoal/a"), false).unwrap(),
+        "cephfs/shoal/a"
+    );
+    let refused = verdict(&one, Some("cephfs/shoal/other"), false).unwrap_err();
+    assert!(refused.message.contains("cephfs/shoal/a"), "{}", refused.message);
+
+    let two = waiting(&["shoal/a", "shoal/b"]);
+    let refused = verdict(&two, None, false).unwrap_err();
+    assert!(refused.message.contains("--data"), "{}", refused.message);
+    assert_eq!(
+        verdict(&two, Some("cephfs/shoal/b"), false).unwrap(),
+        "cephfs/shoal/b"
+    );
+    assert!(
+        verdict(&waiting(&[]), None, true).is_err(),
+        "it waits for nothing"
+    );
 }

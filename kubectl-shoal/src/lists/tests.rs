@@ -230,3 +230,24 @@ fn names_stand_in_a_line() {
     ];
     assert_eq!(names(&rules), "a, b");
 }
+
+#[test]
+fn what_no_object_owns() {
+    let found = json!({"subvolumes": 101, "exports": 2, "list": [
+        {"handle": "shoal/shoal-1", "owner": {"cluster": "c", "namespace": "n", "name": "s"}, "left": "Retained"},
+        {"handle": "shoal/other"},
+    ]});
+    let simulated = json!({"simulated": {}});
+    let backend = fixtures::backend(&simulated, &json!({"orphans": found}));
+    let text = orphans(std::slice::from_ref(&backend)).text("");
+    assert!(
+        text.contains("shoal/shoal-1   c         n           s       Retained"),
+        "{text}"
+    );
+    assert!(text.contains("shoal/other     -"), "{text}");
+    let notes = about_orphans(&[backend.clone(), fixtures::backend(&simulated, &json!({}))]);
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    assert!(notes[0].contains("first 2 of 101"), "{notes:?}");
+    let value = orphans_value(&[backend]);
+    assert_eq!(value["items"][0]["handle"], "shoal/shoal-1");
+}

@@ -13,7 +13,8 @@ pub use error::{Error, Result};
 use shoal_domain::{
     grant::{Access, Applied, Grant, Key},
     identity::{Description, Identity},
-    owner::Owner,
+    orphan::Listing,
+    owner::{Owner, Tag},
     volume::{NewVolume, Sight, Volume, VolumeRef},
 };
 
@@ -37,6 +38,12 @@ pub trait Backend: Send + Sync + Debug {
     /// What the backend is and what room it has. Harmless. Of another storage than the one recorded at first contact, if
     /// there was one, nothing more is asked: the answer is [`Error::Replaced`], whatever else is the matter there.
     async fn describe(&self, recorded: Option<&Identity>) -> Result<Description>;
+
+    /// What there is in the place where shares are made, whosever it is. Harmless.
+    async fn list(&self, on: &Identity) -> Result<Listing>;
+
+    /// What the tag of one of the listed subvolumes says; none if it is gone. Harmless.
+    async fn tag(&self, on: &Identity, subvolume: &str) -> Result<Option<Tag>>;
 
     /// What is there for the share now. Harmless. `Absent` is only said of the storage `on`; of any other the answer is
     /// [`Error::Replaced`].
@@ -68,6 +75,10 @@ pub trait Backend: Send + Sync + Debug {
 
     /// Takes all access away and ends the export; clients are cut off.
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
+
+    /// Takes away whatever access there is to the share's subvolume, whoever gave it and by whatever path: every export that leads
+    /// there ends, and every identity is cut off.
+    async fn revoke(&self, on: &Identity, volume: &VolumeRef) -> Result<()>;
 
     /// Writes `to` as the tag of the share's subvolume, and changes nothing else: it is handed over to another share, or
     /// left behind for good. What is there has to be the share's own (tagged as its, or not tagged and under its own

@@ -1,4 +1,9 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use shoal_backend::{Backend, Error, Result};
@@ -6,18 +11,22 @@ use shoal_crds::Protocol;
 use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
     identity::{Description, Identity},
-    owner::Owner,
+    orphan::{Listing, subvolume_of},
+    owner::{Owner, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
 
 use crate::{
-    commands::{Df, MonDump, NfsClusterInfo, NfsClusterLs, NfsServiceReply, Version, VolumeLs},
+    commands::{
+        Df, MetadataLs, MonDump, NfsClusterInfo, NfsClusterLs, NfsExportLs, NfsServiceReply, Place,
+        SubvolumeLs, Version, VolumeLs,
+    },
     connection::{Call, Connection, Connections, Credentials},
-    errno::ENOENT,
+    errno::{EINVAL, ENODATA, ENOENT},
     native::{self, Identities},
     nfs::Document,
     settings::{CephSettings, NfsService},
-    subvolume::Found,
+    subvolume::{Found, tag_of},
     work::{Work, both, expect, identity},
 };
 
@@ -65,6 +74,58 @@ impl CephBackend {
     async fn work<'a>(&'a self, on: &'a Identity, volume: &'a VolumeRef) -> Result<Work<'a>> {
         let call = self.begin().await?;
         Ok(Work::new(&self.settings, &self.connections, call, on, volume))
+    }
+
+    /// What was read, if the storage is the one that was recorded: asked side by side.
+    async fn confirmed<T>(
+        &self,
+        call: &Call,
+        on: &Identity,
+        read: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let (found, read) = tokio::join!(identity(call, &self.settings.filesystem), read);
+        expect(on, &found?.0)?;
+        read
+    }
+
+    /// The subvolumes in the group, by name.
+    async fn subvolumes(&self, call: &Call) -> Result<BTreeSet<String>> {
+        let list = SubvolumeLs {
+            vol_name: &self.settings.filesystem,
+            group_name: &self.settings.subvolume_group,
+        };
+        match call.run(&list).await {
+            Ok(there) => Ok(there.into_iter().map(|subvolume| subvolume.name).collect()),
+            // The group is made with the first share.
+            Err(fault) if fault.errno() == Some(ENOENT) => Ok(BTreeSet::new()),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// The exports that lead into the group, and to which of its subvolumes.
+    async fn exports(&self, call: &Call) -> Result<BTreeMap<String, String>> {
+        let Some(NfsService { cluster_id, .. }) = &self.settings.nfs else {
+            return Ok(BTreeMap::new());
+        };
+        let list = NfsExportLs {
+            cluster_id,
+            detailed: true,
+        };
+        let exports = match call.run(&list).await {
+            Ok(exports) => exports,
+            Err(fault) if fault.errno() == Some(ENOENT) => {
+                return Err(Error::NfsClusterNotFound(cluster_id.clone()));
+            }
+            Err(fault) => return Err(fault.into()),
+        };
+        let ours = exports
+            .into_iter()
+            .filter(|export| export.fs_name() == Some(&self.settings.filesystem));
+        let leading = ours.filter_map(|export| {
+            let name = subvolume_of(&self.settings.subvolume_group, &export.path)?.to_owned();
+            Some((export.pseudo, name))
+        });
+        Ok(leading.collect())
     }
 
     async fn nfs_endpoints(&self, call: &Call) -> Result<Vec<String>> {
@@ -159,6 +220,38 @@ impl Backend for CephBackend {
         })
     }
 
+    async fn list(&self, on: &Identity) -> Result<Listing> {
+        let call = self.begin().await?;
+        let read = both(self.subvolumes(&call), self.exports(&call));
+        let (subvolumes, exports) = self.confirmed(&call, on, read).await?;
+        Ok(Listing {
+            group: self.settings.subvolume_group.clone(),
+            subvolumes,
+            exports,
+        })
+    }
+
+    async fn tag(&self, on: &Identity, subvolume: &str) -> Result<Option<Tag>> {
+        let call = self.begin().await?;
+        let list = MetadataLs {
+            place: Place {
+                vol_name: &self.settings.filesystem,
+                group_name: &self.settings.subvolume_group,
+                sub_name: subvolume,
+            },
+        };
+        let read = async {
+            match call.run(&list).await {
+                Ok(metadata) => Ok(Some(tag_of(&metadata))),
+                Err(fault) if fault.errno() == Some(ENOENT) => Ok(None),
+                // Damaged: it must not hide the others.
+                Err(fault) if matches!(fault.errno(), Some(EINVAL | ENODATA)) => Ok(Some(Tag::Unreadable)),
+                Err(fault) => Err(fault.into()),
+            }
+        };
+        self.confirmed(&call, on, read).await
+    }
+
     async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight> {
         let work = self.work(on, volume).await?;
         let (found, exported) = work.confirmed(both(work.find(), work.exported())).await?;
@@ -233,6 +326,14 @@ impl Backend for CephBackend {
                 (None, _) => Ok(()),
             },
         }
+    }
+
+    async fn revoke(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
+        let work = self.work(on, volume).await?;
+        let (notes, listed) = work.confirmed(both(work.own_notes(), work.listed())).await?;
+        let notes = notes.ok_or(Error::NotFound)?;
+        work.unexport_all().await?;
+        work.unexport_native(&notes, listed).await
     }
 
     async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()> {

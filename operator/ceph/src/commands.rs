@@ -588,6 +588,50 @@ request!(
     }
 );
 
+/// All exports of a cluster, whole. -2: no such cluster.
+#[derive(Serialize)]
+pub(crate) struct NfsExportLs<'a> {
+    pub cluster_id: &'a str,
+    pub detailed: bool,
+}
+
+impl Request for NfsExportLs<'_> {
+    const PREFIX: &'static str = "nfs export ls";
+    /// Some five hundred bytes an export, and a hundred for each of its clients.
+    const LONGEST: usize = 64 << 20;
+    type Reply = Vec<NfsExport>;
+
+    fn target(&self) -> Target {
+        NFS
+    }
+
+    fn read(output: &[u8]) -> Read<Vec<NfsExport>> {
+        json(output)
+    }
+}
+
+/// Where an export leads.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NfsExport {
+    pub pseudo: String,
+    pub path: String,
+    #[serde(default)]
+    fsal: Fsal,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Fsal {
+    #[serde(default)]
+    fs_name: Option<String>,
+}
+
+impl NfsExport {
+    /// The file system, if it is one of Ceph's.
+    pub(crate) fn fs_name(&self) -> Option<&str> {
+        self.fsal.fs_name.as_deref()
+    }
+}
+
 /// The answer's code says little (-11 although all was written): what counts is what is there afterwards.
 #[derive(Serialize)]
 pub(crate) struct NfsExportApply<'a> {
@@ -771,6 +815,15 @@ mod tests {
         }
         for answer in answers!("nfs-export-apply.json") {
             assert_eq!(NfsExportApply::read(answer).unwrap()[0].state, "updated");
+        }
+        for answer in answers!("nfs-export-info.json") {
+            let answer = [b"[", answer, b"]"].concat();
+            let exports = NfsExportLs::read(&answer).unwrap();
+            assert_eq!(
+                (exports[0].pseudo.as_str(), exports[0].fs_name()),
+                ("/shoal-x1", Some("cephfs"))
+            );
+            assert!(exports[0].path.starts_with(PATH));
         }
         assert_eq!(NfsExportInfo::read(b"{}\n"), Ok(None));
         assert!(

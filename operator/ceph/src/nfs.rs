@@ -11,7 +11,7 @@ use shoal_domain::{
 use tokio::{sync::OwnedMutexGuard, time::timeout_at};
 
 use crate::{
-    commands::{NfsExportApply, NfsExportInfo, NfsExportRm},
+    commands::{NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm},
     errno::{ENOENT, Fault},
     settings::NfsService,
     subvolume::Data,
@@ -196,14 +196,18 @@ impl Work<'_> {
 
     /// The same, locked before it is looked at.
     pub(crate) async fn locked_export(&self) -> Result<Locked> {
-        let lock = self.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
-        let lock = timeout_at(self.call.ends, lock.lock_owned())
-            .await
-            .map_err(|_| Error::Failed("other exports took all the time".into()))?;
+        let lock = self.nfs_locked().await?;
         Ok(Locked {
             there: self.own_export().await?,
             _lock: lock,
         })
+    }
+
+    async fn nfs_locked(&self) -> Result<OwnedMutexGuard<()>> {
+        let lock = self.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
+        timeout_at(self.call.ends, lock.lock_owned())
+            .await
+            .map_err(|_| Error::Failed("other exports took all the time".into()))
     }
 
     /// What is exported to whom, for whoever looks.
@@ -278,20 +282,61 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Under the lock, and only what was just seen to be ours.
-    async fn remove_export(&self) -> Result<()> {
+    /// Ends every export that leads to our subvolume, whatever its path.
+    pub(crate) async fn unexport_all(&self) -> Result<()> {
+        if self.settings.nfs.is_none() {
+            return Ok(());
+        }
+        let _lock = self.nfs_locked().await?;
+        for pseudo_path in self.leading_here().await? {
+            self.remove_at(&pseudo_path)
+                .await?
+                .map_err(|fault| self.no_cluster(fault))?;
+        }
+        if self.leading_here().await?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Failed(
+            "'nfs export rm' said it was done, and exports are still there".into(),
+        ))
+    }
+
+    /// The pseudo paths of all exports that lead to our subvolume.
+    async fn leading_here(&self) -> Result<Vec<String>> {
+        let list = NfsExportLs {
+            cluster_id: &self.nfs()?.cluster_id,
+            detailed: true,
+        };
+        let exports = self
+            .call
+            .run(&list)
+            .await
+            .map_err(|fault| self.no_cluster(fault))?;
+        let leads_here =
+            |export: &NfsExport| export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path);
+        let ours = exports.into_iter().filter(leads_here);
+        Ok(ours.map(|export| export.pseudo).collect())
+    }
+
+    /// What it said; an error if that is not known.
+    async fn remove_at(&self, pseudo_path: &str) -> Result<std::result::Result<(), Fault>> {
         let cluster_id = &self.nfs()?.cluster_id;
-        let answer = match self
+        match self
             .call
             .run(&NfsExportRm {
                 cluster_id,
-                pseudo_path: &self.volume.pseudo_path,
+                pseudo_path,
             })
             .await
         {
-            Err(Fault::Other(error)) => return Err(error),
-            answer => answer,
-        };
+            Err(Fault::Other(error)) => Err(error),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Under the lock, and only what was just seen to be ours.
+    async fn remove_export(&self) -> Result<()> {
+        let answer = self.remove_at(&self.volume.pseudo_path).await?;
         if self.export_document().await?.is_none() {
             return Ok(());
         }

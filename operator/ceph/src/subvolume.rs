@@ -1,6 +1,6 @@
 //! The subvolume of a share, the same for every protocol.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_backend::{Error, Result};
 use shoal_domain::{
@@ -56,6 +56,14 @@ pub(crate) struct Notes {
 /// it has, and nothing else at Ceph tells that they had to be ended.
 const TO_CUT: &str = "shoal.storage/evict";
 
+/// Whose a subvolume is, by its metadata.
+pub(crate) fn tag_of(metadata: &BTreeMap<String, String>) -> Tag {
+    match metadata.get(Owner::METADATA_KEY) {
+        None => Tag::Absent,
+        Some(text) => serde_json::from_str(text).map_or(Tag::Unreadable, Tag::Owner),
+    }
+}
+
 /// Reads. On the storage that was recorded "no such" is only said of the subvolume (or its group) itself.
 impl Work<'_> {
     /// The subvolume, if it is there.
@@ -108,10 +116,7 @@ impl Work<'_> {
             Err(fault) if fault.errno() == Some(ENOENT) => return Ok(None),
             Err(fault) => return Err(fault.into()),
         };
-        let tag = match metadata.get(Owner::METADATA_KEY) {
-            None => Tag::Absent,
-            Some(text) => serde_json::from_str(text).map_or(Tag::Unreadable, Tag::Owner),
-        };
+        let tag = tag_of(&metadata);
         let to_cut = metadata
             .get(TO_CUT)
             .and_then(|text| serde_json::from_str(text).ok())

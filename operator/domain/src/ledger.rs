@@ -12,6 +12,7 @@ use shoal_crds::{Placement, Protocol, Share, ShareDeletion, ShareSpec, ShareStat
 
 use crate::{
     mount_point::{MountPoint, NfsCluster},
+    owner::{Place, subvolume_name},
     placement::{Load, Neighbour},
     share_deletion,
     share_quota::{Amount, Usage},
@@ -30,6 +31,8 @@ pub struct Claim {
     pub share_type_name: Option<String>,
     /// Its name on the NFS cluster, if it asked for one.
     pub mount_point: Option<MountPoint>,
+    /// The subvolume, once it is known.
+    pub subvolume: Option<String>,
 }
 
 impl Claim {
@@ -45,6 +48,7 @@ impl Claim {
                 status.nfs_cluster_id.as_ref(),
                 status.resolved_mount_point_name.as_ref(),
             ),
+            subvolume: subvolume(status.handle.as_deref()),
         })
     }
 
@@ -55,6 +59,11 @@ impl Claim {
             ..other
         }
     }
+}
+
+/// The name in a handle.
+fn subvolume(handle: Option<&str>) -> Option<String> {
+    handle.map(|handle| Place::of(Some(handle), "").subvolume)
 }
 
 /// Bytes that a placed share is charged. One that was placed before charges were stored counts as large as it is.
@@ -88,6 +97,8 @@ pub struct Ledger {
     /// Who has a name on an NFS cluster: uids in `entries`, and names of ShareDeletions. Only for a moment more than one, when
     /// a share is being let go.
     mount_points: BTreeMap<MountPoint, BTreeSet<String>>,
+    /// Who has a subvolume, as its handle says: uids in `entries`, and names of ShareDeletions.
+    subvolumes: BTreeMap<String, BTreeSet<String>>,
     /// What deleted shares still have, by ShareDeletion.
     deletions: BTreeMap<String, Remains>,
     /// While those are listed anew: the names that were in the list so far.
@@ -97,6 +108,8 @@ pub struct Ledger {
 /// What a deleted share still has of a backend.
 #[derive(Clone, Debug, PartialEq)]
 struct Remains {
+    /// What is left, by its handle.
+    subvolume: Option<String>,
     /// None: it was given up, and takes no room any more.
     room: Option<RemainingRoom>,
     /// Its name on the NFS cluster, as long as its export may be there.
@@ -417,6 +430,9 @@ impl Ledger {
         self.replace_deletion(
             name,
             Remains {
+                subvolume: Some(
+                    subvolume(spec.handle.as_deref()).unwrap_or_else(|| subvolume_name(&spec.share_ref.uid)),
+                ),
                 room,
                 mount_point: mount_point.filter(|_| is_exported),
             },
@@ -455,6 +471,8 @@ impl Ledger {
             room.leave(&mut self.loads);
         }
         self.leave_mount_point(before.mount_point.as_ref(), &name);
+        self.leave_subvolume(before.subvolume.as_ref(), &name);
+        self.take_subvolume(remains.subvolume.clone(), &name);
         if let Some(room) = &remains.room {
             room.arrive(&mut self.loads);
         }
@@ -485,6 +503,41 @@ impl Ledger {
         }
     }
 
+    fn take_subvolume(&mut self, subvolume: Option<String>, holder: &str) {
+        if let Some(subvolume) = subvolume {
+            let holders = self.subvolumes.entry(subvolume).or_default();
+            holders.insert(holder.to_owned());
+        }
+    }
+
+    fn leave_subvolume(&mut self, subvolume: Option<&String>, holder: &str) {
+        if let Some(subvolume) = subvolume
+            && let Some(holders) = self.subvolumes.get_mut(subvolume)
+        {
+            holders.remove(holder);
+            if holders.is_empty() {
+                self.subvolumes.remove(subvolume);
+            }
+        }
+    }
+
+    /// An object other than the Share of this uid that has a subvolume, or is to have it, for people. None: nobody has.
+    pub fn holder(&self, subvolume: &str, beside: &str) -> Option<String> {
+        let by_handle = self.subvolumes.get(subvolume).into_iter().flatten();
+        // One that is being made has no handle yet.
+        let by_name = subvolume.strip_prefix(&subvolume_name(""));
+        let by_name = by_name.and_then(|uid| self.entries.get_key_value(uid));
+        let holder = by_name
+            .map(|(uid, _)| uid)
+            .into_iter()
+            .chain(by_handle)
+            .find(|holder| *holder != beside)?;
+        Some(match self.entries.get(holder) {
+            Some(entry) => format!("Share {}/{}", entry.namespace, entry.name),
+            None => deletion_in_the_way(holder),
+        })
+    }
+
     /// From now on every page that was read before has to be read again.
     pub fn turn_page(&mut self) {
         self.revision += 1;
@@ -511,6 +564,7 @@ impl Ledger {
         if let Some(before) = &before {
             if let Some(claim) = before.claim() {
                 self.leave_mount_point(claim.mount_point.as_ref(), &uid);
+                self.leave_subvolume(claim.subvolume.as_ref(), &uid);
                 unload(&mut self.loads, &claim);
                 if let Some(usage) = self.usages.get_mut(&before.namespace) {
                     uncharge(usage, &claim);
@@ -540,6 +594,7 @@ impl Ledger {
             if let Some(claim) = entry.claim() {
                 load(&mut self.loads, &claim);
                 self.take_mount_point(claim.mount_point.clone(), &uid);
+                self.take_subvolume(claim.subvolume.clone(), &uid);
                 charge(self.usages.entry(entry.namespace.clone()).or_default(), &claim);
             }
             self.names
@@ -595,6 +650,7 @@ fn unload(loads: &mut BTreeMap<String, Load>, claim: &Claim) {
 impl Remains {
     fn nothing() -> Self {
         Self {
+            subvolume: None,
             room: None,
             mount_point: None,
         }

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod ledger;
 pub mod metadata;
 pub mod mount_point;
+pub mod orphan;
 pub mod owner;
 pub mod placement;
 pub mod resource_lock;

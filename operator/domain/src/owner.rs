@@ -28,6 +28,16 @@ pub enum Left {
     Abandoned,
 }
 
+impl Left {
+    /// As written in the tag.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retained => "Retained",
+            Self::Abandoned => "Abandoned",
+        }
+    }
+}
+
 impl Owner {
     /// Where the tag is kept.
     pub const METADATA_KEY: &str = "shoal.storage/owner";

@@ -24,7 +24,8 @@ use crate::{
     identity::{Description, Identity},
     ledger, metadata,
     mount_point::{self, NfsCluster},
-    owner::{self, Owner, Place},
+    orphan::{self, Former, Orphan, Verdict},
+    owner::{self, Owner, Place, Tag, subvolume_name},
     placement::{self, Candidate, Neighbour},
     resource_lock::{self, Mark},
     share_access_rule::{self as rules, Credentials, Plan, Report, RuleView, Terms},
@@ -87,6 +88,8 @@ pub struct Observed {
     pub refused: HashMap<Client, Failure>,
     /// What is kept of a deleted share that this one brings back.
     pub source: Option<ShareDeletion>,
+    /// What no object owns, as far as this one is concerned.
+    pub former: Former,
     /// What its deletion rests on beside.
     pub going: Going,
     /// What went wrong in this pass: it takes no further step.
@@ -109,6 +112,8 @@ pub struct Going {
 pub enum Effect {
     /// See what the backend has.
     Look,
+    /// See what is there of data that no object owns, and that may be its.
+    LookAtFormer,
     /// Read the rules and their Secrets from the API server itself.
     ConfirmRules,
     /// Read the locks from the API server itself.
@@ -139,6 +144,8 @@ pub enum Effect {
     Annotate(BTreeMap<String, String>),
     /// Claim what is kept of a deleted share.
     Claim,
+    /// Take away all access that there was to what it brings back, while that is another's.
+    Revoke,
     /// Make it the share's own.
     BringBack,
     /// Take all access away.
@@ -154,6 +161,7 @@ impl Effect {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Look => "Look",
+            Self::LookAtFormer => "LookAtFormer",
             Self::ConfirmRules => "ConfirmRules",
             Self::ConfirmLocks => "ConfirmLocks",
             Self::Mark(_) => "Mark",
@@ -169,6 +177,7 @@ impl Effect {
             Self::LiftFence => "LiftFence",
             Self::Annotate(_) => "Annotate",
             Self::Claim => "Claim",
+            Self::Revoke => "Revoke",
             Self::BringBack => "BringBack",
             Self::Unexport => "Unexport",
             Self::Remove => "Remove",
@@ -184,10 +193,12 @@ impl Effect {
             | Self::SetMetadata(_)
             | Self::Export(_)
             | Self::FetchKey(_)
+            | Self::Revoke
             | Self::BringBack
             | Self::Unexport
             | Self::Remove => true,
             Self::Look
+            | Self::LookAtFormer
             | Self::ConfirmRules
             | Self::ConfirmLocks
             | Self::Mark(_)
@@ -303,6 +314,44 @@ pub fn volume_ref(o: &Observed) -> VolumeRef {
     }
 }
 
+/// The same of what it brings back, as whoever has that now has it.
+pub fn former_volume(o: &Observed) -> Option<VolumeRef> {
+    if let Some(kept) = &o.source {
+        return Some(share_deletion::volume_ref(kept, &o.cluster));
+    }
+    let Some(Sight::Present(volume)) = &o.sight else {
+        return None;
+    };
+    let Tag::Owner(owner) = &volume.tag else {
+        return None;
+    };
+    Some(VolumeRef {
+        owner: owner.clone(),
+        ..volume_ref(o)
+    })
+}
+
+/// What it brings back: as it was recorded, or as is asked for.
+pub fn brings_back(share: &Share) -> Option<ExistingShare> {
+    let status = share.status.as_ref();
+    if let Some(backend_name) = status.and_then(|status| status.backend_name.clone()) {
+        let own = subvolume_name(share.metadata.uid.as_deref().unwrap_or_default());
+        let handle = status.and_then(|status| status.handle.clone());
+        let handle = handle.filter(|handle| Place::of(Some(handle), "").subvolume != own)?;
+        return Some(ExistingShare { backend_name, handle });
+    }
+    asks_for(share)
+}
+
+/// What of the data that is there already it asks for, by itself or in an admin's word.
+fn asks_for(share: &Share) -> Option<ExistingShare> {
+    let source = share.spec.source.as_ref().map(|source| source.existing.clone());
+    source.or_else(|| match orphan::verdict(share) {
+        Ok(Some(Verdict::Adopt(existing))) => Some(existing),
+        _ => None,
+    })
+}
+
 /// Path of a share on its NFS cluster: by the name that it asked for, and else by its uid.
 pub fn pseudo_path(resolved_name: Option<&str>, uid: &str) -> String {
     resolved_name.map_or_else(|| owner::pseudo_path(uid), |name| format!("/{name}"))
@@ -357,8 +406,8 @@ impl Observed {
         self.is_leaving() && capabilities.map(|c| c.deletion).unwrap_or_default() == DeletionMode::Deferred
     }
 
-    fn brings_back(&self) -> Option<&ExistingShare> {
-        self.share.spec.source.as_ref().map(|source| &source.existing)
+    fn brings_back(&self) -> Option<ExistingShare> {
+        brings_back(&self.share)
     }
 
     /// The subvolume as seen in this pass, if it is there and says that it is the share's.
@@ -551,10 +600,7 @@ impl Pass<'_> {
     /// Claims what is kept, and makes it the share's own. The claim is stored first: from then on nobody removes it.
     fn bring_back(&self, volume: &Volume) -> ShareDecision {
         let Some(kept) = &self.o.source else {
-            return self.fail(&nothing_to_bring_back(format!(
-                "spec.source.existing: no ShareDeletion keeps '{}' any more; delete this Share",
-                volume.handle
-            )));
+            return self.adopt(volume);
         };
         let from = share_deletion::volume_ref(kept, &self.o.cluster).owner;
         if matches!(whose(volume, &from), Whose::Anothers(_)) {
@@ -576,6 +622,110 @@ impl Pass<'_> {
         }
     }
 
+    /// Makes the share's own what no object owns. Its handle stands in status by now, so nobody else gets it. Who was let in to it
+    /// is cut off first: no rule of today lets them in.
+    fn adopt(&self, volume: &Volume) -> ShareDecision {
+        let Tag::Owner(former) = &volume.tag else {
+            return self.fail(&owned_by_another(volume, "nobody whose tag can be read"));
+        };
+        if asks_for(&self.o.share) != self.o.brings_back() {
+            return self.fail(&owned_by_another(
+                volume,
+                "another, and what said that it becomes this Share's was taken back",
+            ));
+        }
+        if let Err(refusal) = self.may_adopt(&volume.handle, former) {
+            return self.fail(&Failure {
+                class: Class::Stalled,
+                ..refusal
+            });
+        }
+        let effect = if self.o.former.is_revoked {
+            Effect::BringBack
+        } else {
+            Effect::Revoke
+        };
+        self.progress(reasons::CREATING, "being brought back", effect)
+    }
+
+    /// Whether what no object owned may become this share's.
+    fn may_adopt(&self, handle: &str, former: &Owner) -> Result<(), Failure> {
+        let why = if let Some(holder) = &self.o.former.claimed_by {
+            format!("'{handle}' is {holder}'s")
+        } else if self.o.former.neighbours.contains(&former.cluster) {
+            format!(
+                "'{handle}' is the data of Share {}/{} of cluster {}, which spec.neighbours of its ShareBackend names",
+                former.namespace, former.name, former.cluster
+            )
+        } else {
+            return Ok(());
+        };
+        Err(failure(
+            Class::Waiting,
+            reasons::NOT_TO_BE_BROUGHT_BACK,
+            format!("{why}; nothing of it is touched. Name another, or delete this Share"),
+        ))
+    }
+
+    /// What a storage admin has to decide before this share gets a volume of its own: no name alone gives anybody data, and nobody
+    /// gets an empty volume in the place of data.
+    fn undecided(&self) -> Option<&[Orphan]> {
+        let orphans = &self.o.former.orphans;
+        let is_said = self.o.brings_back().is_some() || orphan::verdict(&self.o.share) != Ok(None);
+        (!is_said && !orphans.is_empty()).then_some(orphans)
+    }
+
+    /// Whether that was told before: it is looked at again when the scan finds something else.
+    fn is_told_of_former_data(&self) -> Option<Failure> {
+        let ready = self.before.conditions.iter().find(|c| c.type_ == types::READY)?;
+        let is_told = ready.reason == reasons::FORMER_DATA_FOUND
+            && ready.observed_generation == Some(self.generation());
+        let named = orphan::named(self.undecided()?);
+        (is_told && self.before.former_data == named)
+            .then(|| failure(Class::Waiting, reasons::FORMER_DATA_FOUND, ready.message.clone()))
+    }
+
+    /// That no data of its own may be where nobody has looked yet.
+    fn all_were_scanned(&self, share_type: &ShareType) -> Result<(), Failure> {
+        let may_hold = |name: &str| {
+            let candidate = self.o.candidates.iter().find(|candidate| candidate.name == name);
+            candidate.is_none_or(|candidate| placement::selects(share_type, name, &candidate.labels))
+        };
+        let unscanned = self.o.former.unscanned.iter();
+        let unscanned: Vec<_> = unscanned.filter(|(name, _)| may_hold(name)).collect();
+        let in_trouble = unscanned
+            .iter()
+            .find_map(|(name, why)| Some((name, why.as_ref()?)));
+        match (in_trouble, unscanned.first()) {
+            (Some((name, why)), _) => Err(orphan::not_scanned(name, why)),
+            // The end of the scan wakes it.
+            (None, Some((name, _))) => Err(failure(
+                Class::Waiting,
+                reasons::BACKEND_NOT_ASKED,
+                format!("ShareBackend '{name}' is being looked through"),
+            )),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// What no object owns, if the share may have it.
+    fn orphan(&self, existing: &ExistingShare) -> Result<&Orphan, Failure> {
+        let ExistingShare { backend_name, handle } = existing;
+        let there = self.o.former.orphans.iter().find(|orphan| {
+            orphan.backend_name == *backend_name && orphan.handle == *handle && orphan.volume.is_some()
+        });
+        let Some(orphan) = there else {
+            return Err(Failure {
+                class: Class::Waiting,
+                ..nothing_to_bring_back(format!(
+                    "neither does a ShareDeletion keep '{handle}' on ShareBackend '{backend_name}', nor is it there with the tag of a Share;                      take both from kubectl get sharedeletions -o wide, or from kubectl shoal orphans"
+                ))
+            });
+        };
+        self.may_adopt(handle, &orphan.owner)?;
+        Ok(orphan)
+    }
+
     /// The backend that holds what is to be brought back, if that may be.
     fn where_it_is_kept(
         &self,
@@ -583,31 +733,30 @@ impl Pass<'_> {
         existing: &ExistingShare,
         mount_point_name: Option<&str>,
     ) -> Result<(String, Description), Failure> {
-        let (name, handle) = (&existing.backend_name, &existing.handle);
-        let Some(kept) = &self.o.source else {
-            return Err(Failure {
-                class: Class::Waiting,
-                ..nothing_to_bring_back(format!(
-                    "spec.source.existing: no ShareDeletion keeps '{handle}' on ShareBackend '{name}'; take both from kubectl get \
-                     sharedeletions -o wide, or leave source out"
-                ))
-            });
+        let name = &existing.backend_name;
+        let (has, recorded) = if let Some(kept) = &self.o.source {
+            share_deletion::may_be_adopted(kept, self.o.uid())?;
+            (Some(kept.spec.size), Some(share_deletion::recorded(&kept.spec)))
+        } else {
+            let volume = self.orphan(existing)?.volume.as_ref();
+            (volume.and_then(|v| v.size_bytes).and_then(Size::from_bytes), None)
         };
-        share_deletion::may_be_adopted(kept, self.o.uid())?;
-        if self.o.share.spec.size < kept.spec.size {
+        if let Some(has) = has
+            && self.o.share.spec.size < has
+        {
             return Err(failure(
                 Class::Stalled,
                 reasons::SIZE_OUT_OF_RANGE,
                 format!(
-                    "spec.size: {} is below {}, the size of what is brought back; ask for that at least",
-                    self.o.share.spec.size, kept.spec.size
+                    "spec.size: {} is below {has}, the size of what is brought back; ask for that at least",
+                    self.o.share.spec.size
                 ),
             ));
         }
         let wishes = self.o.share.spec.placement.clone().unwrap_or_default();
         let own_name = self.o.share.metadata.name.as_deref().unwrap_or_default();
         // What is there already takes no more room.
-        placement::choose(
+        let chosen = placement::choose(
             &placement::Request {
                 share_type,
                 protocol: self.o.share.spec.protocol,
@@ -619,15 +768,15 @@ impl Pass<'_> {
             },
             &self.o.candidates,
         )?;
-        let backend = self.o.candidates.iter().find(|candidate| candidate.name == *name);
-        let state = backend.map(|candidate| &candidate.state);
-        let description = share_backend::usable(name, state, &share_deletion::recorded(&kept.spec), None)?;
-        let (has, asked) = (kept.spec.size.bytes(), self.o.share.spec.size.bytes());
-        // What was given up has no room any more.
-        if let Some(own) = backend
-            && (asked > has || !share_deletion::is_pending(kept))
-        {
-            placement::may_extend(own, has, asked)?;
+        let description = chosen.state.as_ref().map_err(Clone::clone)?;
+        if let Some(recorded) = recorded {
+            share_backend::usable(name, Some(&chosen.state), &recorded, None)?;
+        }
+        let (has, asked) = (has.map_or(0, Size::bytes), self.o.share.spec.size.bytes());
+        // What was given up has no room any more, and what no object owns has none.
+        let has_room = self.o.source.as_ref().is_some_and(share_deletion::is_pending);
+        if asked > has || !has_room {
+            placement::may_extend(chosen, has, asked)?;
         }
         Ok((name.clone(), description.clone()))
     }
@@ -636,6 +785,17 @@ impl Pass<'_> {
 
     fn schedule(&self) -> ShareDecision {
         let share = &self.o.share;
+        if let Some(told) = self.is_told_of_former_data() {
+            return self.done_telling_rules(self.before.clone(), Next::Await, &told);
+        }
+        // What the scan has found may be gone since.
+        let wants_an_orphan = self.o.brings_back().is_some() && self.o.source.is_none();
+        if !self.o.former.is_confirmed && (wants_an_orphan || self.undecided().is_some()) {
+            return Decision::step(self.before.clone(), Step::Do(Effect::LookAtFormer));
+        }
+        if self.o.former.is_to_be_asked {
+            return self.until_asked();
+        }
         let chosen = self.o.share_type.clone().and_then(|share_type| {
             share_type::admit(
                 &share_type,
@@ -650,10 +810,16 @@ impl Pass<'_> {
                 grows: false,
             };
             share_quota::admit(&self.o.quotas, &self.o.usage, &asked)?;
+            let verdict = orphan::verdict(share)?;
             if let Some(existing) = self.o.brings_back() {
                 let (name, description) =
-                    self.where_it_is_kept(&share_type, existing, mount_point_name.as_deref())?;
+                    self.where_it_is_kept(&share_type, &existing, mount_point_name.as_deref())?;
                 return Ok((share_type, name, description, mount_point_name));
+            }
+            if verdict.is_none() {
+                self.undecided()
+                    .map_or(Ok(()), |orphans| Err(orphan::found(orphans)))?;
+                self.all_were_scanned(&share_type)?;
             }
             let wishes = share.spec.placement.clone().unwrap_or_default();
             let name = share.metadata.name.as_deref().unwrap_or_default();
@@ -697,7 +863,7 @@ impl Pass<'_> {
                         charged: share.spec.size,
                     }),
                     capabilities: Some(share_type::capabilities(&share_type)),
-                    handle: self.o.brings_back().map(|existing| existing.handle.clone()),
+                    handle: self.o.brings_back().map(|existing| existing.handle),
                     ..ShareStatus::default()
                 };
                 Decision::step(status, Step::Record)
@@ -710,14 +876,19 @@ impl Pass<'_> {
                     failure.reason,
                     failure.message.clone(),
                 );
+                let undecided = self
+                    .undecided()
+                    .filter(|_| failure.reason == reasons::FORMER_DATA_FOUND);
                 let status = ShareStatus {
                     observed_generation: Some(self.generation()),
                     phase: Some(SharePhase::Pending),
                     conditions: self.with_quota(conditions, Some(&failure)).build(),
+                    former_data: undecided.map(orphan::named).unwrap_or_default(),
                     ..ShareStatus::default()
                 };
                 // Room can appear without an event.
-                self.done_telling_rules(status, Next::After(PLACE_AGAIN), &failure)
+                let next = undecided.map_or(Next::After(PLACE_AGAIN), |_| Next::Await);
+                self.done_telling_rules(status, next, &failure)
             }
         }
     }

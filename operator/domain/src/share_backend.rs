@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use shoal_crds::{
-    BackendPhase, Capacity, CephStatus, NfsStatus, ShareBackend, ShareBackendStatus, Size,
+    BackendPhase, Capacity, CephStatus, NfsStatus, OrphanStatus, ShareBackend, ShareBackendStatus, Size,
     condition::{reasons, types},
     names::FINALIZER,
 };
@@ -35,6 +35,8 @@ pub struct Observed {
     pub load: Load,
     /// The round over its shares that this replica makes, and how far it is.
     pub round: Option<(Round, Tally)>,
+    /// How far it has been looked through for what no object owns.
+    pub scan: Scan,
     /// Whether shares were asked for it in this pass.
     pub is_asked: bool,
     /// If it is being deleted: some of what is on it, shares as `namespace/name`.
@@ -43,11 +45,24 @@ pub struct Observed {
     pub is_empty: bool,
 }
 
+/// How far a backend has been looked through for what no object owns.
+#[derive(Clone, Debug, Default)]
+pub struct Scan {
+    /// Whether to go on with it now.
+    pub is_due: bool,
+    /// When it is next.
+    pub again: Duration,
+    /// What was found, once this replica has looked through all.
+    pub found: Option<OrphanStatus>,
+}
+
 /// What only backends do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Connect, if need be, and ask the backend what it is.
     Describe,
+    /// Look through what is there, or some of it.
+    Scan(Identity),
     /// Let shares use it, or tell them why not.
     Admit(Box<Result<Description, Failure>>),
     /// Have some more of its shares verified.
@@ -63,6 +78,7 @@ impl Effect {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Describe => "Describe",
+            Self::Scan(_) => "Scan",
             Self::Admit(_) => "Admit",
             Self::Ensure(_) => "Ensure",
             Self::EndRound => "EndRound",
@@ -92,6 +108,11 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
         (None, _) => return Decision::step(before, Step::Do(Effect::Describe)),
     };
     let verdict = answer.and_then(|description| same_as_recorded(before.ceph.as_ref(), description));
+    if let (Ok(description), true) = (&verdict, observed.scan.is_due) {
+        let effect = Effect::Scan(description.identity.clone());
+        return Decision::step(before, Step::Do(effect));
+    }
+    let verdict = verdict.and_then(|description| scanned(observed, &before, description));
     let status = status(observed, &before, &verdict, now);
     // The record comes before the first share: a share's choice rests on it. And a round before its first share, for the
     // addresses that began it are stored with it.
@@ -102,14 +123,19 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     if observed.admitted.as_ref() != Some(&verdict) {
         return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
     }
-    if verdict.is_err() {
-        return Decision::done(status, Next::After(RETRY));
+    if let Err(failure) = &verdict {
+        let goes_on = failure.reason == reasons::BACKEND_NOT_SCANNED;
+        return Decision::done(
+            status,
+            Next::After(if goes_on { observed.scan.again } else { RETRY }),
+        );
     }
+    let poll = POLL.min(observed.scan.again);
     match (round, &observed.round) {
         (Some(round), _) if !observed.is_asked => Decision::step(status, Step::Do(Effect::Ensure(round))),
         (Some(_), _) => Decision::done(status, Next::After(ensure::POLL)),
         (None, Some(_)) => Decision::step(status, Step::Do(Effect::EndRound)),
-        (None, None) => Decision::done(status, Next::After(POLL)),
+        (None, None) => Decision::done(status, Next::After(poll)),
     }
 }
 
@@ -139,6 +165,24 @@ fn same_as_recorded(recorded: Option<&CephStatus>, description: Description) -> 
         }),
         _ => Ok(description),
     }
+}
+
+/// No share is put where nobody has looked yet whether it has data there already. Later replicas look while shares are worked on:
+/// those that have no place yet wait for that by themselves.
+fn scanned(
+    observed: &Observed,
+    before: &ShareBackendStatus,
+    description: Description,
+) -> Result<Description, Failure> {
+    if before.orphans.is_some() || observed.scan.found.is_some() {
+        return Ok(description);
+    }
+    Err(Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::BACKEND_NOT_SCANNED,
+        message: "it is being looked through for data that no object owns".into(),
+    })
 }
 
 fn status(
@@ -218,6 +262,7 @@ fn status(
                 protocols: description.protocols.clone(),
                 shares,
                 pending_deletions,
+                orphans: observed.scan.found.clone().or_else(|| before.orphans.clone()),
                 ensure,
                 last_handled_requested_at,
             }

@@ -314,12 +314,22 @@ impl Pass<'_> {
             Some(Sight::Absent { leftovers: true }) => self.revoke(),
             Some(Sight::Absent { leftovers: false }) => self.finish(),
             Some(Sight::Present(volume)) => match whose(volume, &self.volume_ref().owner) {
-                Whose::Anothers(_) if self.was_brought_back(volume) => self.finish(),
+                Whose::Anothers(_) if self.was_brought_back(volume) || self.never_had(volume) => {
+                    self.finish()
+                }
                 Whose::Anothers(whose) => self.fail(&owned_by_another(volume, &whose)),
                 Whose::Ours | Whose::Unfinished if lets_in(&volume.export) => self.revoke(),
                 Whose::Ours | Whose::Unfinished => self.without_access(volume),
             },
         }
+    }
+
+    /// Whether the Share was to have what is there, and went before it had: nothing says that it was its.
+    fn never_had(&self, volume: &Volume) -> bool {
+        let is_its_by_name = self.volume_ref().place.subvolume == subvolume_name(self.uid());
+        // Who is let in by CephX is let in by whoever has it.
+        let is_exported = self.o.deletion.spec.protocol == Protocol::NFS && lets_in(&volume.export);
+        !is_its_by_name && !is_exported
     }
 
     fn usable_backend(&self) -> Result<&Description, Failure> {

@@ -118,6 +118,7 @@ pub mod route {
         let key = ObjectRef::from_obj(backend);
         if caches.backends.get(&key).is_none() {
             ctx.ensures.end(&backend.name_any());
+            ctx.orphans.forget(&backend.name_any());
         }
         caches.backend_queue.push_ref(key);
         for share_type in parsed(&caches.types, |_| true) {
@@ -271,7 +272,7 @@ fn wake_waiting_in(caches: &Caches, namespace: &str) {
 }
 
 /// Asks for a pass over the shares that have no place yet.
-fn wake_unplaced(caches: &Caches) {
+pub(crate) fn wake_unplaced(caches: &Caches) {
     wake_shares(caches, |share| {
         share.status.as_ref().is_none_or(|s| s.backend_name.is_none())
     });

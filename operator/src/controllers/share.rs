@@ -18,8 +18,8 @@ use kube::{
 use serde_json::json;
 use shoal_backend::Backend as _;
 use shoal_crds::{
-    AccessType, AdoptingShareReference, LockedKind, ResourceLock, Share, ShareAccessRule, ShareDeletion,
-    ShareStatus,
+    AccessType, AdoptingShareReference, LockedKind, Protocol, ResourceLock, Share, ShareAccessRule,
+    ShareDeletion, ShareStatus,
     condition::reasons,
     names::{cephx_secret, field_managers, labels},
 };
@@ -28,14 +28,15 @@ use shoal_domain::{
     grant::{Applied, Client},
     ledger::{self, Claim, Reservation},
     mount_point,
-    owner::Tag,
+    orphan::{self, Former, Orphan},
+    owner::{Place, Tag},
     resource_lock::{self, Mark},
     share::{self, Effect, Going, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
     share_deletion,
     share_quota::Usage,
     share_type,
-    volume::{Export, Sight},
+    volume::{Export, Sight, VolumeRef},
 };
 
 use super::{resource_lock as locks, share_access_rule::MANAGER as RULE_MANAGER};
@@ -58,7 +59,7 @@ impl driver::Effect for Effect {
         self.name()
     }
     fn speaks_to_backend(&self) -> bool {
-        self.changes_backend() || matches!(self, Self::Look)
+        self.changes_backend() || matches!(self, Self::Look | Self::LookAtFormer)
     }
     fn changes_backend(&self) -> bool {
         self.changes_backend()
@@ -120,6 +121,7 @@ impl Kind for Shares {
             keys: BTreeMap::new(),
             refused: std::collections::HashMap::new(),
             source: source(ctx, &share),
+            former: former(ctx, &share),
             going: Going {
                 is_handed_on: is_handed_on(ctx, &share),
                 is_in_hand: ctx.in_hand.contains(&share.uid().unwrap_or_default()),
@@ -160,6 +162,10 @@ impl Kind for Shares {
             Effect::HoldRules(names) => hold_rules(ctx, o, &names).await,
             Effect::ForgetKeys(names) => forget_keys(ctx, o, &names).await,
             Effect::ReportRules(reports) => report_rules(ctx, o, reports).await,
+            Effect::LookAtFormer => {
+                look_at_former(ctx, o).await;
+                Ok(())
+            }
             Effect::Claim => claim(ctx, o).await,
             Effect::HandOn(deletion) => hand_on(ctx, o, *deletion).await,
             Effect::Fence | Effect::LiftFence => {
@@ -242,8 +248,14 @@ impl Kind for Shares {
     }
 
     fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
-        let status = o.share.status.as_ref()?;
-        let fsid = status.fsid.clone()?;
+        let status = o.share.status.as_ref();
+        // What it looks for may be on several, and is seldom there at all.
+        let former = || {
+            o.candidates
+                .iter()
+                .find_map(|c| Some(c.state.as_ref().ok()?.identity.fsid.clone()))
+        };
+        let fsid = status.and_then(|status| status.fsid.clone()).or_else(former)?;
         Some(super::lane(ctx, &fsid, &o.share.namespace().unwrap_or_default()))
     }
 
@@ -263,6 +275,12 @@ impl Kind for Shares {
 
 /// Where the share could go, or its own backend if it asks for more than it has there, and what others have.
 fn read_page(ctx: &Context, o: &mut Observed) {
+    o.former.claimed_by = share::brings_back(&o.share)
+        .filter(|_| o.source.is_none())
+        .and_then(|existing| {
+            let subvolume = Place::of(Some(&existing.handle), "").subvolume;
+            ctx.caches.ledger.lock().holder(&subvolume, o.uid())
+        });
     let status = o.share.status.clone().unwrap_or_default();
     let asked = o.share.spec.size.bytes();
     let wanted = |name: &str| match &status.backend_name {
@@ -313,7 +331,7 @@ fn is_handed_on(ctx: &Context, share: &Share) -> bool {
 
 /// What is kept of a deleted share that this one brings back.
 fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
-    let existing = &share.spec.source.as_ref()?.existing;
+    let existing = share::brings_back(share)?;
     let uid = share.uid().unwrap_or_default();
     parsed(&ctx.caches.deletions, |deletion| {
         deletion.spec.backend_name == existing.backend_name
@@ -328,6 +346,100 @@ fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
             deletion.metadata.creation_timestamp.as_ref().map(|at| at.0),
         )
     })
+}
+
+/// What no object owns, as far as a share is concerned: while it has no place, and while what it brings back is not its own yet.
+fn former(ctx: &Context, share: &Share) -> Former {
+    let status = share.status.clone().unwrap_or_default();
+    let existing = share::brings_back(share);
+    let mut former = Former::default();
+    if let Some(existing) = &existing {
+        let holder = ctx.caches.backends.get(&ObjectRef::new(&existing.backend_name));
+        let holder = holder.as_ref().and_then(|guard| guard.0.as_ref().ok());
+        former.neighbours = holder
+            .map(|backend| backend.spec.neighbours.clone())
+            .unwrap_or_default();
+    }
+    if status.backend_name.is_some() || existing.is_some() || orphan::verdict(share) != Ok(None) {
+        return former;
+    }
+    let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
+    for backend in parsed(&ctx.caches.backends, |_| true) {
+        let (on, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
+        let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().holder(subvolume, "").is_some();
+        let mut found = ctx.orphans.namesakes(&on, &namespace, &name, is_claimed);
+        found.retain(|orphan| !backend.spec.neighbours.contains(&orphan.owner.cluster));
+        former.orphans.extend(found);
+        if ctx.orphans.is_complete(&on, &uid) {
+            continue;
+        }
+        let trouble = ctx.backends.find(&on, &uid).and_then(|entry| entry.state).err();
+        let trouble = trouble.filter(|why| why.reason != reasons::BACKEND_NOT_ASKED);
+        let was_scanned = backend.status.is_some_and(|status| status.orphans.is_some());
+        // One that is away does not hold up all others, if there was nothing on it when it was seen last.
+        if trouble.is_none() || !was_scanned {
+            former.unscanned.push((on, trouble));
+        }
+    }
+    former
+}
+
+/// Looks at what the scan has found, or at what the share is to bring back: what is gone, or says something else by now, is
+/// passed over. What can't be looked at stays as it was found.
+async fn look_at_former(ctx: &Context, o: &mut Observed) {
+    let wanted = share::brings_back(&o.share);
+    let looked_for = if let Some(existing) = wanted {
+        vec![(existing.backend_name, existing.handle, None)]
+    } else {
+        let found = std::mem::take(&mut o.former.orphans).into_iter();
+        found
+            .map(|orphan| (orphan.backend_name.clone(), orphan.handle.clone(), Some(orphan)))
+            .collect()
+    };
+    let mut seen = Vec::new();
+    for (backend_name, handle, found) in looked_for {
+        let volume = VolumeRef {
+            place: Place::of(Some(&handle), o.uid()),
+            ..share::volume_ref(o)
+        };
+        let entry = super::backend(ctx, &backend_name).map(|entry| {
+            let Entry { backend, state, .. } = entry?;
+            Ok((backend, state?))
+        });
+        let (backend, description) = match entry {
+            Some(Ok(usable)) => usable,
+            Some(Err::<_, Failure>(why)) => {
+                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
+                seen.extend(found);
+                continue;
+            }
+            None => {
+                seen.extend(found);
+                continue;
+            }
+        };
+        match backend.look(&description.identity, &volume).await {
+            Ok(Sight::Present(volume)) => {
+                if let Tag::Owner(owner) = &volume.tag
+                    && found.is_none_or(|found| found.owner == *owner)
+                {
+                    seen.push(Orphan {
+                        backend_name,
+                        handle,
+                        owner: owner.clone(),
+                        volume: Some(*volume),
+                    });
+                }
+            }
+            Ok(Sight::Absent { .. }) => {}
+            Err(error) => {
+                super::trouble(ctx, &backend_name, &error.into());
+                seen.extend(found);
+            }
+        }
+    }
+    o.former.orphans = seen;
+    o.former.is_confirmed = true;
 }
 
 /// Writes down what is left to do of a share, so that it can be let go.
@@ -404,14 +516,30 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             ctx.looks.looked(o.uid(), &sight, ctx.now());
             o.sight = Some(sight);
         }
+        Effect::Revoke => {
+            let from = share::former_volume(o).ok_or(Error::Gone)?;
+            backend.revoke(&on, &from).await?;
+            if let Some(Sight::Present(seen)) = &mut o.sight {
+                seen.export = match volume.protocol {
+                    Protocol::NFS => Export::Absent,
+                    Protocol::CephFS => Export::Ours {
+                        pseudo_path: None,
+                        access: Vec::new(),
+                        intact: true,
+                    },
+                };
+            }
+            o.former.is_revoked = true;
+        }
         Effect::BringBack => {
-            let kept = o.source.as_ref().ok_or(Error::Gone)?;
-            let from = share_deletion::volume_ref(kept, &o.cluster);
+            let from = share::former_volume(o).ok_or(Error::Gone)?;
             backend.hand_over(&on, &from, &volume.owner).await?;
             if let Some(Sight::Present(seen)) = &mut o.sight {
                 seen.tag = Tag::Owner(volume.owner);
             }
-            ctx.caches.deletion_queue.push_cluster_scoped(&kept.name_any());
+            if let Some(kept) = &o.source {
+                ctx.caches.deletion_queue.push_cluster_scoped(&kept.name_any());
+            }
         }
         Effect::Create(new) => {
             let sight = Sight::Present(Box::new(backend.create(&on, &volume, &new).await?));
@@ -446,7 +574,7 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
                 }
             }
             if let Some(Sight::Present(seen)) = &mut o.sight {
-                let is_nfs = volume.protocol == shoal_crds::Protocol::NFS;
+                let is_nfs = volume.protocol == Protocol::NFS;
                 seen.export = Export::Ours {
                     pseudo_path: is_nfs.then_some(volume.pseudo_path),
                     access: in_force,
@@ -472,7 +600,8 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
             patiently(ctx, o, remove).await?;
             o.sight = Some(Sight::Absent { leftovers: false });
         }
-        Effect::ConfirmRules
+        Effect::LookAtFormer
+        | Effect::ConfirmRules
         | Effect::ConfirmLocks
         | Effect::Mark(_)
         | Effect::HoldRules(_)

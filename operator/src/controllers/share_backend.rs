@@ -10,7 +10,7 @@ use shoal_backend::Backend as _;
 use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion};
 use shoal_domain::{
     Decision, Failure, ensure,
-    identity::Description,
+    identity::{Description, Identity},
     ledger,
     share_backend::{self, Observed},
 };
@@ -57,9 +57,12 @@ impl Kind for ShareBackends {
             let tally = ctx.ensures.tally(&name, concerned(ctx, &name).keys());
             (round, tally)
         });
+        let uid = backend.uid().unwrap_or_default();
+        let scan = ctx.orphans.scan(&name, &uid, &backend.spec.neighbours);
         let ledger = ctx.caches.ledger.lock();
         Ok(Observed {
             round,
+            scan,
             is_asked: false,
             load: ledger.load(&name),
             in_the_way: if is_leaving {
@@ -81,6 +84,7 @@ impl Kind for ShareBackends {
     async fn act(ctx: &Context, o: &mut Observed, effect: share_backend::Effect) -> Result<(), Error> {
         match effect {
             share_backend::Effect::Describe => o.description = Some(Ok(describe(ctx, &o.backend).await?)),
+            share_backend::Effect::Scan(on) => scan(ctx, o, &on).await?,
             share_backend::Effect::Admit(verdict) => {
                 let (name, uid) = (o.backend.name_any(), o.backend.uid().unwrap_or_default());
                 if ctx.backends.admit(&name, &uid, (*verdict).clone()) {
@@ -154,6 +158,18 @@ fn concerned(ctx: &Context, backend: &str) -> BTreeMap<String, (String, String)>
         there.is_none_or(|guard| guard.0.as_ref().is_ok_and(ensure::is_concerned))
     });
     shares
+}
+
+/// Looks through what is there. Objects are known before what was made for them: what none claims now no object owns.
+async fn scan(ctx: &Context, o: &mut Observed, on: &Identity) -> Result<(), Error> {
+    let (name, uid) = (o.backend.name_any(), o.backend.uid().unwrap_or_default());
+    let backend = ctx.backends.connect(&ctx.client, &o.backend).await?;
+    let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().holder(subvolume, "").is_some();
+    if ctx.orphans.go_on(&name, &*backend, on, is_claimed).await? {
+        super::wake_unplaced(&ctx.caches);
+    }
+    o.scan = ctx.orphans.scan(&name, &uid, &o.backend.spec.neighbours);
+    Ok(())
 }
 
 async fn describe(ctx: &Context, object: &ShareBackend) -> Result<Description, Error> {

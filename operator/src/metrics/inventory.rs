@@ -152,6 +152,7 @@ impl Inventory {
     pub(super) fn registry(&self) -> Registry {
         let mut gauges = Gauges(Registry::with_prefix("shoal"));
         self.tell_backends(&mut gauges);
+        self.tell_orphans(&mut gauges);
         self.tell_turns(&mut gauges);
         self.tell_shares(&mut gauges);
         self.tell_each_share(&mut gauges);
@@ -237,6 +238,23 @@ impl Inventory {
             "Shares that the round, or the last one, could not verify or mend",
             rounds.map(|(backend, _, round)| {
                 (backend.label(), bytes(u64::try_from(round.failed).unwrap_or(0)))
+            }),
+        );
+    }
+
+    fn tell_orphans(&self, gauges: &mut Gauges) {
+        let found = self.backends.iter().filter_map(|backend| {
+            let status = backend.object.0.as_ref().ok()?.status.as_ref()?;
+            Some((backend.label(), status.orphans.as_ref()?))
+        });
+        gauges.sum(
+            "orphans",
+            "Subvolumes and exports on the backend that no object owns",
+            found.flat_map(|([backend], found)| {
+                [("subvolume", found.subvolumes), ("export", found.exports)].map(|(what, count)| {
+                    let labels = [backend.clone(), ("what", what.to_owned())];
+                    (labels, bytes(u64::try_from(count).unwrap_or(0)))
+                })
             }),
         );
     }

@@ -15,7 +15,8 @@ use shoal_domain::{
     Scope,
     grant::{Access, Applied, Grant, Key},
     identity::{Description, Identity},
-    owner::Owner,
+    orphan::Listing,
+    owner::{Owner, Tag},
     volume::{NewVolume, Sight, Volume, VolumeRef},
 };
 use tokio::time::Instant;
@@ -144,6 +145,14 @@ impl Backend for Measured {
         self.measure("describe", self.backend.describe(recorded)).await
     }
 
+    async fn list(&self, on: &Identity) -> Result<Listing> {
+        self.measure("list", self.backend.list(on)).await
+    }
+
+    async fn tag(&self, on: &Identity, subvolume: &str) -> Result<Option<Tag>> {
+        self.measure("tag", self.backend.tag(on, subvolume)).await
+    }
+
     async fn look(&self, on: &Identity, volume: &VolumeRef) -> Result<Sight> {
         self.measure("look", self.backend.look(on, volume)).await
     }
@@ -173,6 +182,10 @@ impl Backend for Measured {
 
     async fn unexport(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
         self.measure("unexport", self.backend.unexport(on, volume)).await
+    }
+
+    async fn revoke(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
+        self.measure("revoke", self.backend.revoke(on, volume)).await
     }
 
     async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()> {

@@ -76,6 +76,8 @@ scenarios! {
         without_a_tag_only_what_has_ones_own_name_is_ones_own,
         what_is_handed_over_already_is_not_written_again,
         what_users_say_is_kept_as_it_is,
+        what_is_there_is_listed_with_its_tag,
+        revoke_ends_all_access_whoever_gave_it,
         many_at_once,
         timeout_means_unknown,
     ],
@@ -104,6 +106,7 @@ scenarios! {
         who_loses_access_is_cut_off,
         who_falls_to_read_only_is_cut_off,
         unexport_cuts_everybody_off,
+        revoke_cuts_everybody_off,
         cut_off_that_was_left_unfinished_is_finished,
     ],
 }
@@ -505,6 +508,80 @@ async fn what_is_left_behind_stays_the_shares_and_says_so(s: &Stage<'_>) -> Hand
     }
     let resized = s.backend().resize(&s.on, &volume, 2 * SIZE).await;
     resized.map_err(wrong("resize"))
+}
+
+async fn what_is_there_is_listed_with_its_tag(s: &Stage<'_>) -> Hand<()> {
+    let (backend, on) = (s.backend(), &s.on);
+    let volume = s.created().await?;
+    let name = &volume.place.subvolume;
+    s.export_all(&volume, &[s.some_client()?]).await?;
+    let listed = backend.list(on).await.map_err(wrong("list"))?;
+    ensure!(listed.subvolumes.contains(name), "list: {name} is not there");
+    ensure!(
+        s.see(&volume).await?.handle == format!("{}/{name}", listed.group),
+        "list: group {}",
+        listed.group
+    );
+    let leads_there = listed.exports.get(&volume.pseudo_path);
+    let wanted = (volume.protocol == Protocol::NFS).then_some(name);
+    ensure!(leads_there == wanted, "list: its path leads to {leads_there:?}");
+    let tag = backend.tag(on, name).await.map_err(wrong("tag"))?;
+    ensure!(tag == Some(Tag::Owner(volume.owner.clone())), "tag: {tag:?}");
+    backend.unexport(on, &volume).await.map_err(wrong("unexport"))?;
+    backend.remove(on, &volume).await.map_err(wrong("remove"))?;
+    let listed = backend.list(on).await.map_err(wrong("list"))?;
+    ensure!(
+        !listed.subvolumes.contains(name) && !listed.exports.contains_key(&volume.pseudo_path),
+        "list: {name} is still there"
+    );
+    let tag = backend.tag(on, name).await.map_err(wrong("tag"))?;
+    ensure!(tag.is_none(), "tag: {tag:?} of what is gone");
+    let other = Identity {
+        fsid: "00000000-0000-4000-8000-000000000000".into(),
+        ..on.clone()
+    };
+    let is_replaced = |error: &Error| matches!(error, Error::Replaced { .. });
+    expect("list", backend.list(&other).await, "Replaced", is_replaced)?;
+    expect("tag", backend.tag(&other, name).await, "Replaced", is_replaced)
+}
+
+async fn revoke_ends_all_access_whoever_gave_it(s: &Stage<'_>) -> Hand<()> {
+    let (backend, on) = (s.backend(), &s.on);
+    let volume = s.created().await?;
+    s.export_all(&volume, &[s.some_client()?]).await?;
+    // As one that has it now knows it: not by the path that it was exported under.
+    let known = VolumeRef {
+        pseudo_path: format!("/shoal-{}", s.subject.fresh_uid()),
+        ..volume.clone()
+    };
+    for _ in 0..2 {
+        backend.revoke(on, &known).await.map_err(wrong("revoke"))?;
+        let export = s.see(&volume).await?.export;
+        let is_closed = match &export {
+            Export::Absent => true,
+            Export::Taken(_) => false,
+            Export::Ours {
+                pseudo_path,
+                access,
+                intact,
+            } => pseudo_path.is_none() && access.is_empty() && *intact,
+        };
+        ensure!(is_closed, "look: {export:?} after revoke");
+    }
+    let client = s.some_client()?;
+    s.export_all(&volume, std::slice::from_ref(&client)).await?;
+    let stranger = VolumeRef {
+        owner: Owner {
+            uid: s.subject.fresh_uid(),
+            ..volume.owner.clone()
+        },
+        ..volume.clone()
+    };
+    let refused = backend.revoke(on, &stranger).await;
+    expect("revoke", refused, "OwnedByAnother", |error| {
+        matches!(error, Error::OwnedByAnother(_))
+    })?;
+    s.expect_access(&volume, &[client]).await
 }
 
 async fn what_users_say_is_kept_as_it_is(s: &Stage<'_>) -> Hand<()> {
@@ -1303,6 +1380,23 @@ async fn cut_off_that_was_left_unfinished_is_finished(s: &Stage<'_>) -> Hand<()>
 }
 
 async fn unexport_cuts_everybody_off(s: &Stage<'_>) -> Hand<()> {
+    everybody_is_cut_off(s, async |volume| {
+        s.backend()
+            .unexport(&s.on, volume)
+            .await
+            .map_err(wrong("unexport"))
+    })
+    .await
+}
+
+async fn revoke_cuts_everybody_off(s: &Stage<'_>) -> Hand<()> {
+    everybody_is_cut_off(s, async |volume| {
+        s.backend().revoke(&s.on, volume).await.map_err(wrong("revoke"))
+    })
+    .await
+}
+
+async fn everybody_is_cut_off(s: &Stage<'_>, by: impl AsyncFnOnce(&VolumeRef) -> Hand<()>) -> Hand<()> {
     let volume = s.created().await?;
     let identity = s.fresh_identity();
     let key = new_key(
@@ -1314,10 +1408,7 @@ async fn unexport_cuts_everybody_off(s: &Stage<'_>) -> Hand<()> {
         s.subject.is_mounted(session).await?,
         "a client that was let in is not connected"
     );
-    s.backend()
-        .unexport(&s.on, &volume)
-        .await
-        .map_err(wrong("unexport"))?;
+    by(&volume).await?;
     ensure!(!s.subject.is_mounted(session).await?, "a client was not cut off");
     Ok(())
 }

@@ -8,6 +8,7 @@ use shoal_domain::{
     Failure,
     grant::{Access, Applied, Client, Grant, Key},
     identity::{Description, Identity},
+    orphan::{self, Listing},
     owner::{self, Owner, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
 };
@@ -575,14 +576,60 @@ impl Simulated {
                     self.write(call, Command::RemoveExport { pseudo_path }).await?;
                 }
             }
-            Protocol::CephFS => {
-                for Cap { path, identity, .. } in self.own_caps(call, volume).await? {
-                    self.write(call, Command::Deauthorize { path, identity }).await?;
-                }
-                self.evict_stale(call, volume).await?;
-            }
+            Protocol::CephFS => self.deauthorize_all(call, volume).await?,
         }
         Ok(())
+    }
+
+    async fn list_in(&self, call: &Call<'_>) -> Result<Listing> {
+        let subvolumes = self
+            .read(call, Module::Volumes, |world| {
+                let there = world.file_systems.get(&self.fs_name);
+                Ok(there.map(|fs| fs.subvolumes.keys().cloned().collect()))
+            })
+            .await?;
+        let exports = self
+            .read(call, Module::Nfs, |world| {
+                let ours = world
+                    .exports
+                    .iter()
+                    .filter(|(_, there)| there.file_system == self.fs_name);
+                let leading = ours.filter_map(|(pseudo_path, there)| {
+                    let name = orphan::subvolume_of(GROUP, &there.path)?;
+                    Some((pseudo_path.clone(), name.to_owned()))
+                });
+                Ok(leading.collect())
+            })
+            .await?;
+        Ok(Listing {
+            group: GROUP.into(),
+            subvolumes: subvolumes.unwrap_or_default(),
+            exports,
+        })
+    }
+
+    async fn tag_in(&self, call: &Call<'_>, subvolume: &str) -> Result<Option<Tag>> {
+        self.read(call, Module::Volumes, |world| {
+            Ok(world.subvolume(&self.fs_name, subvolume).map(Subvolume::tag))
+        })
+        .await
+    }
+
+    async fn revoke_in(&self, call: &mut Call<'_>, volume: &VolumeRef) -> Result<()> {
+        self.own(call, volume).await?.ok_or(Error::NotFound)?;
+        let name = &volume.place.subvolume;
+        let leading = self.list_in(call).await?.exports;
+        for (pseudo_path, _) in leading.into_iter().filter(|(_, to)| to == name) {
+            self.write(call, Command::RemoveExport { pseudo_path }).await?;
+        }
+        self.deauthorize_all(call, volume).await
+    }
+
+    async fn deauthorize_all(&self, call: &mut Call<'_>, volume: &VolumeRef) -> Result<()> {
+        for Cap { path, identity, .. } in self.own_caps(call, volume).await? {
+            self.write(call, Command::Deauthorize { path, identity }).await?;
+        }
+        self.evict_stale(call, volume).await
     }
 
     async fn hand_over_in(&self, call: &mut Call<'_>, volume: &VolumeRef, to: &Owner) -> Result<()> {
@@ -752,6 +799,24 @@ impl Backend for Simulated {
         let mut call = self.begin(Operation::Unexport, on, &volume.owner.uid)?;
         let result = self.unexport_in(&mut call, volume).await;
         self.end(call, module_of(volume), result).await
+    }
+
+    async fn list(&self, on: &Identity) -> Result<Listing> {
+        let call = self.begin(Operation::List, on, "")?;
+        let result = self.list_in(&call).await;
+        self.end(call, Module::Volumes, result).await
+    }
+
+    async fn tag(&self, on: &Identity, subvolume: &str) -> Result<Option<Tag>> {
+        let call = self.begin(Operation::Tag, on, "")?;
+        let result = self.tag_in(&call, subvolume).await;
+        self.end(call, Module::Volumes, result).await
+    }
+
+    async fn revoke(&self, on: &Identity, volume: &VolumeRef) -> Result<()> {
+        let mut call = self.begin(Operation::Revoke, on, &volume.owner.uid)?;
+        let result = self.revoke_in(&mut call, volume).await;
+        self.end(call, Module::Volumes, result).await
     }
 
     async fn hand_over(&self, on: &Identity, volume: &VolumeRef, to: &Owner) -> Result<()> {

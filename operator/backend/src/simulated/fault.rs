@@ -27,11 +27,17 @@ pub enum Operation {
     HandOver,
     /// `set_metadata`
     SetMetadata,
+    /// `list`
+    List,
+    /// `tag`
+    Tag,
+    /// `revoke`
+    Revoke,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Describe,
         Self::Look,
         Self::Create,
@@ -42,6 +48,9 @@ impl Operation {
         Self::Remove,
         Self::HandOver,
         Self::SetMetadata,
+        Self::List,
+        Self::Tag,
+        Self::Revoke,
     ];
 }
 

@@ -387,6 +387,9 @@ async fn every_method_can_be_told_to_fail() {
             Operation::Remove => one.backend.remove(on, volume).await,
             Operation::HandOver => one.backend.hand_over(on, volume, &volume.owner).await,
             Operation::SetMetadata => one.backend.set_metadata(on, volume, Some("{}")).await,
+            Operation::List => one.backend.list(on).await.map(drop),
+            Operation::Tag => one.backend.tag(on, &volume.place.subvolume).await.map(drop),
+            Operation::Revoke => one.backend.revoke(on, volume).await,
         };
         assert!(
             matches!(answer, Err(Error::Failed(_))),

@@ -92,6 +92,8 @@ fn one_that_is_deleted_with_shares_on_it_names_them_and_looks_after_them() {
 #[test]
 fn a_paused_one_is_not_asked_and_its_shares_are_told() {
     let mut o = of_backend();
+    // Nor is it looked through, however long that is due.
+    (o.scan.is_due, o.scan.again) = (true, Duration::ZERO);
     o.backend.spec.paused = true;
     assert_eq!(admits(&o).unwrap_err().reason, reasons::BACKEND_PAUSED);
     o.admitted = Some(admits(&o));
@@ -101,6 +103,7 @@ fn a_paused_one_is_not_asked_and_its_shares_are_told() {
         why_not_ready(&decision.status.conditions),
         reasons::BACKEND_PAUSED
     );
+    assert_eq!(decision.next, Next::After(Duration::from_secs(3)));
 }
 
 #[test]

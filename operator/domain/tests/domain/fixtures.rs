@@ -1,16 +1,16 @@
 //! Short constructors, so that a test reads as a sentence.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Resource, core::ObjectMeta};
 use shoal_crds::{
     AccessLevel, AccessPhase, AccessType, Charge, DeletionMode, LockAction, LockContext, LockedKind,
-    LockedResourceReference, Protocol, QuotaLimits, ResourceLock, ResourceLockSpec, SecretKeyReference,
-    Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareBackend, ShareBackendSpec,
-    ShareQuota, ShareQuotaSpec, ShareReference, ShareSpec, ShareStatus, ShareType, ShareTypeSpec, Size,
-    Squash, condition::types, names::FINALIZER,
+    LockedResourceReference, OrphanStatus, Protocol, QuotaLimits, ResourceLock, ResourceLockSpec,
+    SecretKeyReference, Share, ShareAccessRule, ShareAccessRuleSpec, ShareAccessRuleStatus, ShareBackend,
+    ShareBackendSpec, ShareQuota, ShareQuotaSpec, ShareReference, ShareSpec, ShareStatus, ShareType,
+    ShareTypeSpec, Size, Squash, condition::types, names::FINALIZER,
 };
 use shoal_domain::{
     Class, Failure, Scope,
@@ -20,7 +20,7 @@ use shoal_domain::{
     owner::{Owner, Tag},
     placement::{Candidate, Door, Load},
     share_access_rule::RuleView,
-    share_backend,
+    share_backend::{self, Scan},
     volume::{Export, Sight, Volume},
 };
 
@@ -155,6 +155,11 @@ pub fn of_backend() -> share_backend::Observed {
         load: Load::default(),
         in_the_way: Vec::new(),
         round: None,
+        scan: Scan {
+            again: Duration::from_mins(5),
+            found: Some(OrphanStatus::default()),
+            ..Scan::default()
+        },
         is_asked: false,
         is_empty: false,
     }

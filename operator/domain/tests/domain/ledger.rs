@@ -36,6 +36,7 @@ fn claim(backend: &str, gib: u64) -> Claim {
         is_exported: true,
         share_type_name: Some("standard".into()),
         mount_point: None,
+        subvolume: None,
     }
 }
 

@@ -16,6 +16,7 @@ mod ledger;
 mod metadata;
 mod mount_point;
 mod noise;
+mod orphan;
 mod owner;
 mod placement;
 mod resource_lock;

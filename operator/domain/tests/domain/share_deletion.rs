@@ -71,6 +71,7 @@ fn observed(share: Share) -> share::Observed {
         keys: BTreeMap::new(),
         refused: HashMap::new(),
         source: None,
+        former: shoal_domain::orphan::Former::default(),
         going: share::Going::default(),
         failure: None,
     }
@@ -710,6 +711,8 @@ fn what_is_gone_or_claimed_or_too_large_is_not_brought_back() {
     let why = |o: &share::Observed| why_not_ready(&share::decide(o, now()).status.conditions);
     let mut o = bringing_back(retained());
     o.source = None;
+    // Nor is it there without one.
+    o.former.is_confirmed = true;
     assert_eq!(why(&o), reasons::NOTHING_TO_BRING_BACK);
 
     let mut claimed = retained();
@@ -735,9 +738,10 @@ fn what_is_gone_or_claimed_or_too_large_is_not_brought_back() {
         why_not_ready(&decision.status.conditions),
         reasons::NOTHING_TO_BRING_BACK
     );
+    // Given up and left there: it is what no object owns, and so it may still be had.
     o.source = None;
     o.sight = marked(Left::Retained).seen();
-    assert_eq!(why(&o), reasons::NOTHING_TO_BRING_BACK);
+    assert_eq!(step(&o), Some(Step::Do(share::Effect::Revoke)));
 }
 
 #[test]
@@ -846,6 +850,18 @@ fn a_claim_of_one_that_is_gone_is_taken_off_without_asking_the_storage() {
     assert_eq!(effect(&o), Some(Effect::Unclaim));
     o.deletion.spec.adopted_by = None;
     assert_eq!(decided(&o).status.phase, Some(DeletionPhase::Abandoned));
+}
+
+#[test]
+fn what_its_share_was_to_have_and_never_had_is_finished() {
+    let mut deletion = remains();
+    deletion.spec.handle = Some("shoal/shoal-old".into());
+    let mut o = of_remains(deletion);
+    o.sight = volume(&share("a")).tagged(another_owner()).seen();
+    assert_eq!(decide(&o, now()).step, Some(Step::Do(Effect::Finish)));
+    // It was exported by then.
+    o.sight = volume(&share("a")).tagged(another_owner()).exported_to([]).seen();
+    assert_eq!(decide(&o, now()).step, None);
 }
 
 /// It never had the data, and so leaves none.

@@ -363,6 +363,7 @@ impl World {
             keys: BTreeMap::new(),
             refused: HashMap::new(),
             source: None,
+            former: shoal_domain::orphan::Former::default(),
             going: Going {
                 is_handed_on: self.deletion.is_some(),
                 ..Going::default()
@@ -643,7 +644,9 @@ impl World {
         let object = |class, reason| Err(failure(Scope::Object, class, reason));
         match effect {
             Effect::Look => Ok(Answer::Seen(self.sight())),
-            Effect::Claim | Effect::BringBack => panic!("nothing is brought back here: {effect:?}"),
+            Effect::LookAtFormer | Effect::Claim | Effect::Revoke | Effect::BringBack => {
+                panic!("nothing is brought back here: {effect:?}")
+            }
             Effect::HandOn(deletion) => {
                 let mut deletion = ShareDeletion::clone(deletion);
                 deletion.metadata.generation = Some(1);
@@ -1380,7 +1383,9 @@ impl World {
             | Effect::Annotate(_)
             | Effect::Look
             | Effect::ConfirmRules => {}
-            Effect::Claim | Effect::BringBack => panic!("nothing is brought back here: {effect:?}"),
+            Effect::LookAtFormer | Effect::Claim | Effect::Revoke | Effect::BringBack => {
+                panic!("nothing is brought back here: {effect:?}")
+            }
         }
     }
 

@@ -244,6 +244,7 @@ fn observed(known: &Known) -> Observed {
         keys: BTreeMap::new(),
         refused: HashMap::new(),
         source: None,
+        former: shoal_domain::orphan::Former::default(),
         going: shoal_domain::share::Going::default(),
         failure: known.failed.then(|| {
             fixtures::failure(
