@@ -819,7 +819,6 @@ impl Pass<'_> {
             if verdict.is_none() {
                 self.undecided()
                     .map_or(Ok(()), |orphans| Err(orphan::found(orphans)))?;
-                self.all_were_scanned(&share_type)?;
             }
             let wishes = share.spec.placement.clone().unwrap_or_default();
             let name = share.metadata.name.as_deref().unwrap_or_default();
@@ -833,6 +832,9 @@ impl Pass<'_> {
                 taken_on: &self.o.taken_on,
             };
             let candidate = placement::choose(&request, &self.o.candidates)?;
+            if verdict.is_none() {
+                self.all_were_scanned(&share_type)?;
+            }
             let description = candidate.state.clone()?;
             Ok((share_type, candidate.name.clone(), description, mount_point_name))
         });
