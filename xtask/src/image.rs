@@ -9,7 +9,7 @@ use shoal_e2e::lab::{self, Steps, image};
 
 use crate::workspace::{metadata, root, target_folder};
 
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct Arguments {
     /// The file that it is written to; without it shoal-image.tar in the folder that cargo builds in
     #[arg(long)]
