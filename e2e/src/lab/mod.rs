@@ -143,10 +143,14 @@ impl Lab {
         }
         if let Some(release) = options.kubernetes {
             programs::check(release, options.beside())?;
+        } else if options.node {
+            bail!("a node needs a control plane");
         }
         if options.node && !is_root() {
             bail!("a node runs in namespaces of its own and needs root");
         }
+        // Of labs that were killed, or whose program just ended.
+        node::remove_cgroups();
         host::require(&needs(options)?, &steps)?;
         let (folder, temporary) = if let Some(folder) = &options.folder {
             if process::listed(&process_list(folder))?

@@ -44,7 +44,6 @@ impl Node {
         launcher: &Launcher,
         steps: &Steps,
     ) -> Result<Self> {
-        remove_cgroups();
         let (kubelet, kubeconfig) = control_plane.for_node()?;
         let pause = image::pause(steps)?;
         write_assets(folder, &pause.name)?;
