@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::control_plane::ControlPlane;
+use super::host::is_root;
 use super::image;
 use super::network::Network;
 use super::process::{self, Launcher, Process, Started, output, wait_until};
 use super::steps::Steps;
 
 const WHO: &str = "node";
+const CGROUPS: &str = "/sys/fs/cgroup";
 /// What its cgroups are called, before the number and start time of the process that they belong to.
 const GROUP: &str = "shoal-lab-";
 
@@ -160,11 +162,20 @@ fn write_assets(folder: &Path, pause: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes what nodes that are gone have left under /sys/fs/cgroup: groups outlive their processes.
+/// An error where no node can run.
+pub(super) fn check() -> Result<()> {
+    if !is_root() {
+        bail!("a node runs in namespaces of its own and needs root");
+    }
+    if Path::new(CGROUPS).join("cgroup.controllers").exists() {
+        bail!("a node runs on cgroup hierarchies of version 1, and this host has that of version 2");
+    }
+    Ok(())
+}
+
+/// Removes the cgroups that nodes which are gone have left: groups outlive their processes.
 pub(super) fn remove_cgroups() {
-    let root = Path::new("/sys/fs/cgroup");
-    // Each folder there is a hierarchy, or there is one hierarchy, and it is this one.
-    for hierarchy in folders(root).chain([root.to_owned()]) {
+    for hierarchy in folders(Path::new(CGROUPS)) {
         for group in folders(&hierarchy) {
             let name = group
                 .file_name()
