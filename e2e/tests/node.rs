@@ -48,6 +48,7 @@ async fn cluster() -> Result<Storage> {
         let archive = tempfile::tempdir()?;
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let shoal = image::shoal(&tree, &archive.path().join("shoal.tar"), &steps)?;
+        is_bare(&shoal.archive)?;
         let lab = Lab::start(&options)?;
         let kubectl = image::of_program(KUBECTL, lab.control_plane()?.kubectl_program(), &steps)?;
         for image in [shoal, kubectl] {
@@ -57,6 +58,58 @@ async fn cluster() -> Result<Storage> {
     };
     let lab = tokio::task::spawn_blocking(start).await??;
     Storage::around(World::bare(lab).await?)
+}
+
+/// Nothing but the operator can be run in the image, and it says what it consists of.
+fn is_bare(archive: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let tar = |words: &[&str], file: &Path| {
+        let mut tar = Command::new("tar");
+        tar.current_dir(&folder).args(words).arg(file);
+        tar
+    };
+    output(&mut tar(&["-x", "-f"], archive))?;
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("manifest.json"))?)?;
+    let layers = manifest[0]["Layers"].as_array().context("no layers")?;
+    let mut files = Vec::new();
+    let mut program = Vec::new();
+    for layer in layers {
+        let layer = folder
+            .path()
+            .join(layer.as_str().context("a layer without a name")?);
+        let listed = output(&mut tar(&["-t", "-v", "-f"], &layer))?;
+        if listed.contains(" usr/bin/shoal\n") {
+            program = tar(&["-x", "-O", "-f"], &layer)
+                .arg("usr/bin/shoal")
+                .output()?
+                .stdout;
+        }
+        files.extend(listed.lines().map(str::to_owned));
+    }
+    let runs: Vec<_> = files
+        .iter()
+        .filter(|f| f.starts_with('-') && f.contains("bin/"))
+        .collect();
+    ensure!(
+        runs.len() == 1 && runs[0].ends_with(" usr/bin/shoal"),
+        "more than the operator: {runs:?}"
+    );
+    let privileged = files.iter().find(|file| file[..10].contains(['s', 'S']));
+    ensure!(privileged.is_none(), "{privileged:?}");
+    for package in ["libc6", "libcephfs2", "librados2"] {
+        let listed = format!(" var/lib/dpkg/status.d/{package}");
+        ensure!(
+            files.iter().any(|file| file.ends_with(&listed)),
+            "{package} is not told of"
+        );
+    }
+    let crates = b".dep-v0";
+    ensure!(
+        program.windows(crates.len()).any(|part| part == crates),
+        "the program does not tell its crates"
+    );
+    Ok(())
 }
 
 #[test]
