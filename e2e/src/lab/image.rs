@@ -150,7 +150,7 @@ fn bases(steps: &Steps) -> Result<Buildah> {
         content: [&[bases.rust.into(), bases.debian.into()], &*rust, &*debian]
             .concat()
             .join("\n"),
-        takes: "2 min",
+        takes: "about 3 min",
     };
     let folder = artifact.get(steps, |out| {
         let buildah = Buildah {
