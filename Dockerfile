@@ -21,11 +21,15 @@ RUN case $TARGETARCH in \
         "CARGO_TARGET_$(echo $arch | tr a-z A-Z)_UNKNOWN_LINUX_GNU_LINKER=$arch-linux-gnu-gcc" >/target.env
 WORKDIR /src
 COPY . .
+ARG SOURCE_DATE_EPOCH=0
+# Cargo goes by the time of files, and these may be older than what was built from others and is in the cache.
 # The list of crates that it consists of is part of the program: scanners of images find it, and `cargo audit bin` does.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     . /target.env \
+    && find crds operator -type f -exec touch {} + \
     && cargo auditable build --locked --release --package shoal-operator \
-    && cp target/$CARGO_BUILD_TARGET/release/shoal /shoal
+    && cp target/$CARGO_BUILD_TARGET/release/shoal /shoal \
+    && touch --date=@$SOURCE_DATE_EPOCH /shoal
 
 # The newest supported Ceph speaks to no older library than its own, and this suite has that. Newer libraries speak to older Ceph.
 FROM --platform=$BUILDPLATFORM debian:forky-slim AS root
