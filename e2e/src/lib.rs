@@ -5,6 +5,7 @@
 pub mod api_contract;
 pub mod audit;
 pub mod bench;
+pub mod helm;
 pub mod holdings;
 pub mod lab;
 pub mod monitoring;

@@ -107,6 +107,11 @@ impl Storage {
                 .add_type(&format!("team-on-{filesystem}"), team, false)
                 .await?;
         }
+        Self::around(world)
+    }
+
+    /// In a world that there is already.
+    pub fn around(world: World) -> Result<Self> {
         let admin = Admin::connect(world.lab.ceph()?)?;
         Ok(Self {
             world,

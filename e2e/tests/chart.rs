@@ -3,12 +3,7 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{fs, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::{
@@ -26,7 +21,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_crds::{ResourceLock, Share};
 use shoal_e2e::{
-    lab::{self, KubernetesRelease, Lab, LabOptions, Steps},
+    helm::{NEW_NAME, changed_chart, chart, helm, output, restricted_namespace},
+    lab::{KubernetesRelease, Lab, LabOptions},
     suite::Suite,
     world::{OperatorOptions, PATIENCE, ROLE, SYSTEM_NAMESPACE, USER_ROLES, World, eventually, until_gone},
 };
@@ -36,34 +32,6 @@ static OLDER: Suite<World> = Suite::new();
 
 const MUTATING: &str = "MutatingAdmissionPolicy";
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/shoal")
-}
-
-/// helm with nothing of its user's; with a cluster, if one is given.
-fn helm(world: Option<&World>) -> Result<Command> {
-    let mut command = Command::new(lab::helm(&Steps::new(true))?);
-    let home = std::env::temp_dir().join("shoal-helm-without-a-home");
-    for variable in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        command.env(variable, &home);
-    }
-    let kubeconfig = match world {
-        Some(world) => world.lab.control_plane()?.kubeconfig(),
-        None => home.join("no-cluster"),
-    };
-    command
-        .env("KUBECONFIG", kubeconfig)
-        .args(["--namespace", SYSTEM_NAMESPACE]);
-    Ok(command)
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {said}");
-    Ok(String::from_utf8(output.stdout)?)
-}
 
 /// What the chart makes of these settings.
 fn render(arguments: &[&str]) -> Result<Vec<Value>> {
@@ -364,16 +332,6 @@ async fn bare(release: KubernetesRelease) -> Result<World> {
     World::bare(lab).await
 }
 
-/// A namespace that takes no Pod which asks for more than it needs.
-async fn restricted_namespace(world: &World) -> Result<()> {
-    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
-    let namespace = json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE, "labels": labels},
-    });
-    world.apply(&namespace).await?;
-    Ok(())
-}
-
 /// What is on the server is what the plain manifests have.
 async fn is_installed(world: &World, mutating: bool) -> Result<()> {
     world.until_established().await?;
@@ -522,20 +480,12 @@ fn installed_upgraded_rolled_back_uninstalled_and_installed_again() {
             let uid = shares.get("kept").await?.uid();
             play_the_test(world).await?;
 
-            let newer = world.lab.folder().join("chart");
-            output(Command::new("cp").arg("-r").arg(chart()).arg(&newer))?;
-            let file = newer.join("templates/crds/shares.yaml");
-            let text = fs::read_to_string(&file)?;
-            ensure!(text.contains("    - shr\n"), "no short name to add to");
-            fs::write(
-                &file,
-                text.replacen("    - shr\n", "    - shr\n    - shrnew\n", 1),
-            )?;
+            let newer = changed_chart(world.lab.folder())?;
             output(helm(Some(world))?.args(["upgrade", "shoal"]).arg(&newer))?;
             let crds: Api<CustomResourceDefinition> = world.cluster_api();
             let changed = crds.get("shares.shoal.storage").await?;
             ensure!(
-                short_names(&changed) == ["shr", "shrnew"],
+                short_names(&changed) == ["shr", NEW_NAME],
                 "{:?}",
                 short_names(&changed)
             );

@@ -5,8 +5,8 @@ use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::Con
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, Orphan, OrphanStatus, ResourceLock,
-    ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
+    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, Orphan, OrphanStatus,
+    ResourceLock, ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
 };
 
 use crate::{

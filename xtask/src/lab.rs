@@ -45,6 +45,9 @@ struct Up {
     /// Leave the controller manager out: no namespace deletion, no garbage collection
     #[arg(long)]
     no_controller_manager: bool,
+    /// A kubelet with containerd, too, and all in a network of their own
+    #[arg(long)]
+    node: bool,
     /// A second Ceph manager that stands by
     #[arg(long)]
     standby_mgr: bool,
@@ -77,6 +80,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
                 }),
                 kubernetes: up.kubernetes.0,
                 controller_manager: !up.no_controller_manager,
+                node: up.node,
                 detached: true,
                 folder: Some(folder),
                 quiet: false,
@@ -161,6 +165,9 @@ fn status(lab: &Lab) -> Result<ExitCode> {
         for process in control_plane.processes() {
             line(&process.name, Some(process));
         }
+    }
+    if let Ok(node) = lab.node() {
+        line("node", Some(node.process()).filter(|p| p.is_alive()));
     }
     if let Ok(ceph) = lab.ceph() {
         for name in ceph.daemons() {

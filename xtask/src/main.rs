@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod demo;
 mod generate;
+mod image;
 mod lab;
 mod sim;
 mod test;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Write what comes from the API's Rust types, the roles and the chart's values: crds/generated, and parts of charts/shoal
     Generate,
+    /// The operator's image, by the Dockerfile, without a registry or a container engine
+    Image(image::Arguments),
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
     Lab(lab::Arguments),
     /// Runs of the whole operator with faults, in simulated time: each drawn from a seed
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Generate => generate::run().map(|()| ExitCode::SUCCESS),
+        Command::Image(arguments) => image::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),

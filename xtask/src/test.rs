@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use shoal_e2e::lab::{self, CephOptions, CephRelease, KubernetesRelease, Lab, LabOptions, Steps};
 
+use crate::image;
 use crate::workspace::{cargo, metadata, run as run_command, target_folder};
 use suite::{AtLength, Outcome, Suite};
 
@@ -23,6 +24,9 @@ pub(crate) struct Arguments {
     /// Instead of all others the suites that take longer than stands before every change, in full, on each Ceph release
     #[arg(long, conflicts_with = "fast")]
     faults: bool,
+    /// Instead of all others the suite in which a kubelet runs the operator's image, on each Ceph release
+    #[arg(long, conflicts_with_all = ["fast", "faults"])]
+    node: bool,
 }
 
 /// The suites of `--faults`, which take longer than stands before every change: real servers are killed and stopped, and
@@ -31,19 +35,26 @@ const FAULTS: [AtLength; 3] = [
     AtLength {
         suite: "ceph_faults.rs",
         arguments: &["--ignored"],
-        variable: ("SHOAL_E2E_FAULTS", "full"),
+        variable: Some(("SHOAL_E2E_FAULTS", "full")),
     },
     AtLength {
         suite: "ceph_deletions.rs",
         arguments: &[],
-        variable: ("SHOAL_E2E_NAMESPACE_SHARES", "200"),
+        variable: Some(("SHOAL_E2E_NAMESPACE_SHARES", "200")),
     },
     AtLength {
         suite: "ceph_ensure.rs",
         arguments: &[],
-        variable: ("SHOAL_E2E_ENSURE_SHARES", "50"),
+        variable: Some(("SHOAL_E2E_ENSURE_SHARES", "50")),
     },
 ];
+
+/// The suite of `--node`, which needs the operator's image.
+const NODE: [AtLength; 1] = [AtLength {
+    suite: "node.rs",
+    arguments: &["--ignored", "--nocapture"],
+    variable: None,
+}];
 
 /// The lab's versions, each at least once.
 const RELEASES: [(CephRelease, KubernetesRelease); 2] = [
@@ -69,14 +80,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         check_host()?;
     }
     let (mut suites, operator) = build(arguments.fast)?;
+    if arguments.node {
+        // Minutes the first time. The suite then finds it done.
+        image::run(&image::Arguments::default())?;
+    }
     println!("built in {:.0} s", start.elapsed().as_secs_f64());
 
     suites.sort_by(|a, b| a.name.cmp(&b.name));
     let (with_servers, without): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.needs_servers);
     let mut outcomes = Vec::new();
-    match &operator {
-        Some(operator) if arguments.faults => {
-            for how in &FAULTS {
+    let at_length: Option<&[AtLength]> = match arguments {
+        Arguments { faults: true, .. } => Some(&FAULTS),
+        Arguments { node: true, .. } => Some(&NODE),
+        _ => None,
+    };
+    match (&operator, at_length) {
+        (Some(operator), Some(suites)) => {
+            for how in suites {
                 for suite in with_servers
                     .iter()
                     .filter(|suite| suite.name.ends_with(how.suite))
@@ -87,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 }
             }
         }
-        operator => {
+        (operator, _) => {
             for suite in without {
                 outcomes.push(suite.run(None, None)?);
             }

@@ -5,9 +5,10 @@ use std::net::{Ipv4Addr, TcpListener};
 
 use anyhow::{Context, Result, bail};
 
-/// 127.80.N.0/24, held as long as its lock file stays open in some process.
+/// 127.80.N.0/24, or 10.80.N.0/24 in a network of the lab's own, held as long as its lock file stays open in some process.
 #[derive(Debug)]
 pub(super) struct Block {
+    first: u8,
     number: u8,
     /// To be handed to the process that lives as long as the block is used.
     pub(super) lock: File,
@@ -15,7 +16,7 @@ pub(super) struct Block {
 
 impl Block {
     /// Takes the first block that no other lab on this machine has.
-    pub(super) fn take() -> Result<Self> {
+    pub(super) fn take(own_network: bool) -> Result<Self> {
         let folder = std::env::temp_dir().join("shoal-lab-addresses");
         fs::create_dir_all(&folder)?;
         for number in 1..=250 {
@@ -23,9 +24,10 @@ impl Block {
             let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
             match lock.try_lock() {
                 Ok(()) => {
-                    let block = Self { number, lock };
+                    let first = if own_network { 10 } else { 127 };
+                    let block = Self { first, number, lock };
                     // Daemons that outlived their lab hold no lock.
-                    if TcpListener::bind((block.address(1), 3300)).is_ok() {
+                    if own_network || TcpListener::bind((block.address(1), 3300)).is_ok() {
                         return Ok(block);
                     }
                 }
@@ -38,6 +40,6 @@ impl Block {
 
     /// Address number `host` of the block.
     pub(super) const fn address(&self, host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(127, 80, self.number, host)
+        Ipv4Addr::new(self.first, 80, self.number, host)
     }
 }

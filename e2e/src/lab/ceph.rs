@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +17,7 @@ use shoal_ceph::capabilities;
 
 use super::address::Block;
 use super::control_plane::private;
+use super::network::Network;
 use super::preload::MGR_PYTHON;
 use super::process::{self, Launcher, Process, Started, output, spawn, wait_until};
 use super::rootfs::{self, CephRelease};
@@ -87,6 +88,7 @@ impl Ceph {
     pub(super) fn start(
         folder: &Path,
         options: CephOptions,
+        network: Option<&Network>,
         launcher: &Launcher,
         steps: &Steps,
     ) -> Result<Self> {
@@ -95,7 +97,7 @@ impl Ceph {
             fs::create_dir_all(folder.join(sub))?;
         }
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-        let block = Block::take()?;
+        let block = Block::take(network.is_some())?;
         let address = block.address(1);
         let mon_host = format!("[v2:{address}:3300,v1:{address}:6789]");
         let fsid = uuid()?;
@@ -124,6 +126,9 @@ impl Ceph {
             .arg(folder.join("init"))
             .arg(&rootfs)
             .arg(folder);
+        if let Some(network) = network {
+            unshare = network.enter(&unshare);
+        }
         let log = folder.join("log/init.out");
         // The block's lock goes to process 1 as its standard input: it is held exactly as long as that lives.
         let mut namespace = launcher.start("ceph", &unshare, &log, Stdio::from(block.lock))?;
@@ -211,7 +216,11 @@ impl Ceph {
             wait_until(
                 &format!("NFS-Ganesha on {endpoint}"),
                 Duration::from_mins(1),
-                || Ok(TcpStream::connect_timeout(endpoint, Duration::from_secs(1)).is_ok()),
+                || {
+                    let (address, port) = (endpoint.ip(), endpoint.port());
+                    let connect = format!("exec 3<>/dev/tcp/{address}/{port}");
+                    Ok(self.beside(&["bash", "-c", &connect]).output()?.status.success())
+                },
             )?;
         }
         steps.say(WHO, "both NFS-Ganeshas listen");
@@ -306,7 +315,7 @@ impl Ceph {
         NFS_CLUSTER
     }
 
-    /// Where its Ganeshas listen: the first on an IPv4 loopback address of the lab's own, the second on `::1`.
+    /// Where its Ganeshas listen: the first on an IPv4 address of the lab's own, the second on `::1`.
     pub fn nfs_endpoints(&self) -> &[SocketAddr] {
         &self.facts.nfs_endpoints
     }
@@ -358,7 +367,7 @@ impl Ceph {
         let mut command = Command::new("nsenter");
         command
             .arg(format!("--target={}", self.facts.init.pid))
-            .args(["--mount", "--root", "--wd"]);
+            .args(["--mount", "--net", "--root", "--wd"]);
         command.args(more).arg("--").args(program);
         command
     }

@@ -1,4 +1,5 @@
-//! A real control plane: etcd, kube-apiserver and kube-controller-manager on loopback ports of their own.
+//! A real control plane: etcd, kube-apiserver and kube-controller-manager on loopback ports of their own, and for a node
+//! kube-scheduler.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::network::Network;
 use super::process::{Launcher, Process, Started, output, wait_until};
-use super::programs::{KubernetesRelease, Programs};
+use super::programs::{Beside, KubernetesRelease, Programs};
 use super::steps::Steps;
 
 const WHO: &str = "control plane";
@@ -25,6 +27,7 @@ pub struct ControlPlane {
     /// What this process started, and ends on drop.
     servers: Mutex<Vec<Server>>,
     launcher: Launcher,
+    kubelet: Option<PathBuf>,
 }
 
 /// A server, and how it is started.
@@ -50,28 +53,34 @@ impl ControlPlane {
     pub(super) fn start(
         folder: &Path,
         release: KubernetesRelease,
-        controller_manager: bool,
+        beside: Beside,
+        network: Option<&Network>,
         launcher: &Launcher,
         steps: &Steps,
     ) -> Result<Self> {
-        let programs = Programs::get(release, controller_manager, steps)?;
+        let programs = Programs::get(release, beside, steps)?;
         let log = folder.join("log");
         fs::create_dir_all(&log)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700))?;
 
         let [etcd_port, peer_port, port] = free_ports()?;
         let tokens = write_identities(folder)?;
+        let port = network.map_or(port, Network::port);
+        let inside = |command: Command| match network {
+            Some(network) => network.enter(&command),
+            None => command,
+        };
         let mut servers = vec![
             Server::start(
                 launcher,
                 "etcd",
-                etcd(&programs.etcd, folder, etcd_port, peer_port),
+                inside(etcd(&programs.etcd, folder, etcd_port, peer_port)),
                 &log,
             )?,
             Server::start(
                 launcher,
                 "kube-apiserver",
-                api_server(&programs.api_server, folder, port, etcd_port),
+                inside(api_server(&programs.api_server, folder, port, etcd_port)),
                 &log,
             )?,
         ];
@@ -81,7 +90,8 @@ impl ControlPlane {
             for server in servers {
                 server.check(&log)?;
             }
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            // Where there is a network of its own, somebody listens before it does.
+            if !certificate.exists() || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
                 return Ok(false);
             }
             if !kubeconfig.exists() {
@@ -115,7 +125,7 @@ impl ControlPlane {
             let mut manager = Server::start(
                 launcher,
                 "kube-controller-manager",
-                self::controller_manager(program, folder, &own),
+                inside(controller_manager(program, folder, &own)),
                 &log,
             )?;
             let mut account = Command::new(&programs.kubectl);
@@ -132,7 +142,23 @@ impl ControlPlane {
             servers.push(manager);
             steps.say(WHO, "kube-controller-manager works");
         }
-        let processes = servers.iter().map(|s| s.started.process.clone()).collect();
+        if let Some(program) = &programs.scheduler {
+            let own = folder.join("scheduler.kubeconfig");
+            write_kubeconfig(&own, port, &certificate, "scheduler", &tokens.scheduler)?;
+            let command = inside(scheduler(program, &own));
+            servers.push(Server::start(launcher, "kube-scheduler", command, &log)?);
+        }
+        if beside.node {
+            let own = folder.join("node.kubeconfig");
+            write_kubeconfig(&own, port, &certificate, "node", &tokens.node)?;
+        }
+        let servers_run = servers.iter().map(|s| &s.started.process);
+        let processes = network
+            .map(Network::process)
+            .into_iter()
+            .chain(servers_run)
+            .cloned()
+            .collect();
         let facts = Facts {
             folder: folder.to_owned(),
             port,
@@ -143,6 +169,7 @@ impl ControlPlane {
             facts,
             servers: Mutex::new(servers),
             launcher: launcher.clone(),
+            kubelet: programs.kubelet,
         })
     }
 
@@ -154,11 +181,21 @@ impl ControlPlane {
             facts,
             servers: Mutex::default(),
             launcher: Launcher::attached(),
+            kubelet: None,
         })
     }
 
     pub(super) fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The program of a node, and the node's own kubeconfig.
+    pub(super) fn for_node(&self) -> Result<(&Path, PathBuf)> {
+        let kubelet = self
+            .kubelet
+            .as_deref()
+            .context("the control plane was started without a node")?;
+        Ok((kubelet, self.facts.folder.join("node.kubeconfig")))
     }
 
     /// `https://127.0.0.1:<port>`
@@ -204,7 +241,8 @@ impl ControlPlane {
         write_kubeconfig(path, port, &self.certificate_authority(), user, token)
     }
 
-    /// etcd, kube-apiserver and kube-controller-manager, as they were started first.
+    /// etcd, kube-apiserver, kube-controller-manager, kube-scheduler and what holds their network, those that there are, as they
+    /// were started first.
     pub fn processes(&self) -> &[Process] {
         &self.facts.processes
     }
@@ -265,6 +303,8 @@ fn log_of(folder: &Path, name: &str) -> PathBuf {
 struct Tokens {
     admin: String,
     controller_manager: String,
+    scheduler: String,
+    node: String,
 }
 
 /// Keys, tokens and the audit policy.
@@ -278,11 +318,14 @@ fn write_identities(folder: &Path) -> Result<Tokens> {
     )?;
     let admin = token()?;
     let controller_manager = token()?;
+    let (scheduler, node) = (token()?, token()?);
     private(
         &folder.join("tokens.csv"),
         &format!(
             "{admin},admin,admin,\"system:masters\"\n\
-             {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\n"
+             {controller_manager},system:kube-controller-manager,system:kube-controller-manager,\n\
+             {scheduler},system:kube-scheduler,system:kube-scheduler,\n\
+             {node},system:node:node,system:node:node,\"system:nodes\"\n"
         ),
     )?;
     private(
@@ -292,6 +335,8 @@ fn write_identities(folder: &Path) -> Result<Tokens> {
     Ok(Tokens {
         admin,
         controller_manager,
+        scheduler,
+        node,
     })
 }
 
@@ -322,6 +367,7 @@ fn api_server(program: &Path, folder: &Path, port: u16, etcd_port: u16) -> Comma
     let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
     command.args([
         "--bind-address=127.0.0.1".into(),
+        "--advertise-address=127.0.0.1".into(),
         format!("--secure-port={port}"),
         file("cert-dir", "certs"),
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -332,6 +378,10 @@ fn api_server(program: &Path, folder: &Path, port: u16, etcd_port: u16) -> Comma
         "--authorization-mode=Node,RBAC".into(),
         "--service-cluster-ip-range=10.96.0.0/16".into(),
         "--endpoint-reconciler-type=none".into(),
+        // For nodes.
+        "--enable-admission-plugins=NodeRestriction".into(),
+        "--allow-privileged=true".into(),
+        "--kubelet-preferred-address-types=InternalIP".into(),
         file("audit-policy-file", "audit-policy.yaml"),
         file("audit-log-path", "log/audit.log"),
         // Megabytes; a rotated log would lose what is counted.
@@ -356,6 +406,16 @@ fn controller_manager(program: &Path, folder: &Path, kubeconfig: &Path) -> Comma
         // At the defaults its many informers throttle one another, and the first ServiceAccount takes 6 s.
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
+    ]);
+    command
+}
+
+fn scheduler(program: &Path, kubeconfig: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args([
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--leader-elect=false".into(),
+        "--secure-port=0".into(),
     ]);
     command
 }
@@ -405,7 +465,7 @@ fn token() -> Result<String> {
 }
 
 /// Loopback TCP ports that were free a moment ago.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let listeners = (0..N)
         .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .collect::<Result<Vec<_>, _>>()

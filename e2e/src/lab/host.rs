@@ -45,6 +45,21 @@ pub const FOR_ROOTFS: &[Needed] = &[
     ),
 ];
 
+/// For making container images, beside [`FOR_ROOTFS`].
+pub const FOR_IMAGES: &[Needed] = &[needed("buildah", "buildah"), needed("cc", "gcc")];
+
+/// For a node.
+pub const FOR_NODE: &[Needed] = &[
+    needed("unshare", "util-linux"),
+    needed("nsenter", "util-linux"),
+    needed("mount", "mount"),
+    needed("ip", "iproute2"),
+    needed("socat", "socat"),
+    needed("containerd", "containerd"),
+    needed("runc", "runc"),
+    needed("/usr/lib/cni/bridge", "containernetworking-plugins"),
+];
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

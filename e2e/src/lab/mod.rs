@@ -1,11 +1,12 @@
 //! The lab: a real Kubernetes control plane and a real Ceph on loopback, fresh each time.
 //!
 //! Everything it needs is built or downloaded once into the [`cache`] folder. Its processes die with the process that
-//! started them, or, detached, stay until they are ended by [`down`]. The control plane needs no privileges; Ceph needs
-//! root, for its namespaces.
+//! started them, or, detached, stay until they are ended by [`down`]. The control plane needs no privileges; Ceph and a node
+//! need root, for their namespaces.
 
 pub mod cache;
 pub mod client;
+pub mod image;
 pub mod process;
 
 mod address;
@@ -14,7 +15,9 @@ mod ceph;
 mod cephfs;
 mod control_plane;
 mod host;
+mod network;
 mod nfs;
+mod node;
 mod preload;
 mod programs;
 mod proxy;
@@ -36,6 +39,7 @@ pub use cephfs::{CephFsMount, FileUser};
 pub use control_plane::ControlPlane;
 pub use host::{find as find_on_host, is_root};
 pub use nfs::NfsClient;
+pub use node::Node;
 pub use process::Process;
 pub use programs::{KubernetesRelease, PrometheusPrograms, helm, prometheus};
 pub use proxy::Proxy;
@@ -43,11 +47,14 @@ pub use rootfs::CephRelease;
 pub use steps::Steps;
 
 use host::Needed;
+use network::Network;
 use process::Launcher;
+use programs::Beside;
 use temporary::Temporary;
 
 /// What to start.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each goes with each other.
 pub struct LabOptions {
     /// Which Ceph, if any.
     pub ceph: Option<CephOptions>,
@@ -55,6 +62,9 @@ pub struct LabOptions {
     pub kubernetes: Option<KubernetesRelease>,
     /// Whether a kube-controller-manager runs: namespace deletion and garbage collection need one.
     pub controller_manager: bool,
+    /// Whether there is a node, and a scheduler. Then all servers are in a network of their own, which the host reaches by the
+    /// API server's port alone.
+    pub node: bool,
     /// Whether the lab outlives this process.
     pub detached: bool,
     /// The lab's folder; `None` for a temporary one, gone with the lab.
@@ -69,6 +79,7 @@ impl Default for LabOptions {
             ceph: Some(CephOptions::default()),
             kubernetes: Some(KubernetesRelease::default()),
             controller_manager: true,
+            node: false,
             detached: false,
             folder: None,
             quiet: false,
@@ -79,8 +90,10 @@ impl Default for LabOptions {
 /// A running lab. Dropping it ends it, unless it is detached.
 #[derive(Debug)]
 pub struct Lab {
+    node: Option<Node>,
     control_plane: Option<ControlPlane>,
     ceph: Option<Ceph>,
+    _network: Option<Network>,
     folder: PathBuf,
     /// Last, so that the folder goes after the processes that write to it.
     temporary: Option<Temporary>,
@@ -89,6 +102,7 @@ pub struct Lab {
 /// What is written down about a lab, in `lab.json` in its folder.
 #[derive(Serialize, Deserialize)]
 struct Facts {
+    node: Option<node::Facts>,
     control_plane: Option<control_plane::Facts>,
     ceph: Option<ceph::Facts>,
 }
@@ -128,8 +142,15 @@ impl Lab {
             );
         }
         if let Some(release) = options.kubernetes {
-            programs::check(release, options.controller_manager)?;
+            programs::check(release, options.beside())?;
+        } else if options.node {
+            bail!("a node needs a control plane");
         }
+        if options.node {
+            node::check()?;
+        }
+        // Of labs that were killed, or whose program just ended.
+        node::remove_cgroups();
         host::require(&needs(options)?, &steps)?;
         let (folder, temporary) = if let Some(folder) = &options.folder {
             if process::listed(&process_list(folder))?
@@ -151,14 +172,26 @@ impl Lab {
         } else {
             Launcher::attached()
         };
+        let own_network = if options.node {
+            Some(Network::start(&folder.join("network"), &launcher)?)
+        } else {
+            None
+        };
+        let network = own_network.as_ref();
         let (control_plane, ceph) = thread::scope(|scope| {
             let ceph = options.ceph.map(|ceph| {
                 let (folder, launcher) = (folder.join("ceph"), &launcher);
-                scope.spawn(move || Ceph::start(&folder, ceph, launcher, &steps))
+                scope.spawn(move || Ceph::start(&folder, ceph, network, launcher, &steps))
             });
             let control_plane = options.kubernetes.map(|release| {
                 let folder = folder.join("kubernetes");
-                ControlPlane::start(&folder, release, options.controller_manager, &launcher, &steps)
+                let plane =
+                    ControlPlane::start(&folder, release, options.beside(), network, &launcher, &steps)?;
+                let node = network.map(|network| {
+                    let folder = folder.with_file_name("node");
+                    Node::start(&folder, &plane, network, &launcher, &steps)
+                });
+                Ok::<_, anyhow::Error>((node.transpose()?, plane))
             });
             (
                 control_plane.transpose(),
@@ -177,9 +210,12 @@ impl Lab {
                 return Err(error.context(format!("the lab's logs are in {}", kept.display())));
             }
         };
+        let (node, control_plane) = control_plane.unzip();
         let lab = Self {
+            node: node.flatten(),
             control_plane,
             ceph,
+            _network: own_network,
             folder,
             temporary,
         };
@@ -193,8 +229,10 @@ impl Lab {
     pub fn attach(folder: &Path) -> Result<Self> {
         let facts = Facts::read(folder)?.with_context(|| format!("no lab in {}", folder.display()))?;
         Ok(Self {
+            node: facts.node.map(Node::attach).transpose()?,
             control_plane: facts.control_plane.map(ControlPlane::attach).transpose()?,
             ceph: facts.ceph.map(Ceph::attach).transpose()?,
+            _network: None,
             folder: folder.canonicalize()?,
             temporary: None,
         })
@@ -205,6 +243,11 @@ impl Lab {
         self.control_plane
             .as_ref()
             .context("the lab has no control plane")
+    }
+
+    /// The node; an error when there is none.
+    pub fn node(&self) -> Result<&Node> {
+        self.node.as_ref().context("the lab has no node")
     }
 
     /// The Ceph cluster; an error when there is none.
@@ -247,6 +290,7 @@ impl Lab {
 
     fn write_facts(&self) -> Result<()> {
         let facts = Facts {
+            node: self.node.as_ref().map(|n| n.facts().clone()),
             control_plane: self.control_plane.as_ref().map(|c| c.facts().clone()),
             ceph: self.ceph.as_ref().map(|c| c.facts().clone()),
         };
@@ -275,8 +319,20 @@ impl Lab {
     }
 }
 
+impl LabOptions {
+    fn beside(&self) -> Beside {
+        Beside {
+            controller_manager: self.controller_manager,
+            node: self.node,
+        }
+    }
+}
+
 fn needs(options: &LabOptions) -> Result<Vec<Needed>> {
     let mut needs = host::ALWAYS.to_vec();
+    if options.node {
+        needs.extend(host::FOR_NODE);
+    }
     if let Some(ceph) = options.ceph {
         needs.extend(host::FOR_CEPH);
         if !rootfs::is_ready(ceph.release)? {
@@ -291,9 +347,17 @@ fn clear(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
-        if !["lab.json", "processes", "bin", "ceph", "kubernetes"]
-            .iter()
-            .any(|own| name == **own)
+        if ![
+            "lab.json",
+            "processes",
+            "bin",
+            "ceph",
+            "kubernetes",
+            "network",
+            "node",
+        ]
+        .iter()
+        .any(|own| name == **own)
         {
             bail!(
                 "{} holds {}, which no lab left there",
@@ -320,5 +384,7 @@ pub fn down(folder: &Path) -> Result<bool> {
 fn end_listed(folder: &Path) -> Result<()> {
     process::listed(&process_list(folder))?
         .iter()
-        .try_for_each(Process::kill)
+        .try_for_each(Process::kill)?;
+    node::remove_cgroups();
+    Ok(())
 }

@@ -35,6 +35,24 @@ impl Process {
         })
     }
 
+    /// The process that a name begins with, as `<pid>-<start time>`; whether it still runs or not.
+    pub(super) fn in_name(name: &str) -> Option<Self> {
+        let mut fields = name.split('-').map(str::parse::<u64>);
+        let (pid, start_time) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        Some(Self {
+            name: name.to_owned(),
+            pid: u32::try_from(pid).ok()?,
+            start_time,
+        })
+    }
+
+    /// The process that this one started first of those that run.
+    pub(super) fn first_child(&self) -> Option<Self> {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).ok()?;
+        let pid = children.split_ascii_whitespace().next()?.parse().ok()?;
+        Self::find(&self.name, pid)
+    }
+
     /// Whether it still runs (a zombie does not).
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)

@@ -216,6 +216,19 @@ pub struct Programs {
     pub kubectl: PathBuf,
     /// kube-controller-manager, where one is wanted.
     pub controller_manager: Option<PathBuf>,
+    /// kube-scheduler, where there is a node.
+    pub scheduler: Option<PathBuf>,
+    /// The kubelet, where there is a node.
+    pub kubelet: Option<PathBuf>,
+}
+
+/// Which programs beside the API server's are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// kube-controller-manager.
+    pub controller_manager: bool,
+    /// What a node takes.
+    pub node: bool,
 }
 
 /// What a control plane of this release needs.
@@ -224,17 +237,21 @@ struct Needed {
     api_server: Program,
     kubectl: Program,
     controller_manager: Option<Program>,
+    scheduler: Option<Program>,
+    kubelet: Option<Program>,
 }
 
 impl Needed {
-    fn of(release: KubernetesRelease, controller_manager: bool) -> Self {
+    fn of(release: KubernetesRelease, beside: Beside) -> Self {
+        let program = |wanted: bool, name, takes| wanted.then(|| Program::kubernetes(release, name, takes));
         Self {
             etcd: Program::etcd(),
             api_server: Program::kubernetes(release, "kube-apiserver", "about 5 min"),
             // One kubectl for all releases: it only has to speak to the lab.
             kubectl: Program::kubernetes(KubernetesRelease::V1_37, "kubectl", "about 40 s"),
-            controller_manager: controller_manager
-                .then(|| Program::kubernetes(release, "kube-controller-manager", "about 90 s")),
+            controller_manager: program(beside.controller_manager, "kube-controller-manager", "about 90 s"),
+            scheduler: program(beside.node, "kube-scheduler", "about 15 s"),
+            kubelet: program(beside.node, "kubelet", "about 40 s"),
         }
     }
 
@@ -242,6 +259,8 @@ impl Needed {
         [&self.etcd, &self.api_server, &self.kubectl]
             .into_iter()
             .chain(&self.controller_manager)
+            .chain(&self.scheduler)
+            .chain(&self.kubelet)
     }
 }
 
@@ -259,7 +278,13 @@ fn in_assets(name: &str) -> Option<PathBuf> {
 }
 
 /// An error, at once, when programs would have to be built and cannot be.
-pub(super) fn check(release: KubernetesRelease, controller_manager: bool) -> Result<()> {
+pub(super) fn check(release: KubernetesRelease, beside: Beside) -> Result<()> {
+    if beside.node && release != KubernetesRelease::default() {
+        bail!(
+            "there is a node for Kubernetes {} only",
+            KubernetesRelease::default()
+        );
+    }
     if let Some(folder) = assets() {
         let absent: Vec<_> = ["kube-apiserver", "etcd", "kubectl"]
             .into_iter()
@@ -273,7 +298,7 @@ pub(super) fn check(release: KubernetesRelease, controller_manager: bool) -> Res
             );
         }
     }
-    for program in Needed::of(release, controller_manager).all() {
+    for program in Needed::of(release, beside).all() {
         if in_assets(program.name).is_none() && !program.artifact().is_ready()? {
             host::go()?;
         }
@@ -304,7 +329,7 @@ pub fn prometheus(steps: &Steps) -> Result<PrometheusPrograms> {
 
 impl Programs {
     /// Finds or builds them. From `KUBEBUILDER_ASSETS` where they are there, whatever release that is.
-    pub fn get(release: KubernetesRelease, controller_manager: bool, steps: &Steps) -> Result<Self> {
+    pub fn get(release: KubernetesRelease, beside: Beside, steps: &Steps) -> Result<Self> {
         if let Some(folder) = assets() {
             steps.say(
                 "control plane",
@@ -312,12 +337,15 @@ impl Programs {
             );
         }
         let get = |program: &Program| in_assets(program.name).map_or_else(|| program.get(steps), Ok);
-        let needed = Needed::of(release, controller_manager);
+        let optional = |program: &Option<Program>| program.as_ref().map(get).transpose();
+        let needed = Needed::of(release, beside);
         Ok(Self {
             etcd: get(&needed.etcd)?,
             api_server: get(&needed.api_server)?,
             kubectl: get(&needed.kubectl)?,
-            controller_manager: needed.controller_manager.as_ref().map(get).transpose()?,
+            controller_manager: optional(&needed.controller_manager)?,
+            scheduler: optional(&needed.scheduler)?,
+            kubelet: optional(&needed.kubelet)?,
         })
     }
 }

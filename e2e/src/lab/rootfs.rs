@@ -89,8 +89,13 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 
-/// What mmdebstrap is told; with the suite's name in it, also what the result is cached by.
+/// What mmdebstrap is told but for the target; with the suite's name in it, also what the result is cached by.
 fn arguments(release: CephRelease) -> Vec<String> {
+    minimal(release.suite(), PACKAGES)
+}
+
+/// The same for any suite and packages.
+pub(super) fn minimal(suite: &str, packages: &[&str]) -> Vec<String> {
     let mut arguments: Vec<String> = [
         "--variant=minbase",
         "--mode=root",
@@ -99,16 +104,18 @@ fn arguments(release: CephRelease) -> Vec<String> {
     ]
     .map(Into::into)
     .into();
-    if release == CephRelease::Tentacle {
-        // The unstable suite's lists are often older than they promise to be.
+    if suite != "trixie" {
+        // Lists of suites that still change are often older than they promise to be.
         arguments.push("--aptopt=Acquire::Check-Valid-Until \"false\"".into());
     }
     arguments.push("--dpkgopt=force-unsafe-io".into());
     for folder in ["doc", "man", "locale"] {
         arguments.push(format!("--dpkgopt=path-exclude=/usr/share/{folder}/*"));
     }
-    arguments.push(format!("--include={}", PACKAGES.join(",")));
-    arguments.push(release.suite().into());
+    if !packages.is_empty() {
+        arguments.push(format!("--include={}", packages.join(",")));
+    }
+    arguments.push(suite.into());
     arguments
 }
 

@@ -72,7 +72,7 @@ fn sweep(labs: &Path) -> Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let stale = if let Some(rest) = name.strip_prefix(LIVE) {
-            !owner(rest).is_some_and(|owner| owner.is_alive())
+            !Process::in_name(rest).is_some_and(|owner| owner.is_alive())
         } else if name.starts_with(FAILED) {
             let age = entry
                 .metadata()
@@ -89,16 +89,6 @@ fn sweep(labs: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn owner(rest: &str) -> Option<Process> {
-    let mut fields = rest.split('-').map(str::parse::<u64>);
-    let (pid, start_time) = (fields.next()?.ok()?, fields.next()?.ok()?);
-    Some(Process {
-        name: "a lab's owner".into(),
-        pid: u32::try_from(pid).ok()?,
-        start_time,
-    })
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ pub(super) struct AtLength {
     /// Its file.
     pub(super) suite: &'static str,
     pub(super) arguments: &'static [&'static str],
-    /// What it asks how much is wanted.
-    pub(super) variable: (&'static str, &'static str),
+    /// What it asks how much is wanted, if it does.
+    pub(super) variable: Option<(&'static str, &'static str)>,
 }
 
 /// What came of a suite.
@@ -111,8 +111,7 @@ impl Suite {
         how: &AtLength,
     ) -> Result<Outcome> {
         let (name, mut command) = self.command(Some(operator), Some(ceph));
-        let (variable, value) = how.variable;
-        command.args(how.arguments).env(variable, value);
+        command.args(how.arguments).envs(how.variable);
         run(&name, &mut command)
     }
 
