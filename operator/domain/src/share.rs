@@ -718,7 +718,7 @@ impl Pass<'_> {
             return Err(Failure {
                 class: Class::Waiting,
                 ..nothing_to_bring_back(format!(
-                    "neither does a ShareDeletion keep '{handle}' on ShareBackend '{backend_name}', nor is it there with the tag of a Share;                      take both from kubectl get sharedeletions -o wide, or from kubectl shoal orphans"
+                    "neither does a ShareDeletion keep '{handle}' on ShareBackend '{backend_name}', nor is it there with the tag of a Share; take both from kubectl get sharedeletions -o wide, or from kubectl shoal orphans"
                 ))
             });
         };
