@@ -13,12 +13,17 @@ pub const PAUSED: &str = "shoal.storage/paused";
 /// it should be. Answered in `status.lastHandledRequestedAt`.
 pub const REQUESTED_AT: &str = "shoal.storage/requested-at";
 
-/// On a Share that waits because data of a former Share has its name: what becomes of that. [`START_EMPTY`], or what is to be its own, as
-/// `backendName/group/subvolume`. Setting it takes the verb `adopt` on shares.
+/// On a Share that waits because data of a former Share has its name: what becomes of that. [`START_EMPTY`] with the Share's uid, or what
+/// is to be its own, as `backendName/group/subvolume`. Setting it takes the verb `adopt` on shares.
 pub const FORMER_DATA: &str = "shoal.storage/former-data";
 
-/// The value of [`FORMER_DATA`] that leaves the data where it is, and has the Share made empty.
+/// What the value of [`FORMER_DATA`] begins with that leaves the data where it is, and has the Share made empty.
 pub const START_EMPTY: &str = "StartEmpty";
+
+/// The value of [`FORMER_DATA`] that has the Share of this uid made empty, and no later one that its manifest is restored as.
+pub fn start_empty(uid: &str) -> String {
+    format!("{START_EMPTY}/{uid}")
+}
 
 /// On what is locked: which locks hold it and why, for people.
 pub const LOCKED_BY: &str = "shoal.storage/locked-by";

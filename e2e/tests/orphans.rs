@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use shoal_crds::{
     OrphanStatus, Protocol, Share, ShareBackend,
     condition::reasons,
-    names::{FORMER_DATA, START_EMPTY},
+    names::{FORMER_DATA, START_EMPTY, start_empty},
 };
 use shoal_domain::{
     grant::Key,
@@ -351,9 +351,9 @@ fn an_admin_may_have_it_made_empty() {
     run(|s| async move {
         let ns = s.world.namespace("empty").await?;
         let handle = of_another_cluster(s, "gone", &ns, "a").await?;
-        s.world.share(&ns, "a", share_spec(Protocol::CephFS)).await?;
+        let share = s.world.share(&ns, "a", share_spec(Protocol::CephFS)).await?;
         until_waiting(s, &ns, "a").await?;
-        say(s, &ns, "a", START_EMPTY).await?;
+        say(s, &ns, "a", &start_empty(&share.uid().unwrap())).await?;
         let share = until_ready(s, &ns, "a").await?;
         ensure!(
             share.status.as_ref().unwrap().former_data.is_empty(),

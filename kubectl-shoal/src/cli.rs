@@ -239,7 +239,7 @@ pub(crate) struct Recover {
         long,
         value_name = "BACKEND/HANDLE",
         requires = "share",
-        conflicts_with = "start_empty"
+        conflicts_with_all = ["cluster", "start_empty"]
     )]
     pub(crate) data: Option<String>,
     /// Leave the data where it is, and have the Share made empty

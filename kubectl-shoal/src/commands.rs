@@ -7,7 +7,7 @@ use shoal_crds::{
     ExistingShare, FormerData, LockAction, LockContext, LockedKind, LockedResourceReference, ResourceLock,
     ResourceLockSpec, Share, ShareAccessRule, ShareAccessRuleSpec, ShareBackend, ShareDeletion,
     ShareReference, ShareSource, ShareSpec, Size,
-    names::{FORMER_DATA, REQUESTED_AT, START_EMPTY},
+    names::{self, FORMER_DATA, REQUESTED_AT, START_EMPTY},
 };
 
 use crate::{
@@ -582,7 +582,7 @@ fn verdict(share: &Share, data: Option<&str>, start_empty: bool) -> Result<Strin
         ([], _) => Err(Failure::refused(format!(
             "share '{name}' waits for no verdict on former data; kubectl shoal status says how it does"
         ))),
-        _ if start_empty => Ok(START_EMPTY.into()),
+        _ if start_empty => Ok(names::start_empty(&share.uid().unwrap_or_default())),
         ([only], None) => Ok(only.clone()),
         (_, Some(data)) if found.iter().any(|one| one == data) => Ok(data.into()),
         (_, Some(data)) => Err(Failure::refused(format!(
@@ -603,7 +603,7 @@ async fn say(api: &kube::Api<Share>, name: &str, verdict: &str) -> Result<()> {
 
 fn said(share: &Share, verdict: &str) -> String {
     let name = format!("{}/{}", share.namespace().unwrap_or_default(), share.name_any());
-    if verdict == START_EMPTY {
+    if verdict.starts_with(START_EMPTY) {
         format!("share '{name}' is made empty; the former data stays where it is")
     } else {
         format!("share '{name}' gets the data of {verdict}")

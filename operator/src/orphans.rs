@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use parking_lot::Mutex;
 use shoal_backend::Backend;
 use shoal_domain::{
+    Failure,
     identity::Identity,
     orphan::{self, BATCH, Index, Orphan},
     share_backend,
@@ -12,6 +13,9 @@ use shoal_domain::{
 use tokio::time::Instant;
 
 use crate::error::Error;
+
+/// A scan that did not go on waits so long.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(30);
 
 /// The indexes, by the name of their ShareBackend.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ struct Scan {
     list_at: Instant,
     /// When the next tags are read.
     read_at: Instant,
+    /// Why it did not go on last time.
+    failed: Option<Failure>,
 }
 
 impl Scan {
@@ -40,6 +46,7 @@ impl Scan {
             index: Index::default(),
             list_at: now,
             read_at: now,
+            failed: None,
         }
     }
 
@@ -78,6 +85,7 @@ impl Orphans {
             is_due: again.is_zero(),
             again,
             found: index.is_complete().then(|| index.status(neighbours)),
+            failed: scan.failed.clone(),
         }
     }
 
@@ -118,9 +126,19 @@ impl Orphans {
         let took = began.elapsed();
         self.change(name, |scan| {
             scan.read_at = Instant::now() + orphan::pause(took, !was_complete);
+            scan.failed = None;
             news &= scan.index.is_complete();
         });
         Ok(news)
+    }
+
+    /// Notes that it did not go on, and lets it be for a while.
+    pub fn put_off(&self, name: &str, why: Failure) {
+        self.change(name, |scan| {
+            let again = Instant::now() + AFTER_A_FAILURE;
+            (scan.list_at, scan.read_at) = (scan.list_at.max(again), again);
+            scan.failed = Some(why);
+        });
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Scan)) {

@@ -1,5 +1,6 @@
 //! `cargo xtask check`: everything that can be said about the code without running it.
 
+mod compatibility;
 mod hosts;
 mod links;
 mod reasons;
@@ -64,6 +65,11 @@ const STEPS: &[Step] = &[
         name: "runbooks",
         run: |_| runbooks::check(),
         remedy: "an alert of charts/shoal/files/alerts.yaml has its page in docs/runbooks, and its metrics are in docs/operations/monitoring.md",
+    },
+    Step {
+        name: "compatibility",
+        run: |_| compatibility::check(),
+        remedy: "keep what the last release promised (docs/operations/installing.md), or make it another version of the API",
     },
     Step {
         name: "generated files",

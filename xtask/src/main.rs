@@ -8,6 +8,7 @@ mod demo;
 mod generate;
 mod image;
 mod lab;
+mod release;
 mod sim;
 mod test;
 mod tools;
@@ -38,6 +39,8 @@ enum Command {
     Image(image::Arguments),
     /// Real servers to try things on: a Kubernetes control plane and Ceph, on loopback
     Lab(lab::Arguments),
+    /// What is published of a version: image, chart, manifests, plugin, what they are made of, checksums
+    Release(release::Arguments),
     /// Runs of the whole operator with faults, in simulated time: each drawn from a seed
     Sim(sim::Arguments),
     /// Every test; the last line is the sum
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Command::Generate => generate::run().map(|()| ExitCode::SUCCESS),
         Command::Image(arguments) => image::run(&arguments),
         Command::Lab(arguments) => lab::run(arguments),
+        Command::Release(arguments) => release::run(&arguments),
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
     };

@@ -85,10 +85,18 @@ pub fn require(needs: &[Needed], steps: &Steps) -> Result<()> {
                     .env("DEBIAN_FRONTEND", "noninteractive"),
             )
         };
-        let install: Vec<&str> = ["install", "-y", "-qq", "--no-install-recommends"]
-            .into_iter()
-            .chain(packages)
-            .collect();
+        // Another lab may be at it, too.
+        let install: Vec<&str> = [
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "-o",
+            "DPkg::Lock::Timeout=600",
+        ]
+        .into_iter()
+        .chain(packages)
+        .collect();
         if apt(&install).is_err() {
             apt(&["update", "-qq"])?;
             apt(&install)?;

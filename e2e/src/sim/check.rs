@@ -805,14 +805,6 @@ impl Checker {
     }
 }
 
-/// The objects of a resource as they are stored.
-pub fn parsed<K: DeserializeOwned + Clone + Send + Sync + 'static>(
-    server: &ApiServer,
-    plural: &str,
-) -> Vec<K> {
-    server.typed(plural)
-}
-
 /// Whether what is kept is going to be removed while everything is to be at rest.
 fn ends_soon(deletion: &ShareDeletion) -> bool {
     let until = deletion.spec.retain_until.as_ref().map(|until| until.0);
@@ -844,7 +836,7 @@ fn locks_on(kind: LockedKind, object: &ObjectMeta, locks: &[ResourceLock]) -> im
 
 /// A lock that does not say how it does, or something that is not marked as its locks say, if there is anything.
 fn unsettled_lock(server: &ApiServer, shares: &[Share], rules: &[ShareAccessRule]) -> Option<String> {
-    let locks: Vec<ResourceLock> = parsed(server, "resourcelocks");
+    let locks: Vec<ResourceLock> = server.typed("resourcelocks");
     // What is being deleted is not marked any more.
     let is_marked = |meta: &ObjectMeta| {
         let marked = meta
@@ -895,9 +887,9 @@ fn unsettled_lock(server: &ApiServer, shares: &[Share], rules: &[ShareAccessRule
 
 /// Something that has not come to rest, if there is anything.
 pub fn unsettled(server: &ApiServer) -> Option<String> {
-    let shares: Vec<Share> = parsed(server, "shares");
-    let rules: Vec<ShareAccessRule> = parsed(server, "shareaccessrules");
-    for backend in parsed::<ShareBackend>(server, "sharebackends") {
+    let shares: Vec<Share> = server.typed("shares");
+    let rules: Vec<ShareAccessRule> = server.typed("shareaccessrules");
+    for backend in server.typed::<ShareBackend>("sharebackends") {
         let status = backend.status.clone().unwrap_or_default();
         let is_stuck = backend.metadata.deletion_timestamp.is_some()
             && condition(&status.conditions, types::DELETION_BLOCKED).is_none();
@@ -912,7 +904,8 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
             return Some(format!("ShareBackend {:?}: {status:#?}", backend.metadata));
         }
     }
-    parsed::<ShareDeletion>(server, "sharedeletions")
+    server
+        .typed::<ShareDeletion>("sharedeletions")
         .iter()
         .find(|deletion| !holdings::deletion_is_settled(deletion, &shares) || ends_soon(deletion))
         .map(|deletion| format!("ShareDeletion {deletion:#?}"))
@@ -925,10 +918,10 @@ pub fn at_rest(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Resu
     let namespaces = server.objects("namespaces");
     let objects = Objects {
         namespace: None,
-        shares: parsed(server, "shares"),
-        deletions: parsed(server, "sharedeletions"),
-        rules: parsed(server, "shareaccessrules"),
-        secrets: parsed(server, "secrets"),
+        shares: server.typed("shares"),
+        deletions: server.typed("sharedeletions"),
+        rules: server.typed("shareaccessrules"),
+        secrets: server.typed("secrets"),
         namespaces: namespaces
             .iter()
             .map(|n| (text(&n["metadata"]["name"]), text(&n["metadata"]["uid"])))

@@ -10,7 +10,7 @@ use shoal_crds::{Share, ShareBackend, condition::types};
 use shoal_domain::{condition::is_true, ensure};
 use tokio::time::Instant;
 
-use super::{api_server::ApiServer, check::parsed, placing};
+use super::{api_server::ApiServer, placing};
 
 /// How long a round waits for shares that can't be verified, less what clocks may differ by.
 const LONG: SignedDuration = SignedDuration::from_mins(14);
@@ -104,7 +104,7 @@ impl Requests {
 /// Once everything is at rest every request is answered, no share is kept as it is, and what can be mounted is found where the
 /// storage has moved.
 pub fn at_rest(server: &ApiServer, moved: Option<u8>) -> Result<()> {
-    for backend in parsed::<ShareBackend>(server, "sharebackends") {
+    for backend in server.typed::<ShareBackend>("sharebackends") {
         let status = backend.status.clone().unwrap_or_default();
         let requested = ensure::requested(&backend.metadata);
         ensure!(
@@ -113,7 +113,7 @@ pub fn at_rest(server: &ApiServer, moved: Option<u8>) -> Result<()> {
             "a round is not finished: {backend:#?}"
         );
     }
-    for share in parsed::<Share>(server, "shares") {
+    for share in server.typed::<Share>("shares") {
         let status = share.status.clone().unwrap_or_default();
         let requested = ensure::requested(&share.metadata);
         let is_ready = is_true(&status.conditions, types::READY);

@@ -16,7 +16,6 @@ use shoal_domain::{grant::Client, resource_lock};
 
 use super::{
     api_server::{ApiServer, Call},
-    check::parsed,
     replica::SYSTEM_NAMESPACE,
 };
 use crate::holdings::secret_text;
@@ -40,7 +39,8 @@ impl Keys {
     pub fn note(&mut self, server: &ApiServer, call: &Call, leads: bool) -> Result<()> {
         if call.resource == "resourcelocks" {
             let is_new = |lock: &ResourceLock| lock.spec.action == LockAction::Show;
-            for lock in parsed::<ResourceLock>(server, "resourcelocks")
+            for lock in server
+                .typed::<ResourceLock>("resourcelocks")
                 .into_iter()
                 .filter(is_new)
             {
@@ -68,8 +68,8 @@ impl Keys {
 
     /// A key in custody never was in a users' namespace while its lock is there, and its role and binding are for its reader alone.
     fn only_readers_read(&mut self, server: &ApiServer) -> Result<()> {
-        let locks: Vec<ResourceLock> = parsed(server, "resourcelocks");
-        let secrets: Vec<Secret> = parsed(server, "secrets");
+        let locks: Vec<ResourceLock> = server.typed("resourcelocks");
+        let secrets: Vec<Secret> = server.typed("secrets");
         let is_kept = |secret: &&Secret| secret.namespace().as_deref() == Some(SYSTEM_NAMESPACE);
         let key = |secret: &Secret| secret_text(secret, cephx_secret::USER_KEY);
         self.shown
@@ -87,7 +87,7 @@ impl Keys {
                 secret.name_any()
             );
         }
-        for binding in parsed::<RoleBinding>(server, "rolebindings") {
+        for binding in server.typed::<RoleBinding>("rolebindings") {
             let reader = self
                 .locks
                 .iter()
@@ -100,7 +100,7 @@ impl Keys {
                 "{binding:?}"
             );
         }
-        for role in parsed::<Role>(server, "roles") {
+        for role in server.typed::<Role>("roles") {
             let rules = role.rules.clone().unwrap_or_default();
             let is_its = rules
                 .iter()
@@ -142,8 +142,8 @@ impl Keys {
 
 /// While a lock that is enforced is there, no other hides its rule.
 fn no_other_takes_its_place(server: &ApiServer) -> Result<()> {
-    let rules: Vec<ShareAccessRule> = parsed(server, "shareaccessrules");
-    for lock in parsed::<ResourceLock>(server, "resourcelocks") {
+    let rules: Vec<ShareAccessRule> = server.typed("shareaccessrules");
+    for lock in server.typed::<ResourceLock>("resourcelocks") {
         let status = lock.status.clone().unwrap_or_default();
         let is_hidden = |rule: &&ShareAccessRule| {
             resource_lock::is_on(&lock, LockedKind::ShareAccessRule, &rule.metadata)

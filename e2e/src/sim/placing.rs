@@ -21,7 +21,7 @@ use shoal_domain::{
 };
 use tokio::time::Instant;
 
-use super::{api_server::ApiServer, check::parsed};
+use super::api_server::ApiServer;
 use crate::world::condition;
 
 const GIB: u64 = 1 << 30;
@@ -143,8 +143,8 @@ pub fn names(
 
 /// At rest, whoever waits for a name knows it to be another's, and whoever has one is found under it.
 pub fn names_at_rest(server: &ApiServer) -> Result<()> {
-    let shares: Vec<Share> = parsed(server, "shares");
-    let claims = claims(&shares, &parsed::<ShareDeletion>(server, "sharedeletions"));
+    let shares: Vec<Share> = server.typed("shares");
+    let claims = claims(&shares, &server.typed::<ShareDeletion>("sharedeletions"));
     for share in &shares {
         let status = share.status.clone().unwrap_or_default();
         let Some(asked) = &share.spec.mount_point_name else {
@@ -292,8 +292,8 @@ fn fits(limits: QuotaLimits, (count, together, largest): Sum) -> bool {
 
 /// At rest, whoever waits for its namespace's quota would not fit, and quotas tell what is used.
 pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
-    let shares: Vec<Share> = parsed(server, "shares");
-    let quotas: Vec<ShareQuota> = parsed(server, "sharequotas");
+    let shares: Vec<Share> = server.typed("shares");
+    let quotas: Vec<ShareQuota> = server.typed("sharequotas");
     for share in &shares {
         let status = share.status.clone().unwrap_or_default();
         let why = condition(&status.conditions, types::READY).map(|(_, reason)| reason);
@@ -354,10 +354,10 @@ pub fn quotas_at_rest(server: &ApiServer) -> Result<()> {
 
 /// At rest, whoever waits for room would find none.
 pub fn at_rest(server: &ApiServer, room: Option<u32>) -> Result<()> {
-    let shares: Vec<Share> = parsed(server, "shares");
+    let shares: Vec<Share> = server.typed("shares");
     let mut promised = promised(&shares);
     // What is left of deleted shares takes room, and no quota.
-    for deletion in parsed::<ShareDeletion>(server, "sharedeletions") {
+    for deletion in server.typed::<ShareDeletion>("sharedeletions") {
         if share_deletion::is_pending(&deletion) {
             let backend = promised.entry(deletion.spec.backend_name.clone());
             *backend.or_default() += deletion.spec.size.bytes();
@@ -367,7 +367,7 @@ pub fn at_rest(server: &ApiServer, room: Option<u32>) -> Result<()> {
         let taken = promised.get(backend).copied().unwrap_or_default();
         room.is_none_or(|gib| taken + bytes <= u64::from(gib) * GIB)
     };
-    let open = parsed::<ShareBackend>(server, "sharebackends");
+    let open = server.typed::<ShareBackend>("sharebackends");
     let open: Vec<_> = open
         .iter()
         .filter(|b| b.spec.scheduling_enabled && b.metadata.deletion_timestamp.is_none())

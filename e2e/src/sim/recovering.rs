@@ -11,11 +11,11 @@ use shoal_backend::simulated::{FaultKind, Holdings, Operation as Method};
 use shoal_crds::{
     Share, ShareAccessRule,
     condition::{reasons, types},
-    names::{FORMER_DATA, START_EMPTY},
+    names::{FORMER_DATA, START_EMPTY, start_empty},
 };
 use shoal_domain::owner::Tag;
 
-use super::{api_server::ApiServer, check::parsed};
+use super::api_server::ApiServer;
 use crate::{
     holdings::{Altered, Left, subvolume_of},
     world::condition,
@@ -58,14 +58,14 @@ impl Former {
             })
         };
         let mut documents = Vec::new();
-        for share in parsed::<Share>(server, "shares") {
+        for share in server.typed::<Share>("shares") {
             if share.metadata.deletion_timestamp.is_none() {
                 documents.push(bare("Share", &|| {
                     (share.name_any(), share.namespace(), json!(share.spec))
                 }));
             }
         }
-        for rule in parsed::<ShareAccessRule>(server, "shareaccessrules") {
+        for rule in server.typed::<ShareAccessRule>("shareaccessrules") {
             if rule.metadata.deletion_timestamp.is_none() {
                 documents.push(bare("ShareAccessRule", &|| {
                     (rule.name_any(), rule.namespace(), json!(rule.spec))
@@ -119,7 +119,7 @@ impl Former {
     /// which is as it was. The answer is what has an owner again: keys of [`Former::altered`].
     pub fn check(&self, server: &ApiServer, now: &Holdings) -> Result<Vec<String>> {
         let mut adopted = Vec::new();
-        for share in parsed::<Share>(server, "shares") {
+        for share in server.typed::<Share>("shares") {
             let has = subvolume_of(&share);
             let on = share
                 .status
@@ -129,7 +129,10 @@ impl Former {
             let place = (on, has.clone());
             let verdict = share.annotations().get(FORMER_DATA).cloned();
             let said = match verdict.as_deref() {
-                Some(START_EMPTY) | None => share.spec.source.as_ref().map(|s| s.existing.handle.clone()),
+                None => share.spec.source.as_ref().map(|s| s.existing.handle.clone()),
+                Some(empty) if empty.starts_with(START_EMPTY) => {
+                    share.spec.source.as_ref().map(|s| s.existing.handle.clone())
+                }
                 Some(which) => which.split_once('/').map(|(_, handle)| handle.to_owned()),
             };
             let said = said.and_then(|handle| Some(handle.split_once('/')?.1.to_owned()));
@@ -162,7 +165,7 @@ impl Former {
 
 /// What an admin says of each share that waits, drawn: mostly that it has its data.
 pub fn verdicts(server: &ApiServer, rng: &mut SmallRng) -> Vec<(Share, String)> {
-    let waiting = parsed::<Share>(server, "shares").into_iter().filter(|share| {
+    let waiting = server.typed::<Share>("shares").into_iter().filter(|share| {
         let conditions = share.status.as_ref().map_or(&[][..], |s| &s.conditions);
         condition(conditions, types::READY) == Some(("False", reasons::FORMER_DATA_FOUND))
     });
@@ -173,7 +176,7 @@ pub fn verdicts(server: &ApiServer, rng: &mut SmallRng) -> Vec<(Share, String)> 
         let verdict = if rng.random_bool(0.8) {
             format!("{}/{}", one.backend_name, one.handle)
         } else {
-            START_EMPTY.to_owned()
+            start_empty(&share.uid().unwrap_or_default())
         };
         verdicts.push((share, verdict));
     }

@@ -494,13 +494,13 @@ impl<'a> Run<'a> {
 
     /// What got another owner's tag gets none, if its Share is being deleted, or of all.
     fn give_back(&self, all: bool) -> Result<()> {
-        for deletion in check::parsed::<ShareDeletion>(&self.server, "sharedeletions") {
+        for deletion in self.server.typed::<ShareDeletion>("sharedeletions") {
             let uid = deletion.spec.share_ref.uid;
             if self.checker.by_hand().altered.foreign.remove(&uid) {
                 self.cluster.set_tag(&deletion.spec.backend_name, &uid, None)?;
             }
         }
-        for share in check::parsed::<Share>(&self.server, "shares") {
+        for share in self.server.typed::<Share>("shares") {
             let uid = share.metadata.uid.unwrap_or_default();
             let is_due = all || share.metadata.deletion_timestamp.is_some();
             if is_due && self.checker.by_hand().altered.foreign.remove(&uid) {

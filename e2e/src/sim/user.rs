@@ -22,7 +22,6 @@ use tokio::{
 
 use super::{
     api_server::ApiServer,
-    check::parsed,
     plan::{BACKENDS, Locked, NAMESPACES, Operation, Place, READERS, Setting, TYPES, To, Wish},
     replica::{SYSTEM_NAMESPACE, time},
     wire::Calm,
@@ -87,7 +86,7 @@ impl User {
     /// Has whatever is kept of deleted shares removed.
     pub async fn keep_nothing(&self) -> Result<()> {
         let deletions: Api<ShareDeletion> = Api::all(self.client.clone());
-        for deletion in parsed::<ShareDeletion>(&self.server, "sharedeletions") {
+        for deletion in self.server.typed::<ShareDeletion>("sharedeletions") {
             let spec = json!({"abandon": false, "retainUntil": "2000-01-01T00:00:00Z"});
             let patch = Patch::Merge(json!({"spec": spec}));
             // One that is finished meanwhile is as good.
@@ -129,12 +128,12 @@ impl User {
 
     /// Deletes all shares and rules.
     pub async fn delete_everything(&self) -> Result<()> {
-        for rule in parsed::<ShareAccessRule>(&self.server, "shareaccessrules") {
+        for rule in self.server.typed::<ShareAccessRule>("shareaccessrules") {
             rules(&self.client, &rule.namespace().unwrap_or_default())
                 .delete(&rule.name_any(), &DeleteParams::default())
                 .await?;
         }
-        for share in parsed::<Share>(&self.server, "shares") {
+        for share in self.server.typed::<Share>("shares") {
             let deleted = shares(&self.client, &share.namespace().unwrap_or_default())
                 .delete(&share.name_any(), &DeleteParams::default())
                 .await;
@@ -148,7 +147,7 @@ impl User {
 
     /// Deletes all locks.
     pub async fn unlock_everything(&self) -> Result<()> {
-        for lock in parsed::<ResourceLock>(&self.server, "resourcelocks") {
+        for lock in self.server.typed::<ResourceLock>("resourcelocks") {
             locks(&self.client, &lock.namespace().unwrap_or_default())
                 .delete(&lock.name_any(), &DeleteParams::default())
                 .await?;
@@ -158,7 +157,7 @@ impl User {
 
     /// The share at a place, as it is stored.
     pub fn share(&self, place: Place) -> Option<Share> {
-        parsed::<Share>(&self.server, "shares").into_iter().find(|s| {
+        self.server.typed::<Share>("shares").into_iter().find(|s| {
             s.namespace().as_deref() == Some(place.namespace()) && s.name_any() == place.name("share-")
         })
     }

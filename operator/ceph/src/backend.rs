@@ -22,7 +22,7 @@ use crate::{
         SubvolumeLs, Version, VolumeLs,
     },
     connection::{Call, Connection, Connections, Credentials},
-    errno::{EINVAL, ENODATA, ENOENT},
+    errno::{EACCES, ENOENT},
     native::{self, Identities},
     nfs::Document,
     settings::{CephSettings, NfsService},
@@ -244,8 +244,8 @@ impl Backend for CephBackend {
             match call.run(&list).await {
                 Ok(metadata) => Ok(Some(tag_of(&metadata))),
                 Err(fault) if fault.errno() == Some(ENOENT) => Ok(None),
-                // Damaged: it must not hide the others.
-                Err(fault) if matches!(fault.errno(), Some(EINVAL | ENODATA)) => Ok(Some(Tag::Unreadable)),
+                // Damaged, or a clone that is not ready: it must not hide the others.
+                Err(fault) if fault.errno().is_some_and(|errno| errno != EACCES) => Ok(Some(Tag::Unreadable)),
                 Err(fault) => Err(fault.into()),
             }
         };

@@ -1,8 +1,8 @@
 //! What the operator's Ceph user has to be allowed, and nothing beyond it.
 
-/// The commands that are sent to ceph-mgr. Without naming them, with `mgr 'allow rw'` or with the modules as a whole, the
-/// operator's key could remove a file system (`fs volume rm`).
-pub(crate) const MANAGER_COMMANDS: [&str; 19] = [
+/// The commands that are sent to ceph-mgr. With `mgr 'allow rw'`, or the modules as a whole, a mistake in what is sent could
+/// remove a file system (`fs volume rm`) or stop a manager's module.
+pub(crate) const MANAGER_COMMANDS: [&str; 20] = [
     "fs volume ls",
     "fs subvolumegroup create",
     "fs subvolume create",
@@ -19,6 +19,7 @@ pub(crate) const MANAGER_COMMANDS: [&str; 19] = [
     "fs subvolume authorized_list",
     "nfs cluster ls",
     "nfs cluster info",
+    "nfs export ls",
     "nfs export info",
     "nfs export apply",
     "nfs export rm",

@@ -56,6 +56,8 @@ pub struct Index {
     group: String,
     /// Subvolumes that nobody claimed when they were listed, and their tags. None: not read yet.
     tags: BTreeMap<String, Option<Tag>>,
+    /// Those whose tag named no owner when it was read last: it may have been on its way, or was written by hand since.
+    unowned: BTreeSet<String>,
     /// Those of them that are tagged with this namespace and name.
     names: BTreeMap<(String, String), BTreeSet<String>>,
     /// Exports that lead to what nobody claimed.
@@ -76,21 +78,26 @@ impl Index {
             let tag = before.remove(&name).flatten();
             self.note(name, tag);
         }
-        self.is_complete |= self.unread(1).is_empty();
+        let is_unowned = |tag: &Option<Tag>| matches!(tag, Some(Tag::Absent | Tag::Unreadable));
+        let unowned = self.tags.iter().filter(|(_, tag)| is_unowned(tag));
+        self.unowned = unowned.map(|(name, _)| name.clone()).collect();
+        self.is_complete |= self.tags.values().all(Option::is_some);
     }
 
     /// Subvolumes whose tags have to be read, so many at most.
     pub fn unread(&self, most: usize) -> Vec<String> {
         let unread = self.tags.iter().filter(|(_, tag)| tag.is_none());
-        unread.take(most).map(|(name, _)| name.clone()).collect()
+        let unread = unread.map(|(name, _)| name).chain(&self.unowned);
+        unread.take(most).cloned().collect()
     }
 
     /// Notes what a tag says. None: the subvolume is gone.
     pub fn read(&mut self, name: &str, tag: Option<Tag>) {
+        self.unowned.remove(name);
         if self.tags.remove(name).is_some() && tag.is_some() {
             self.note(name.to_owned(), tag);
         }
-        self.is_complete |= self.unread(1).is_empty();
+        self.is_complete |= self.tags.values().all(Option::is_some);
     }
 
     fn note(&mut self, name: String, tag: Option<Tag>) {
@@ -210,10 +217,9 @@ pub fn verdict(share: &Share) -> Result<Option<Verdict>, Failure> {
     let Some(value) = annotations.and_then(|annotations| annotations.get(FORMER_DATA)) else {
         return Ok(None);
     };
-    if value == START_EMPTY {
-        return Ok(Some(Verdict::StartEmpty));
-    }
     match value.split('/').collect::<Vec<_>>()[..] {
+        // Said of a former Share, whose objects were brought back with it.
+        [START_EMPTY, uid] => Ok((share.metadata.uid.as_deref() == Some(uid)).then_some(Verdict::StartEmpty)),
         [backend, group, subvolume] if ![backend, group, subvolume].contains(&"") => {
             Ok(Some(Verdict::Adopt(ExistingShare {
                 backend_name: backend.to_owned(),
@@ -224,7 +230,7 @@ pub fn verdict(share: &Share) -> Result<Option<Verdict>, Failure> {
             Class::Stalled,
             reasons::NOTHING_TO_BRING_BACK,
             format!(
-                "metadata.annotations: {FORMER_DATA}: '{value}' is neither {START_EMPTY} nor backendName/group/subvolume; take the \
+                "metadata.annotations: {FORMER_DATA}: '{value}' is neither {START_EMPTY}/<uid of the Share> nor backendName/group/subvolume; take the \
                  latter from kubectl shoal orphans"
             ),
         )),
@@ -267,6 +273,16 @@ pub fn named(orphans: &[Orphan]) -> Vec<FormerData> {
         cluster: orphan.owner.cluster.clone(),
     });
     some.collect()
+}
+
+/// Whether data of this name may be among what a backend was last seen to hold: it is told of, or not all is.
+pub fn may_be_among(seen: &OrphanStatus, namespace: &str, name: &str) -> bool {
+    let is_cut = usize::try_from(seen.subvolumes) != Ok(seen.list.len());
+    let is_it = |orphan: &shoal_crds::Orphan| {
+        let owner = orphan.owner.as_ref();
+        orphan.left.is_none() && owner.is_some_and(|owner| owner.namespace == namespace && owner.name == name)
+    };
+    is_cut || seen.list.iter().any(is_it)
 }
 
 /// Why a share waits for backends to be looked through.

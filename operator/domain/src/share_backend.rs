@@ -54,6 +54,8 @@ pub struct Scan {
     pub again: Duration,
     /// What was found, once this replica has looked through all.
     pub found: Option<OrphanStatus>,
+    /// Why it did not go on last time.
+    pub failed: Option<Failure>,
 }
 
 /// What only backends do.
@@ -181,7 +183,13 @@ fn scanned(
         class: Class::Waiting,
         scope: Scope::Backend,
         reason: reasons::BACKEND_NOT_SCANNED,
-        message: "it is being looked through for data that no object owns".into(),
+        message: match &observed.scan.failed {
+            None => "it is being looked through for data that no object owns".into(),
+            Some(why) => format!(
+                "it could not be looked through for data that no object owns: {}",
+                why.message
+            ),
+        },
     })
 }
 

@@ -375,9 +375,13 @@ fn former(ctx: &Context, share: &Share) -> Former {
         }
         let trouble = ctx.backends.find(&on, &uid).and_then(|entry| entry.state).err();
         let trouble = trouble.filter(|why| why.reason != reasons::BACKEND_NOT_ASKED);
-        let was_scanned = backend.status.is_some_and(|status| status.orphans.is_some());
-        // One that is away does not hold up all others, if there was nothing on it when it was seen last.
-        if trouble.is_none() || !was_scanned {
+        // One that is away does not hold up all others, if there was nothing of this name on it when it was seen last.
+        let seen = backend.status.as_ref().and_then(|status| status.orphans.as_ref());
+        let is_named = status.former_data.iter().any(|data| data.backend_name == on);
+        if trouble.is_none()
+            || is_named
+            || seen.is_none_or(|seen| orphan::may_be_among(seen, &namespace, &name))
+        {
             former.unscanned.push((on, trouble));
         }
     }

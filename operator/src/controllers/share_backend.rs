@@ -165,8 +165,15 @@ async fn scan(ctx: &Context, o: &mut Observed, on: &Identity) -> Result<(), Erro
     let (name, uid) = (o.backend.name_any(), o.backend.uid().unwrap_or_default());
     let backend = ctx.backends.connect(&ctx.client, &o.backend).await?;
     let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().holder(subvolume, "").is_some();
-    if ctx.orphans.go_on(&name, &*backend, on, is_claimed).await? {
-        super::wake_unplaced(&ctx.caches);
+    match ctx.orphans.go_on(&name, &*backend, on, is_claimed).await {
+        Ok(true) => super::wake_unplaced(&ctx.caches),
+        Ok(false) => {}
+        // No share that is there waits for it.
+        Err(Error::Backend(why)) => {
+            tracing::warn!(backend = name, reason = why.reason, message = %why.message, "not looked through");
+            ctx.orphans.put_off(&name, why);
+        }
+        Err(error) => return Err(error),
     }
     o.scan = ctx.orphans.scan(&name, &uid, &o.backend.spec.neighbours);
     Ok(())

@@ -16,8 +16,10 @@ use prometheus_client::{
 use shoal_crds::{
     AccessPhase, DeletionPhase, Share, ShareAccessRule, ShareBackend, ShareDeletion, SharePhase, ShareQuota,
     condition::{reasons, types},
+    names::FINALIZER,
 };
 use shoal_domain::{
+    condition::is_true,
     ensure,
     placement::Candidate,
     share_deletion,
@@ -289,11 +291,17 @@ impl Inventory {
             "shares",
             "Shares; without a backend: not placed yet",
             shares.clone().map(|share| {
-                let status = share.status.clone().unwrap_or_default();
-                let phase = status.phase.unwrap_or(SharePhase::Pending);
+                let status = share.status.as_ref();
+                let phase = status
+                    .and_then(|status| status.phase)
+                    .unwrap_or(SharePhase::Pending);
+                let named = |name: Option<&String>| name.cloned().unwrap_or_default();
                 let labels = [
-                    ("backend", status.backend_name.unwrap_or_default()),
-                    ("share_type", status.share_type_name.unwrap_or_default()),
+                    ("backend", named(status.and_then(|s| s.backend_name.as_ref()))),
+                    (
+                        "share_type",
+                        named(status.and_then(|s| s.share_type_name.as_ref())),
+                    ),
                     ("phase", format!("{phase:?}")),
                 ];
                 (labels, 1.0)
@@ -309,7 +317,9 @@ impl Inventory {
                 ("reason", reason.to_owned()),
             ]
         };
-        let not_ready = shares.clone().filter_map(|share| {
+        let is_paused = |share: &&Share| is_true(conditions_of(share), types::PAUSED);
+        let worked_on = shares.clone().filter(|share| !is_paused(share));
+        let not_ready = worked_on.filter_map(|share| {
             let (reason, age) = self.not_ready(&share.metadata, conditions_of(share))?;
             Some((labels(share, reason), age))
         });
@@ -394,6 +404,8 @@ impl Inventory {
         );
         let leaving = rules.filter_map(|rule| {
             let since = rule.metadata.deletion_timestamp.as_ref()?;
+            // Who else holds it lets nobody in.
+            rule.finalizers().iter().find(|held_by| *held_by == FINALIZER)?;
             let status = rule.status.as_ref();
             let is_locked = status.is_some_and(|status| {
                 said(&status.conditions, types::DELETION_BLOCKED)
@@ -585,7 +597,7 @@ pub(super) mod tests {
         phase: &str,
         conditions: &[Value],
     ) -> Arc<Guarded<ShareAccessRule>> {
-        let mut meta = json!({"namespace": "team", "name": name});
+        let mut meta = json!({"namespace": "team", "name": name, "finalizers": [FINALIZER]});
         meta.as_object_mut()
             .unwrap()
             .extend(metadata.as_object().cloned().unwrap_or_default());
@@ -607,6 +619,7 @@ pub(super) mod tests {
             "status": {
                 "ceph": {"fsid": "f", "fsName": "cephfs", "fsID": 1, "version": "20", "monitors": []},
                 "ensure": {"startedAt": "2026-11-29T11:59:00Z", "failed": 2},
+                "orphans": {"subvolumes": 3, "exports": 1},
             },
         }));
         let description = Description {
@@ -731,6 +744,7 @@ pub(super) mod tests {
             r#"shoal_quota_shares_hard{namespace="team",quota="team",share_type="fast"} 0.0"#,
             r#"shoal_quota_capacity_hard_bytes{namespace="team",quota="team",share_type=""} 10737418240.0"#,
             r#"shoal_invalid_objects{kind="Share"} 1.0"#,
+            r#"shoal_orphans{backend="cephfs",what="subvolume"} 3.0"#,
         ] {
             assert!(text.lines().any(|told| told == line), "no {line} in\n{text}");
         }

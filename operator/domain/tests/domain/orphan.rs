@@ -8,12 +8,12 @@ use std::{
 use shoal_crds::{
     ExistingShare, OrphanStatus, Protocol, Share, ShareSource, ShareStatus,
     condition::{reasons, types},
-    names::{FORMER_DATA, START_EMPTY},
+    names::{FORMER_DATA, START_EMPTY, start_empty},
 };
 use shoal_domain::{
     Class, Decision, Next, Scope, Step,
     ledger::Ledger,
-    orphan::{BATCH, Index, Listing, Orphan, Verdict, pause, subvolume_of, verdict},
+    orphan::{BATCH, Index, Listing, Orphan, Verdict, may_be_among, pause, subvolume_of, verdict},
     owner::{Left, Owner, Tag},
     placement::Door,
     share::{Effect, Observed, decide, former_volume, volume_ref},
@@ -409,7 +409,8 @@ fn a_share_waits_for_backends_that_were_never_looked_through() {
     assert_eq!((&decision.step, decision.next), (&None, Next::Await));
     assert_eq!(decision.status, o.share.status.clone().unwrap_or_default());
     // An admin need not wait.
-    o.share = said(o.share, START_EMPTY);
+    let empty = start_empty(o.share.metadata.uid.as_deref().unwrap());
+    o.share = said(o.share, &empty);
     assert_eq!(step(&o), Some(Step::Record));
 }
 
@@ -419,7 +420,13 @@ fn a_share_waits_for_backends_that_were_never_looked_through() {
 fn what_an_admin_may_say() {
     let of = |value: &str| verdict(&said(share("a"), value));
     assert_eq!(verdict(&share("a")), Ok(None));
-    assert_eq!(of(START_EMPTY), Ok(Some(Verdict::StartEmpty)));
+    let uid = share("a").metadata.uid.unwrap();
+    assert_eq!(of(&start_empty(&uid)), Ok(Some(Verdict::StartEmpty)));
+    assert_eq!(
+        of(&start_empty("former")),
+        Ok(None),
+        "a verdict on what was before"
+    );
     assert_eq!(
         of("ceph-a/shoal/shoal-1"),
         Ok(Some(Verdict::Adopt(ExistingShare {
@@ -430,6 +437,7 @@ fn what_an_admin_may_say() {
     for bad in [
         "",
         "startempty",
+        START_EMPTY,
         "ceph-a",
         "shoal/shoal-1",
         "a/b/c/d",
@@ -451,7 +459,8 @@ fn start_empty_makes_a_volume_of_its_own() {
     let mut o = waiting(vec![looked_at(orphan("a"))]);
     o.former.is_confirmed = true;
     o.share.status = Some(decided(&o).status);
-    o.share = said(o.share, START_EMPTY);
+    let empty = start_empty(o.share.metadata.uid.as_deref().unwrap());
+    o.share = said(o.share, &empty);
     let decision = decided(&o);
     assert_eq!(decision.step, Some(Step::Record));
     assert_eq!(
@@ -554,7 +563,7 @@ fn a_verdict_that_was_taken_back_gives_nothing_away() {
     o.share.status = Some(decided(&o).status);
     o.backend = Some(Ok(backend_description()));
     o.sight = there(&orphan("a")).seen();
-    for other in [None, Some("ceph-a/shoal/other"), Some(START_EMPTY)] {
+    for other in [None, Some("ceph-a/shoal/other"), Some(&start_empty("x"))] {
         o.share.metadata.annotations =
             other.map(|value| BTreeMap::from([(FORMER_DATA.to_owned(), value.to_owned())]));
         assert_eq!(why(&o), reasons::OWNED_BY_ANOTHER, "{other:?}");
@@ -591,4 +600,58 @@ fn what_is_left_of_one_that_went_before_it_had_the_data_is_nothing() {
     o.sight.clone_from(&sight);
     assert!(!o.may_hold_data());
     assert_eq!(o.handle(), None);
+}
+
+// ---- what is known of a backend that is away
+
+#[test]
+fn data_of_a_name_may_be_where_nobody_can_look_now() {
+    let listed = |namespace: &str, name: &str, left: Option<&str>| shoal_crds::Orphan {
+        handle: "shoal/x".into(),
+        owner: Some(shoal_crds::FormerOwner {
+            cluster: "c".into(),
+            namespace: namespace.into(),
+            name: name.into(),
+        }),
+        left: left.map(str::to_owned),
+    };
+    let seen = |list: Vec<shoal_crds::Orphan>, subvolumes: i64| shoal_crds::OrphanStatus {
+        subvolumes,
+        exports: 0,
+        list,
+    };
+    let may = |seen: &shoal_crds::OrphanStatus| may_be_among(seen, "ns", "a");
+    assert!(!may(&seen(vec![], 0)));
+    assert!(!may(&seen(
+        vec![listed("ns", "b", None), listed("other", "a", None)],
+        2
+    )));
+    assert!(!may(&seen(vec![listed("ns", "a", Some("Retained"))], 1)));
+    assert!(may(&seen(vec![listed("ns", "a", None)], 1)));
+    assert!(may(&seen(vec![listed("ns", "b", None)], 2)), "not all is told of");
+}
+
+#[test]
+fn a_tag_without_an_owner_is_read_again_with_the_next_listing() {
+    let listing = || Listing {
+        group: "shoal".into(),
+        subvolumes: ["x".to_owned()].into(),
+        ..Listing::default()
+    };
+    let mut index = Index::default();
+    index.list(listing(), |_| false);
+    assert_eq!(index.unread(9), ["x"]);
+    index.read("x", Some(Tag::Absent));
+    assert_eq!((index.unread(9), index.is_complete()), (vec![], true));
+    index.list(listing(), |_| false);
+    assert_eq!(
+        (index.unread(9), index.is_complete()),
+        (vec!["x".to_owned()], true)
+    );
+    assert_eq!(index.status(&[]).subvolumes, 1, "it is told of meanwhile");
+    let owner = orphan("x").owner;
+    index.read("x", Some(Tag::Owner(owner.clone())));
+    assert!(index.namesakes(&owner.namespace, &owner.name).next().is_some());
+    index.list(listing(), |_| false);
+    assert_eq!(index.unread(9), Vec::<String>::new());
 }
