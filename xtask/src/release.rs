@@ -71,7 +71,7 @@ fn notes_on<'a>(changelog: &'a str, version: &str) -> Option<&'a str> {
     let mut rest = changelog;
     while let Some(start) = rest.find("\n## ") {
         let section = &rest[start + 1..];
-        let section = &section[..section[1..].find("\n## ").map_or(section.len(), |end| end + 2)];
+        let section = &section[..section[1..].find("\n## ").map_or(section.len(), |end| end + 1)];
         let title = section.lines().next().unwrap_or_default();
         if title.split_whitespace().nth(1) == Some(version) {
             return Some(section);
