@@ -303,6 +303,17 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
     bounded(Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name)).await
 }
 
+/// Deletes what has this name. Gone already is as good.
+pub async fn delete_named<K: Clone + DeserializeOwned + Debug>(
+    api: &Api<K>,
+    name: &str,
+) -> Result<(), Error> {
+    match bounded(api.delete(name, &DeleteParams::default())).await {
+        Ok(_) | Err(Error::Gone) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// The text under a Secret's key.
 pub fn secret_text(secret: &Secret, key: &str) -> Option<String> {
     let bytes = &secret.data.as_ref()?.get(key)?.0;

@@ -8,10 +8,10 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams},
+    api::{ObjectMeta, Patch, PatchParams},
 };
 use shoal_crds::{
-    LockReference, ShareAccessRule,
+    ShareAccessRule,
     names::{CUSTODY_OF, field_managers},
 };
 use shoal_domain::share_access_rule::{Custody, custody_name};
@@ -65,23 +65,15 @@ pub async fn admit(ctx: &Context, rule: &ShareAccessRule, custody: &Custody) -> 
     Ok(())
 }
 
-/// Throws away what is kept for a lock.
-pub async fn end(ctx: &Context, lock: &LockReference) -> Result<(), Error> {
-    let (name, namespace) = (custody_name(lock), &ctx.custody);
-    let params = DeleteParams::default();
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
-    if_there(bounded(secrets.delete(&name, &params)).await)?;
-    let bindings: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), namespace);
-    if_there(bounded(bindings.delete(&name, &params)).await)?;
-    let roles: Api<Role> = Api::namespaced(ctx.client.clone(), namespace);
-    if_there(bounded(roles.delete(&name, &params)).await)
-}
-
-fn if_there<T>(deleted: Result<T, Error>) -> Result<(), Error> {
-    match deleted {
-        Ok(_) | Err(Error::Gone) => Ok(()),
-        Err(error) => Err(error),
-    }
+/// Throws away what is kept for the lock that a rule records as the one that hides its key, if there is one.
+pub async fn end(ctx: &Context, rule: &ShareAccessRule) -> Result<(), Error> {
+    let Some(lock) = rule.status.as_ref().and_then(|status| status.hidden_by.as_ref()) else {
+        return Ok(());
+    };
+    let (name, client, namespace) = (custody_name(lock), &ctx.client, &ctx.custody);
+    api::delete_named(&Api::<Secret>::namespaced(client.clone(), namespace), &name).await?;
+    api::delete_named(&Api::<RoleBinding>::namespaced(client.clone(), namespace), &name).await?;
+    api::delete_named(&Api::<Role>::namespaced(client.clone(), namespace), &name).await
 }
 
 /// Whoever looks after the namespace sees what each is for.

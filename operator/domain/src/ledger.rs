@@ -96,13 +96,43 @@ pub struct Ledger {
     listed: Option<BTreeSet<String>>,
     /// Who has a name on an NFS cluster: uids in `entries`, and names of ShareDeletions. Only for a moment more than one, when
     /// a share is being let go.
-    mount_points: BTreeMap<MountPoint, BTreeSet<String>>,
+    mount_points: Holders<MountPoint>,
     /// Who has a subvolume, as its handle says: uids in `entries`, and names of ShareDeletions.
-    subvolumes: BTreeMap<String, BTreeSet<String>>,
+    subvolumes: Holders<String>,
     /// What deleted shares still have, by ShareDeletion.
     deletions: BTreeMap<String, Remains>,
     /// While those are listed anew: the names that were in the list so far.
     listed_deletions: Option<BTreeSet<String>>,
+}
+
+/// Who has what.
+#[derive(Clone, Debug)]
+struct Holders<T>(BTreeMap<T, BTreeSet<String>>);
+
+impl<T> Default for Holders<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Clone + Ord> Holders<T> {
+    fn take(&mut self, what: Option<&T>, holder: &str) {
+        if let Some(what) = what {
+            let holders = self.0.entry(what.clone()).or_default();
+            holders.insert(holder.to_owned());
+        }
+    }
+
+    fn leave(&mut self, what: Option<&T>, holder: &str) {
+        if let Some(what) = what
+            && let Some(holders) = self.0.get_mut(what)
+        {
+            holders.remove(holder);
+            if holders.is_empty() {
+                self.0.remove(what);
+            }
+        }
+    }
 }
 
 /// What a deleted share still has of a backend.
@@ -311,6 +341,7 @@ impl Ledger {
         };
         let of_that_name = self
             .mount_points
+            .0
             .iter()
             .filter(|(mount_point, _)| mount_point.name == name);
         of_that_name
@@ -470,13 +501,13 @@ impl Ledger {
         if let Some(room) = &before.room {
             room.leave(&mut self.loads);
         }
-        self.leave_mount_point(before.mount_point.as_ref(), &name);
-        self.leave_subvolume(before.subvolume.as_ref(), &name);
-        self.take_subvolume(remains.subvolume.clone(), &name);
+        self.mount_points.leave(before.mount_point.as_ref(), &name);
+        self.subvolumes.leave(before.subvolume.as_ref(), &name);
+        self.subvolumes.take(remains.subvolume.as_ref(), &name);
         if let Some(room) = &remains.room {
             room.arrive(&mut self.loads);
         }
-        self.take_mount_point(remains.mount_point.clone(), &name);
+        self.mount_points.take(remains.mount_point.as_ref(), &name);
         let made_room = (before.room.is_some() && remains.room.is_none())
             || (before.mount_point.is_some() && remains.mount_point.is_none());
         if remains != Remains::nothing() {
@@ -485,53 +516,23 @@ impl Ledger {
         made_room
     }
 
-    fn take_mount_point(&mut self, mount_point: Option<MountPoint>, holder: &str) {
-        if let Some(mount_point) = mount_point {
-            let holders = self.mount_points.entry(mount_point).or_default();
-            holders.insert(holder.to_owned());
-        }
+    /// Who has a subvolume, or is to have it: uids in `entries`, and names of ShareDeletions.
+    fn holders<'a>(&'a self, subvolume: &str) -> impl Iterator<Item = &'a String> + use<'a> {
+        let by_handle = self.subvolumes.0.get(subvolume).into_iter().flatten();
+        // One that is being made has no handle yet.
+        let by_name = subvolume.strip_prefix(&subvolume_name(""));
+        let by_name = by_name.and_then(|uid| self.entries.get_key_value(uid));
+        by_name.map(|(uid, _)| uid).into_iter().chain(by_handle)
     }
 
-    fn leave_mount_point(&mut self, mount_point: Option<&MountPoint>, holder: &str) {
-        if let Some(mount_point) = mount_point
-            && let Some(holders) = self.mount_points.get_mut(mount_point)
-        {
-            holders.remove(holder);
-            if holders.is_empty() {
-                self.mount_points.remove(mount_point);
-            }
-        }
-    }
-
-    fn take_subvolume(&mut self, subvolume: Option<String>, holder: &str) {
-        if let Some(subvolume) = subvolume {
-            let holders = self.subvolumes.entry(subvolume).or_default();
-            holders.insert(holder.to_owned());
-        }
-    }
-
-    fn leave_subvolume(&mut self, subvolume: Option<&String>, holder: &str) {
-        if let Some(subvolume) = subvolume
-            && let Some(holders) = self.subvolumes.get_mut(subvolume)
-        {
-            holders.remove(holder);
-            if holders.is_empty() {
-                self.subvolumes.remove(subvolume);
-            }
-        }
+    /// Whether an object has a subvolume, or is to have it.
+    pub fn is_held(&self, subvolume: &str) -> bool {
+        self.holders(subvolume).next().is_some()
     }
 
     /// An object other than the Share of this uid that has a subvolume, or is to have it, for people. None: nobody has.
     pub fn holder(&self, subvolume: &str, beside: &str) -> Option<String> {
-        let by_handle = self.subvolumes.get(subvolume).into_iter().flatten();
-        // One that is being made has no handle yet.
-        let by_name = subvolume.strip_prefix(&subvolume_name(""));
-        let by_name = by_name.and_then(|uid| self.entries.get_key_value(uid));
-        let holder = by_name
-            .map(|(uid, _)| uid)
-            .into_iter()
-            .chain(by_handle)
-            .find(|holder| *holder != beside)?;
+        let holder = self.holders(subvolume).find(|holder| *holder != beside)?;
         Some(match self.entries.get(holder) {
             Some(entry) => format!("Share {}/{}", entry.namespace, entry.name),
             None => deletion_in_the_way(holder),
@@ -563,8 +564,8 @@ impl Ledger {
         let before = self.entries.remove(&uid);
         if let Some(before) = &before {
             if let Some(claim) = before.claim() {
-                self.leave_mount_point(claim.mount_point.as_ref(), &uid);
-                self.leave_subvolume(claim.subvolume.as_ref(), &uid);
+                self.mount_points.leave(claim.mount_point.as_ref(), &uid);
+                self.subvolumes.leave(claim.subvolume.as_ref(), &uid);
                 unload(&mut self.loads, &claim);
                 if let Some(usage) = self.usages.get_mut(&before.namespace) {
                     uncharge(usage, &claim);
@@ -593,8 +594,8 @@ impl Ledger {
         if let Some(entry) = entry {
             if let Some(claim) = entry.claim() {
                 load(&mut self.loads, &claim);
-                self.take_mount_point(claim.mount_point.clone(), &uid);
-                self.take_subvolume(claim.subvolume.clone(), &uid);
+                self.mount_points.take(claim.mount_point.as_ref(), &uid);
+                self.subvolumes.take(claim.subvolume.as_ref(), &uid);
                 charge(self.usages.entry(entry.namespace.clone()).or_default(), &claim);
             }
             self.names

@@ -11,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams},
+    api::{ObjectMeta, Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::reflector::ObjectRef,
 };
@@ -350,7 +350,7 @@ fn source(ctx: &Context, share: &Share) -> Option<ShareDeletion> {
 
 /// What no object owns, as far as a share is concerned: while it has no place, and while what it brings back is not its own yet.
 fn former(ctx: &Context, share: &Share) -> Former {
-    let status = share.status.clone().unwrap_or_default();
+    let status = share.status.as_ref();
     let existing = share::brings_back(share);
     let mut former = Former::default();
     if let Some(existing) = &existing {
@@ -360,13 +360,15 @@ fn former(ctx: &Context, share: &Share) -> Former {
             .map(|backend| backend.spec.neighbours.clone())
             .unwrap_or_default();
     }
-    if status.backend_name.is_some() || existing.is_some() || orphan::verdict(share) != Ok(None) {
+    let is_placed = status.is_some_and(|status| status.backend_name.is_some());
+    if is_placed || existing.is_some() || orphan::verdict(share) != Ok(None) {
         return former;
     }
     let (namespace, name) = (share.namespace().unwrap_or_default(), share.name_any());
+    let told = status.map_or(&[][..], |status| &status.former_data);
     for backend in parsed(&ctx.caches.backends, |_| true) {
         let (on, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
-        let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().holder(subvolume, "").is_some();
+        let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().is_held(subvolume);
         let mut found = ctx.orphans.namesakes(&on, &namespace, &name, is_claimed);
         found.retain(|orphan| !backend.spec.neighbours.contains(&orphan.owner.cluster));
         former.orphans.extend(found);
@@ -377,7 +379,7 @@ fn former(ctx: &Context, share: &Share) -> Former {
         let trouble = trouble.filter(|why| why.reason != reasons::BACKEND_NOT_ASKED);
         // One that is away does not hold up all others, if there was nothing of this name on it when it was seen last.
         let seen = backend.status.as_ref().and_then(|status| status.orphans.as_ref());
-        let is_named = status.former_data.iter().any(|data| data.backend_name == on);
+        let is_named = told.iter().any(|data| data.backend_name == on);
         if trouble.is_none()
             || is_named
             || seen.is_none_or(|seen| orphan::may_be_among(seen, &namespace, &name))
@@ -798,14 +800,9 @@ async fn forget_keys(ctx: &Context, o: &mut Observed, names: &[String]) -> Resul
         if let Some(secret) = shown_secret(ctx, view).await?
             && is_owned(&secret, &view.rule)
         {
-            match api::bounded(api.delete(&view.secret_name(), &DeleteParams::default())).await {
-                Ok(_) | Err(Error::Gone) => {}
-                Err(error) => return Err(error),
-            }
+            api::delete_named(&api, &view.secret_name()).await?;
         }
-        if let Some(lock) = view.rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
-            custody::end(ctx, lock).await?;
-        }
+        custody::end(ctx, &view.rule).await?;
         view.forget_key();
     }
     Ok(())
@@ -844,9 +841,7 @@ async fn report_rules(ctx: &Context, o: &mut Observed, reports: Vec<Report>) -> 
             }
         }
         if release {
-            if let Some(lock) = rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
-                custody::end(ctx, lock).await?;
-            }
+            custody::end(ctx, &rule).await?;
             api::remove_finalizer(&ctx.client, &rule).await?;
             o.rules.retain(|v| v.rule.name_any() != name);
         }

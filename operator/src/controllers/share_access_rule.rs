@@ -84,9 +84,7 @@ impl Kind for ShareAccessRules {
                 Ok(())
             }
             Effect::EndCustody => {
-                if let Some(lock) = o.rule.status.as_ref().and_then(|s| s.hidden_by.as_ref()) {
-                    custody::end(ctx, lock).await?;
-                }
+                custody::end(ctx, &o.rule).await?;
                 o.custody_ended = true;
                 Ok(())
             }

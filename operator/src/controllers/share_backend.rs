@@ -164,7 +164,7 @@ fn concerned(ctx: &Context, backend: &str) -> BTreeMap<String, (String, String)>
 async fn scan(ctx: &Context, o: &mut Observed, on: &Identity) -> Result<(), Error> {
     let (name, uid) = (o.backend.name_any(), o.backend.uid().unwrap_or_default());
     let backend = ctx.backends.connect(&ctx.client, &o.backend).await?;
-    let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().holder(subvolume, "").is_some();
+    let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().is_held(subvolume);
     match ctx.orphans.go_on(&name, &*backend, on, is_claimed).await {
         Ok(true) => super::wake_unplaced(&ctx.caches),
         Ok(false) => {}
