@@ -275,6 +275,13 @@ fn lock_owners() -> [Value; 2] {
                     "request.operation != 'CREATE' || object.spec.context == 'User' || variables.override",
                     "'spec.context: ' + object.spec.context + ' takes the verb override on resourcelocks; write User, or leave it out'",
                 ),
+                // What it hides, its owner is given.
+                forbid(
+                    "request.operation != 'CREATE' || object.spec.action != 'Show' || variables.override || authorizer.group('')\
+                     .resource('secrets').namespace(request.namespace).check('get').allowed()",
+                    "'spec.action: Show gives the key of ' + object.spec.resourceRef.name + ' to ' + object.spec.owner + ', and you may not \
+                     get the Secrets of namespace ' + request.namespace + ', where it is; ask for the verb get on secrets there'",
+                ),
                 forbid(
                     &format!("request.operation == 'CREATE' || oldObject.spec.owner == {me} || variables.override"),
                     "'ResourceLock ' + oldObject.metadata.name + ' belongs to ' + oldObject.spec.owner + '; only its owner, or who \

@@ -6,21 +6,22 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use shoal_crds::{
-    DeletionPhase, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, names::LOCKED_BY,
+    DeletionPhase, LockPhase, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion,
+    names::LOCKED_BY,
 };
 use shoal_domain::share_deletion;
 use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, message},
     suite::Suite,
-    world::{condition, until, until_gone},
+    world::{SYSTEM_NAMESPACE, condition, until, until_gone},
 };
 
 static SUITE: Suite<SimulatedStorage> = Suite::new();
@@ -230,6 +231,37 @@ fn guarding_production() {
         )
         .await?;
         s.clear("payroll").await
+    });
+}
+
+#[test]
+fn hiding_a_key() {
+    run(|s| async move {
+        apply(s, "hiding-a-key/lock.yaml").await?;
+        let locks = s.world.api::<ResourceLock>("research");
+        let is = |phase| {
+            move |lock: &ResourceLock| {
+                lock.status
+                    .as_ref()
+                    .is_some_and(|status| status.phase == Some(phase))
+            }
+        };
+        until(&locks, "trainer", "waiting for its rule", is(LockPhase::Pending)).await?;
+        apply(s, "hiding-a-key/share.yaml").await?;
+        until(&locks, "trainer", "enforced", is(LockPhase::Enforced)).await?;
+        let rule = s.world.api::<ShareAccessRule>("research").get("trainer").await?;
+        let kept = rule.status.and_then(|status| status.credentials_secret_ref);
+        let kept = kept.context("no Secret is told")?;
+        ensure!(kept.namespace.as_deref() == Some(SYSTEM_NAMESPACE), "{kept:?}");
+        let shown = s
+            .world
+            .api::<Secret>("research")
+            .list(&ListParams::default())
+            .await?;
+        ensure!(shown.items.is_empty(), "a key is in the open");
+        s.world.api::<Secret>(SYSTEM_NAMESPACE).get(&kept.name).await?;
+        locks.delete("trainer", &DeleteParams::default()).await?;
+        s.clear("research").await
     });
 }
 

@@ -28,7 +28,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, LockPhase, Protocol, ResourceLock, Share, ShareAccessRule,
+    AccessPhase, LockPhase, LockReference, Protocol, ResourceLock, Share, ShareAccessRule,
     names::{LOCKED_BY, cephx_secret, labels},
 };
 use shoal_domain::grant::Key;
@@ -53,6 +53,8 @@ const LOCKS: u32 = 500;
 const OWNER: &str = "alice";
 const ANOTHER: &str = "bob";
 const ADMIN: &str = "carol";
+/// May make locks, and can't read Secrets.
+const STRANGER: &str = "mallory";
 const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
 const GARBAGE_COLLECTOR: &str = "system:serviceaccount:kube-system:generic-garbage-collector";
 
@@ -106,7 +108,14 @@ async fn users(s: &SimulatedStorage) -> Result<()> {
     ]);
     let override_ =
         json!([{"apiGroups": ["shoal.storage"], "resources": ["resourcelocks"], "verbs": ["override"]}]);
-    let everybody = [OWNER, ANOTHER, ADMIN, NAMESPACE_CONTROLLER, GARBAGE_COLLECTOR];
+    let everybody = [
+        OWNER,
+        ANOTHER,
+        ADMIN,
+        STRANGER,
+        NAMESPACE_CONTROLLER,
+        GARBAGE_COLLECTOR,
+    ];
     s.world.grant("does-everything", &everybody, &all).await?;
     s.world.grant("overrides", &[ADMIN], &override_).await?;
     // The authorizer hears of roles a moment later.
@@ -862,6 +871,15 @@ fn a_hidden_key_is_a_new_one_and_its_owners_alone() {
             .await?;
         s.until_rule(&ns, "trainer", "True", "Active").await?;
         let (owner, another) = (s.world.client_as(OWNER).await?, s.world.client_as(ANOTHER).await?);
+        // A lock gives nobody a key that they couldn't read.
+        let stranger = s.world.client_as(STRANGER).await?;
+        refused(
+            create(&stranger, &show_lock(&ns, "alone", "trainer", STRANGER), false).await?,
+            &[
+                "spec.action: Show gives the key of trainer to mallory",
+                "get on secrets",
+            ],
+        )?;
         let shown = told_secret(s, &ns, "trainer").await?;
         ensure!(shown.0 == "trainer-cephx" && shown.1 == ns, "{shown:?}");
         let old = eventually("everybody to read it", PATIENCE, async || {
@@ -956,6 +974,51 @@ fn a_hidden_key_is_a_new_one_and_its_owners_alone() {
         s.until_settled(Some(&ns)).await?;
         s.check_holdings(Some(&ns)).await?;
         ensure!(kept(s, &next.0).await? == 0, "it is left");
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn what_is_in_custody_says_itself_whose_it_is() {
+    run(|s| async move {
+        let ns = s.world.namespace("forged").await?;
+        s.ready_share(&ns, "data", Protocol::CephFS).await?;
+        s.world
+            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+            .await?;
+        s.until_rule(&ns, "trainer", "True", "Active").await?;
+        let other = "shoal-credentials";
+        s.world
+            .apply(&json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": SYSTEM_NAMESPACE, "name": other},
+            }))
+            .await?;
+        let rules = s.world.api::<ShareAccessRule>(&ns);
+        let mut forged = rules.get("trainer").await?.status.context("no status")?;
+        forged.hidden_by = Some(LockReference {
+            name: "x".into(),
+            uid: "credentials".into(),
+        });
+        let forged = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareAccessRule",
+            "metadata": {"name": "trainer"}, "status": forged,
+        });
+        // As the operator writes it, which takes back what it wrote.
+        let params = PatchParams::apply("shoal/shareaccessrule").force();
+        rules
+            .patch_status("trainer", &params, &Patch::Apply(&forged))
+            .await?;
+        until(&rules, "trainer", "the record to go", |rule: &ShareAccessRule| {
+            rule.status
+                .as_ref()
+                .is_some_and(|status| status.hidden_by.is_none())
+        })
+        .await?;
+        ensure!(kept(s, other).await? == 1, "another's Secret was thrown away");
+        s.world
+            .api::<Secret>(SYSTEM_NAMESPACE)
+            .delete(other, &DeleteParams::default())
+            .await?;
         s.clear(&ns).await
     });
 }

@@ -5,7 +5,7 @@ use std::{fmt::Debug, future::Future, time::Duration};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
     core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -303,12 +303,19 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
     bounded(Api::<Secret>::namespaced(client.clone(), namespace).get_opt(name)).await
 }
 
-/// Deletes what has this name. Gone already is as good.
-pub async fn delete_named<K: Clone + DeserializeOwned + Debug>(
+/// Deletes what was found, in whatever version, and nothing else of its name. Gone already is as good.
+pub async fn delete_found<K: Clone + DeserializeOwned + Debug>(
     api: &Api<K>,
-    name: &str,
+    found: &ObjectMeta,
 ) -> Result<(), Error> {
-    match bounded(api.delete(name, &DeleteParams::default())).await {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: found.uid.clone(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match bounded(api.delete(found.name.as_deref().unwrap_or_default(), &params)).await {
         Ok(_) | Err(Error::Gone) => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,15 +1,19 @@
 //! Keys that Show locks hide: each in a Secret of the operator's own namespace, which a role lets the lock's owner get, and nobody
-//! else. Secret, role and binding have one name, made of the lock's uid. Whoever makes a role must have what it gives: the operator
-//! may get Secrets by name, and gives no more.
+//! else. Secret, role and binding have one name, made of the lock's uid. Whoever makes a role must have what it gives, and the
+//! operator may get Secrets.
+
+use std::fmt::Debug;
 
 use k8s_openapi::api::{
     core::v1::Secret,
     rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
 };
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams},
+    core::NamespaceResourceScope,
 };
+use serde::de::DeserializeOwned;
 use shoal_crds::{
     ShareAccessRule,
     names::{CUSTODY_OF, field_managers},
@@ -27,9 +31,12 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 /// The Secret that is kept. None: there is none that its reader, and nobody else, may get.
 pub async fn read(ctx: &Context, custody: &Custody) -> Result<Option<Secret>, Error> {
     let name = custody.name();
+    let roles: Api<Role> = Api::namespaced(ctx.client.clone(), &custody.namespace);
+    let role = bounded(roles.get_opt(&name)).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), &custody.namespace);
     let binding = bounded(bindings.get_opt(&name)).await?;
-    let is_readers = binding.and_then(|binding| binding.subjects) == Some(vec![subject(custody)]);
+    let is_readers = role.and_then(|role| role.rules) == Some(vec![may_get(&name)])
+        && binding.and_then(|binding| binding.subjects) == Some(vec![subject(custody)]);
     let secret = api::secret(&ctx.client, &custody.namespace, &name).await?;
     Ok(secret.filter(|_| is_readers))
 }
@@ -38,15 +45,9 @@ pub async fn read(ctx: &Context, custody: &Custody) -> Result<Option<Secret>, Er
 pub async fn admit(ctx: &Context, rule: &ShareAccessRule, custody: &Custody) -> Result<(), Error> {
     let metadata = metadata(rule, custody);
     let name = custody.name();
-    let may_get = Role {
+    let role = Role {
         metadata: metadata.clone(),
-        rules: Some(vec![PolicyRule {
-            api_groups: Some(vec![String::new()]),
-            resources: Some(vec!["secrets".into()]),
-            resource_names: Some(vec![name.clone()]),
-            verbs: vec!["get".into()],
-            ..PolicyRule::default()
-        }]),
+        rules: Some(vec![may_get(&name)]),
     };
     let binding = RoleBinding {
         metadata,
@@ -59,7 +60,7 @@ pub async fn admit(ctx: &Context, rule: &ShareAccessRule, custody: &Custody) -> 
     };
     let params = PatchParams::apply(field_managers::SECRETS).force();
     let roles: Api<Role> = Api::namespaced(ctx.client.clone(), &custody.namespace);
-    bounded(roles.patch(&name, &params, &Patch::Apply(&may_get))).await?;
+    bounded(roles.patch(&name, &params, &Patch::Apply(&role))).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), &custody.namespace);
     bounded(bindings.patch(&name, &params, &Patch::Apply(&binding))).await?;
     Ok(())
@@ -70,20 +71,48 @@ pub async fn end(ctx: &Context, rule: &ShareAccessRule) -> Result<(), Error> {
     let Some(lock) = rule.status.as_ref().and_then(|status| status.hidden_by.as_ref()) else {
         return Ok(());
     };
-    let (name, client, namespace) = (custody_name(lock), &ctx.client, &ctx.custody);
-    api::delete_named(&Api::<Secret>::namespaced(client.clone(), namespace), &name).await?;
-    api::delete_named(&Api::<RoleBinding>::namespaced(client.clone(), namespace), &name).await?;
-    api::delete_named(&Api::<Role>::namespaced(client.clone(), namespace), &name).await
+    let name = custody_name(lock);
+    throw_away::<Secret>(ctx, rule, &name).await?;
+    throw_away::<RoleBinding>(ctx, rule, &name).await?;
+    throw_away::<Role>(ctx, rule, &name).await
+}
+
+/// Only what says itself that it is kept for this rule: a status may have been written by somebody else, and the namespace is
+/// full of other Secrets.
+async fn throw_away<K>(ctx: &Context, rule: &ShareAccessRule, name: &str) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &ctx.custody);
+    match bounded(api.get_metadata_opt(name)).await? {
+        Some(kept) if kept.annotations().get(CUSTODY_OF) == Some(&custody_of(rule)) => {
+            api::delete_found(&api, &kept.metadata).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whoever looks after the namespace sees what each is for.
 pub fn metadata(rule: &ShareAccessRule, custody: &Custody) -> ObjectMeta {
-    let of = format!("{}/{}", rule.namespace().unwrap_or_default(), rule.name_any());
     ObjectMeta {
         name: Some(custody.name()),
         namespace: Some(custody.namespace.clone()),
-        annotations: Some([(CUSTODY_OF.to_owned(), of)].into()),
+        annotations: Some([(CUSTODY_OF.to_owned(), custody_of(rule))].into()),
         ..ObjectMeta::default()
+    }
+}
+
+fn custody_of(rule: &ShareAccessRule) -> String {
+    format!("{}/{}", rule.namespace().unwrap_or_default(), rule.name_any())
+}
+
+fn may_get(name: &str) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec!["secrets".into()]),
+        resource_names: Some(vec![name.to_owned()]),
+        verbs: vec!["get".into()],
+        ..PolicyRule::default()
     }
 }
 

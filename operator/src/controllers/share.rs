@@ -800,7 +800,7 @@ async fn forget_keys(ctx: &Context, o: &mut Observed, names: &[String]) -> Resul
         if let Some(secret) = shown_secret(ctx, view).await?
             && is_owned(&secret, &view.rule)
         {
-            api::delete_named(&api, &view.secret_name()).await?;
+            api::delete_found(&api, &secret.metadata).await?;
         }
         custody::end(ctx, &view.rule).await?;
         view.forget_key();
