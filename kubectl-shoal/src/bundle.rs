@@ -16,8 +16,8 @@ use shoal_crds::{ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeleti
 use crate::{
     api::{self, Cluster, Object},
     cli::SupportBundle,
-    commands::Outcome,
     failure::Failure,
+    outcome::Outcome,
     output,
 };
 

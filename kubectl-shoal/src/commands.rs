@@ -19,34 +19,13 @@ use crate::{
     complete,
     failure::{Exit, Failure},
     lists, mount,
+    outcome::Outcome,
     output::Output,
     resource::{self, Named},
     status::Page,
     text::{Paint, Table},
     wait,
 };
-
-/// What a command has to say.
-pub(crate) struct Outcome {
-    pub(crate) text: String,
-    /// For people, beside it.
-    pub(crate) notes: Vec<String>,
-    pub(crate) exit: Exit,
-}
-
-impl Outcome {
-    pub(crate) fn done(text: String) -> Self {
-        Self {
-            text,
-            notes: Vec::new(),
-            exit: Exit::Done,
-        }
-    }
-
-    fn line(text: &str) -> Self {
-        Self::done(format!("{text}\n"))
-    }
-}
 
 type Result<T = Outcome> = std::result::Result<T, Failure>;
 

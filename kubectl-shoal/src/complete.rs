@@ -8,7 +8,7 @@ use shoal_crds::{Share, ShareBackend, ShareDeletion};
 use crate::{
     api::{self, Cluster},
     cli::{Cli, Connection},
-    commands::Outcome,
+    outcome::Outcome,
 };
 
 /// Ends what kubectl reads: the words are no files.

@@ -16,6 +16,7 @@ mod failure;
 mod fixtures;
 mod lists;
 mod mount;
+mod outcome;
 mod output;
 mod resource;
 mod status;
@@ -30,8 +31,8 @@ use std::{
 use clap::Parser;
 
 use crate::{
-    commands::Outcome,
     failure::{Exit, Failure},
+    outcome::Outcome,
 };
 
 fn main() -> ExitCode {

@@ -19,7 +19,7 @@ use shoal_domain::{Class, Failure, Scope, grant::Key, identity::Description};
 
 use crate::{
     api,
-    context::Clock,
+    clock::Clock,
     error::Error,
     metrics::measured::{Measured, Operations},
 };

@@ -1,10 +1,6 @@
 //! What every controller shares.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::OnceLock, time::Duration};
 
 use jiff::Timestamp;
 use kube::{
@@ -18,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backends::{Backends, SimulatedClusters},
     caches::Caches,
+    clock::Clock,
     ensures::Ensures,
     in_hand::InHand,
     leader::Fence,
@@ -130,28 +127,6 @@ impl Context {
     /// Whether the process has been asked to end.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
-    }
-}
-
-/// A clock for what people read, and for times that are kept in status and spec, until when a deleted share's data is kept
-/// among them. Leases and deadlines are measured by tokio's monotonic one.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// The machine's.
-    pub fn system() -> Self {
-        Self::new(Timestamp::now)
-    }
-
-    /// A clock that says what this says.
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// What it says.
-    pub fn now(&self) -> Timestamp {
-        (self.0)()
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod backends;
 pub mod caches;
+pub mod clock;
 pub mod context;
 pub mod controllers;
 pub mod custody;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::Write;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::network::Network;
+use super::network::{Network, free_ports};
 use super::process::{Launcher, Process, Started, output, wait_until};
 use super::programs::{Beside, KubernetesRelease, Programs};
 use super::steps::Steps;
@@ -462,17 +462,4 @@ fn token() -> Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/uuid")?
         .trim()
         .replace('-', ""))
-}
-
-/// Loopback TCP ports that were free a moment ago.
-pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let listeners = (0..N)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<Vec<_>, _>>()
-        .context("no free port on 127.0.0.1")?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }

@@ -2,13 +2,13 @@
 //! answers on lead nowhere.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::control_plane::free_ports;
 use super::process::{Launcher, Process, Started, wait_until};
 
 const WHO: &str = "network";
@@ -69,4 +69,17 @@ impl Network {
     pub(super) fn process(&self) -> &Process {
         &self.started.process
     }
+}
+
+/// Loopback TCP ports that were free a moment ago.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let listeners = (0..N)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<Vec<_>, _>>()
+        .context("no free port on 127.0.0.1")?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }

@@ -23,7 +23,8 @@ use shoal_domain::Next;
 use shoal_operator::{
     backends::SimulatedClusters,
     caches::{Caches, Guarded},
-    context::{Clock, Context},
+    clock::Clock,
+    context::Context,
     driver::{self, Kind},
     leader::Elector,
     replica::{self, Engine},

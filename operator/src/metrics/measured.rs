@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, field::Empty};
 
 use super::histogram;
-use crate::context::Clock;
+use crate::clock::Clock;
 
 /// Labels of what a backend was asked.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
