@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used)]
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
-use shoal_crds::{LockPhase, ResourceLock, ShareAccessRule};
+use shoal_crds::{LockPhase, ResourceLock, Share, ShareAccessRule};
 use shoal_e2e::{
-    lab::client::{Failure, Owner},
-    storage::{SIZE, Storage, cephx_rule, expect_failure, fails_soon, soon},
+    lab::{
+        CephFsMount,
+        client::{Failure, Owner},
+    },
+    storage::{SIZE, Storage, at, cephx_rule, conditions, expect_failure, fails_soon, soon},
     suite::Suite,
     world::{until, until_gone},
 };
@@ -199,6 +202,52 @@ fn who_loses_access_is_cut_off() {
             "the key has changed"
         );
         Ok(())
+    });
+}
+
+/// Ceph says "no such identity" of one whose own file it has lost; its key opens the share as before.
+#[test]
+fn an_identity_that_ceph_forgot_is_not_taken_for_gone() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        let ns = suite.world.namespace("forgot").await?;
+        let share = suite.share(&ns, "s", "CephFS", "standard").await?;
+        suite
+            .rule(&ns, "r", cephx_rule("s", "forgotten", "ReadWrite"))
+            .await?;
+        let (identity, key) = suite.credentials(&ns, "r").await?;
+        let admin = suite
+            .admin
+            .mon(json!({"prefix": "auth get-key", "entity": "client.admin"}))?;
+        let admin = admin["key"].as_str().context("no key")?.to_owned();
+        let filesystem = share.status.as_ref().unwrap().export_locations[0]
+            .metadata
+            .fs_name
+            .clone();
+        {
+            let whole = tokio::task::block_in_place(|| {
+                CephFsMount::mount(suite.ceph(), "admin", &admin, &filesystem, "/")
+            })?;
+            whole.user(Owner::ROOT)?.remove("/volumes/$forgotten.meta")?;
+        }
+        let rules = suite.world.api::<ShareAccessRule>(&ns);
+        rules.delete("r", &DeleteParams::default()).await?;
+        let told = |share: &Share| {
+            let mut told = conditions(share).iter();
+            told.any(|c| c.message.contains("'forgotten'") && c.message.contains("--allow-existing-id"))
+        };
+        until(&suite.world.api::<Share>(&ns), "s", "told what to do", told).await?;
+        ensure!(rules.get_opt("r").await?.is_some(), "it said that access is gone");
+        let namespaces = Api::<Namespace>::all(suite.world.client.clone());
+        let tenant = namespaces.get(&ns).await?.metadata.uid.context("no uid")?;
+        let mut once_more = at(&share, "fs subvolume authorize");
+        once_more["auth_id"] = "forgotten".into();
+        once_more["tenant_id"] = tenant.into();
+        once_more["allow_existing_id"] = true.into();
+        suite.admin.mgr(once_more)?;
+        until_gone(&rules, "r").await?;
+        let refused = suite.mount_native(&share, &identity, &key, "").map(drop);
+        expect_failure("a removed identity's mount", Failure::Denied, refused)
     });
 }
 

@@ -476,12 +476,11 @@ struct ClientMetadata {
 }
 
 impl Session {
-    /// Whether it was mounted at the path or below it.
+    /// Whether it was mounted at the path or below it. It is the client who says where, and one that does not is taken to be there.
     pub(crate) fn is_within(&self, path: &str) -> bool {
-        self.client_metadata
-            .root
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let root = &self.client_metadata.root;
+        let below = root.strip_prefix(path);
+        root.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -798,13 +797,12 @@ mod tests {
             assert!(!sessions[0].is_within(&root[..root.len() - 1]));
             assert!(!sessions[0].is_within(&format!("{root}/d")));
         }
-        // The manager's own.
-        let root = br#"[{"id":1,"client_metadata":{"root":"/"}},{"id":2}]"#;
-        assert!(
-            SessionLs::read(root)
-                .unwrap()
-                .iter()
-                .all(|session| !session.is_within(PATH))
+        let told = SessionLs::read(br#"[{"id":1,"client_metadata":{"root":"/"}},{"id":2}]"#).unwrap();
+        let within = told.iter().filter(|session| session.is_within(PATH));
+        assert_eq!(
+            within.map(|session| session.id).collect::<Vec<_>>(),
+            [2],
+            "who hides it"
         );
     }
 

@@ -114,8 +114,9 @@ impl Work<'_> {
         if cut != notes.to_cut {
             self.note_to_cut(&cut).await?;
         }
+        let mut denied = BTreeMap::new();
         for identity in &plan.deny {
-            self.deauthorize(identity).await?;
+            denied.insert(*identity, self.deauthorize(identity).await?);
         }
 
         let mut applied = Vec::with_capacity(access.len());
@@ -130,7 +131,7 @@ impl Work<'_> {
                             }
                             if listed.contains_key(identity) {
                                 // Let in by another hand, and not by a rule that holds.
-                                self.deauthorize(identity).await?;
+                                denied.insert(identity, self.deauthorize(identity).await?);
                             }
                             Err(error.into())
                         }
@@ -150,10 +151,15 @@ impl Work<'_> {
 
         if !cut.is_empty() {
             self.cut_off(&cut).await?;
-            self.forget_to_cut().await?;
+            self.keep_usable(&denied).await?;
         }
-        if !plan.allow.is_empty() || !plan.deny.is_empty() {
-            confirm(&mut applied, access, &self.listed().await?);
+        if !plan.allow.is_empty() || !denied.is_empty() {
+            let listed = self.listed().await?;
+            expect_gone(&denied, &listed)?;
+            confirm(&mut applied, access, &listed);
+        }
+        if !cut.is_empty() {
+            self.forget_to_cut().await?;
         }
         Ok(applied)
     }
@@ -180,10 +186,13 @@ impl Work<'_> {
         if cut != notes.to_cut {
             self.note_to_cut(&cut).await?;
         }
+        let mut denied = BTreeMap::new();
         for identity in &cut {
-            self.deauthorize(identity).await?;
+            denied.insert(identity.as_str(), self.deauthorize(identity).await?);
         }
         self.cut_off(&cut).await?;
+        self.keep_usable(&denied).await?;
+        expect_gone(&denied, &self.listed().await?)?;
         self.forget_to_cut().await
     }
 
@@ -220,14 +229,11 @@ impl Work<'_> {
             })
     }
 
-    /// Takes an identity's access away, and leaves it what it has to other shares.
-    async fn deauthorize(&self, identity: &str) -> Result<()> {
+    /// Takes an identity's access away, and leaves it what it has to other shares. Whether it has.
+    async fn deauthorize(&self, identity: &str) -> Result<bool> {
         let _lock = self.identity_lock(identity).await?;
         // Asked again, Ceph says whether the identity is still there.
-        if self.deny(identity).await? && self.deny(identity).await? {
-            self.keep_usable(identity).await?;
-        }
-        Ok(())
+        Ok(self.deny(identity).await? && self.deny(identity).await?)
     }
 
     /// Whether there was such an identity.
@@ -245,15 +251,22 @@ impl Work<'_> {
 
     /// With access to one of several subvolumes 18.2 takes away the capability to speak to the monitors, without which
     /// none of the others can be mounted (20.2 does not). To authorize one of the others again gives it back.
-    async fn keep_usable(&self, identity: &str) -> Result<()> {
-        let begun = Instant::now();
+    ///
+    /// For as long as there is time, and after everybody is cut off: that matters more, and the next try would begin anew.
+    async fn keep_usable(&self, denied: &BTreeMap<&str, bool>) -> Result<()> {
+        let live_on = denied.iter().filter(|(_, lives_on)| **lives_on);
+        let mut wanted: BTreeSet<&str> = live_on.map(|(identity, _)| *identity).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let left = self.call.ends.saturating_duration_since(Instant::now()) / 2;
+        let until = Instant::now() + left.min(self.settings.command_timeout);
         let list = SubvolumeLs {
             vol_name: self.fs_name(),
             group_name: &self.settings.subvolume_group,
         };
         for other in self.call.run(&list).await? {
-            // To cut off whoever is to be cut off matters more.
-            if begun.elapsed() > self.settings.command_timeout {
+            if Instant::now() > until {
                 tracing::warn!("an identity that lost one share was not found on another in time");
                 return Ok(());
             }
@@ -261,34 +274,50 @@ impl Work<'_> {
                 sub_name: &other.name,
                 ..self.place()
             };
-            let listed = match self.call.run(&AuthorizedList { place: place.clone() }).await {
-                Ok(listed) => listed,
-                // Gone meanwhile, or half made.
-                Err(Fault::Rejected(_)) => continue,
-                Err(fault) => return Err(fault.into()),
-            };
-            let level = match listed.get(identity).map(String::as_str) {
-                Some("rw") => AccessLevel::ReadWrite,
-                Some("r") => AccessLevel::ReadOnly,
-                _ => continue,
-            };
-            let again = Authorize {
-                place,
-                auth_id: identity,
-                access_level: level_name(level),
-                tenant_id: &self.volume.tenant,
-            };
-            return match self.call.run(&again).await {
-                // Another tenant's is not ours to mend.
-                Ok(_) | Err(Fault::Rejected(_)) => Ok(()),
-                Err(fault) => Err(fault.into()),
-            };
+            for identity in self.listed_at(&place).await?.into_keys() {
+                if wanted.contains(&*identity) && self.authorize_again(&place, &identity).await? {
+                    wanted.remove(&*identity);
+                }
+            }
+            if wanted.is_empty() {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Ends every session of these identities whose root is the path or below it: `fs subvolume evict` misses the
-    /// clients that mounted a directory below.
+    /// Whether it could be done.
+    async fn authorize_again(&self, place: &Place<'_>, identity: &str) -> Result<bool> {
+        let _lock = self.identity_lock(identity).await?;
+        // It may have lost this one meanwhile.
+        let level = match self.listed_at(place).await?.get(identity).map(String::as_str) {
+            Some("rw") => AccessLevel::ReadWrite,
+            Some("r") => AccessLevel::ReadOnly,
+            _ => return Ok(false),
+        };
+        let again = Authorize {
+            place: place.clone(),
+            auth_id: identity,
+            access_level: level_name(level),
+            tenant_id: &self.volume.tenant,
+        };
+        match self.call.run(&again).await {
+            // Another tenant's is not ours to mend.
+            Ok(_) | Err(Fault::Rejected(_)) => Ok(true),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    /// Who is let in to another subvolume; nobody, to one that is gone meanwhile or half made.
+    async fn listed_at(&self, place: &Place<'_>) -> Result<Identities> {
+        match self.call.run(&AuthorizedList { place: place.clone() }).await {
+            Err(Fault::Rejected(_)) => Ok(Identities::new()),
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Ends every session of these identities whose root is the path or below it, or isn't told: `fs subvolume evict` misses
+    /// the clients that mounted a directory below.
     async fn cut_off(&self, identities: &BTreeSet<String>) -> Result<()> {
         let path = &self.data().await?.ok_or(Error::NotFound)?.path;
         for _ in 0..3 {
@@ -339,6 +368,17 @@ fn not_found(fault: Fault) -> Error {
         Error::NotFound
     } else {
         fault.into()
+    }
+}
+
+/// Ceph says "no such identity" of one whose own file it has lost, too, and that one is let in as before.
+fn expect_gone(denied: &BTreeMap<&str, bool>, listed: &Identities) -> Result<()> {
+    match denied.keys().find(|identity| listed.contains_key(**identity)) {
+        None => Ok(()),
+        Some(identity) => Err(Error::Failed(format!(
+            "Ceph still lets '{identity}' in, and says that there is no such identity: it has lost its file of it. Authorize it once more by hand, with \
+             --allow-existing-id; then it can be taken away"
+        ))),
     }
 }
 
@@ -404,6 +444,14 @@ mod tests {
         assert_eq!(plan.deny, set(&["gone"]));
         assert_eq!(plan.allow, set(&[]));
         assert_eq!(plan.cut, set(&["down", "gone"]));
+    }
+
+    #[test]
+    fn who_was_denied_and_is_listed_is_still_let_in() {
+        let denied = BTreeMap::from([("alice", false), ("bob", true)]);
+        assert!(expect_gone(&denied, &listed(&[("carol", "rw")])).is_ok());
+        let told = expect_gone(&denied, &listed(&[("alice", "rw"), ("carol", "rw")]));
+        assert!(told.is_err_and(|error| error.to_string().contains("'alice'")));
     }
 
     #[test]
