@@ -283,7 +283,7 @@ fn change() {
         .await?;
         suite.until_consistent().await?;
         // A lost Secret.
-        for point in ["FetchKey", "Secret"].map(after) {
+        for point in ["FetchKeys", "Secret"].map(after) {
             let lose = async || {
                 let secrets = suite.world.api::<k8s_openapi::api::core::v1::Secret>(&pair.ns);
                 secrets

@@ -105,7 +105,7 @@ const ADD_KEY: &[&str] = &["after-Secret"];
 const LOSE_SECRET: &[&str] = &[
     "after-Look",
     "after-ConfirmRules",
-    "after-FetchKey",
+    "after-FetchKeys",
     "after-Secret",
     "after-ReportRules",
 ];

@@ -171,7 +171,13 @@ impl Metrics {
     /// How often each step that speaks to a backend was taken, in the order of a share's life.
     pub fn backend_steps(&self) -> BTreeMap<&'static str, f64> {
         [
-            "Look", "Create", "Resize", "Export", "FetchKey", "Unexport", "Remove",
+            "Look",
+            "Create",
+            "Resize",
+            "Export",
+            "FetchKeys",
+            "Unexport",
+            "Remove",
         ]
         .map(|step| (step, self.step(step)))
         .into()

@@ -96,6 +96,9 @@ pub struct Observed {
     pub failure: Option<Failure>,
 }
 
+/// So many keys are fetched before they are stored.
+const MOST_KEYS: usize = 64;
+
 /// What the deletion of a share rests on beside its storage.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Going {
@@ -132,8 +135,8 @@ pub enum Effect {
     SetMetadata(Option<String>),
     /// Let in exactly these.
     Export(Access),
-    /// Fetch the key of a client that is let in.
-    FetchKey(Grant),
+    /// Fetch the keys of clients that are let in.
+    FetchKeys(Vec<Grant>),
     /// Tell the rules.
     ReportRules(Vec<Report>),
     /// Mark it as one whose export or access is being made again: nobody changes it meanwhile.
@@ -171,7 +174,7 @@ impl Effect {
             Self::ForgetKeys(_) => "ForgetKeys",
             Self::SetMetadata(_) => "SetMetadata",
             Self::Export(_) => "Export",
-            Self::FetchKey(_) => "FetchKey",
+            Self::FetchKeys(_) => "FetchKeys",
             Self::ReportRules(_) => "ReportRules",
             Self::Fence => "Fence",
             Self::LiftFence => "LiftFence",
@@ -192,7 +195,7 @@ impl Effect {
             | Self::Resize(_)
             | Self::SetMetadata(_)
             | Self::Export(_)
-            | Self::FetchKey(_)
+            | Self::FetchKeys(_)
             | Self::Revoke
             | Self::BringBack
             | Self::Unexport
@@ -1244,9 +1247,7 @@ impl Pass<'_> {
         if !shown.is_empty() {
             return step(Effect::ForgetKeys(shown));
         }
-        if let Some(grant) = self.key_wanted(plan) {
-            return step(Effect::FetchKey(grant));
-        }
+        let lacking = self.keys_wanted(plan);
         // There is no place for a new Secret in a namespace that is being deleted.
         let no_keys = BTreeMap::new();
         let keys = if self.o.namespace_deleted.is_some() {
@@ -1254,7 +1255,14 @@ impl Pass<'_> {
         } else {
             &self.o.keys
         };
-        let reports = rules::reports(self.o.uid(), &self.o.rules, plan, keys, self.now);
+        let mut reports = rules::reports(self.o.uid(), &self.o.rules, plan, keys, self.now);
+        reports
+            .retain(|report| !lacking.contains_key(report.rule.metadata.name.as_deref().unwrap_or_default()));
+        // What was learned is stored before more is asked for: a pass that is cut short has come further than the one before.
+        let is_learned = reports.iter().any(|report| report.secret.is_some());
+        if !is_learned && !lacking.is_empty() {
+            return step(Effect::FetchKeys(lacking.into_values().take(MOST_KEYS).collect()));
+        }
         if !reports.is_empty() {
             return step(Effect::ReportRules(reports));
         }
@@ -1311,24 +1319,25 @@ impl Pass<'_> {
             .collect()
     }
 
-    /// A client that is let in and whose Secret lacks the key.
-    fn key_wanted(&self, plan: &Plan) -> Option<Grant> {
+    /// Clients that are let in and whose Secret lacks the key, by the names of their rules.
+    fn keys_wanted(&self, plan: &Plan) -> BTreeMap<&str, Grant> {
         if self.o.namespace_deleted.is_some() {
-            return None;
+            return BTreeMap::new();
         }
         self.o
             .rules
             .iter()
-            .filter(|r| r.credentials == Credentials::Missing)
-            .find_map(|view| match plan.verdicts.get(view.name()) {
-                Some(rules::Verdict::Grant(
+            .filter(|view| view.credentials == Credentials::Missing)
+            .filter_map(|view| match plan.verdicts.get(view.name())? {
+                rules::Verdict::Grant(
                     grant @ Grant {
                         client: Client::CephX(identity),
                         ..
                     },
-                )) if !self.o.keys.contains_key(identity) => Some(grant.clone()),
+                ) if !self.o.keys.contains_key(identity) => Some((view.name(), grant.clone())),
                 _ => None,
             })
+            .collect()
     }
 
     /// The quota that the share is to have, and why it is not the one asked for.

@@ -588,9 +588,11 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
                 };
             }
         }
-        Effect::FetchKey(grant) => {
-            let key = backend.key(&on, &volume, &grant).await?;
-            o.keys.insert(grant.client.to_string(), key);
+        Effect::FetchKeys(grants) => {
+            for grant in grants {
+                let key = backend.key(&on, &volume, &grant).await?;
+                o.keys.insert(grant.client.to_string(), key);
+            }
         }
         Effect::Unexport => {
             let unexport = async move { backend.unexport(&on, &volume).await };

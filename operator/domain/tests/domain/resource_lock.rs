@@ -419,7 +419,7 @@ fn in_a_namespace_that_goes_no_secret_is_made() {
     o.rules_confirmed = true;
     o.rules[0].credentials = rules::Credentials::Missing;
     let asks = |o: &share::Observed| share::decide(o, now()).step;
-    assert!(matches!(asks(&o), Some(Step::Do(OfShare::FetchKey(_)))));
+    assert!(matches!(asks(&o), Some(Step::Do(OfShare::FetchKeys(_)))));
     o.namespace_deleted = Some(Time(now()));
     assert_eq!(asks(&o), None);
 }
@@ -693,7 +693,7 @@ fn a_key_returns_as_it_is_when_its_lock_goes_and_nobody_has_to_mount_anew() {
     world.pass(None);
     assert_eq!(
         world.steps,
-        ["Look", "ConfirmRules", "ForgetKeys", "FetchKey", "ReportRules"]
+        ["Look", "ConfirmRules", "ForgetKeys", "FetchKeys", "ReportRules"]
     );
     assert_eq!(
         (world.access(), world.secrets.len(), world.custody.len()),

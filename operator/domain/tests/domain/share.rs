@@ -1157,8 +1157,27 @@ fn a_secret_that_was_lost_is_made_again() {
     world.steps.clear();
     world.look_due = true;
     world.pass(None);
-    assert_eq!(world.steps, ["Look", "ConfirmRules", "FetchKey", "ReportRules"]);
+    assert_eq!(world.steps, ["Look", "ConfirmRules", "FetchKeys", "ReportRules"]);
     assert_eq!(world.secrets.len(), 1);
+}
+
+/// A pass takes a bounded number of steps, however many rules there are.
+#[test]
+fn secrets_that_were_lost_are_made_again_many_at_once() {
+    let rules: Vec<_> = (0..150)
+        .map(|n| cephx_rule(&format!("r{n}"), Some(&format!("alice-{n}"))))
+        .collect();
+    let mut world = World::settled(share("a").cephfs(), rules);
+    world.secrets.clear();
+    world.steps.clear();
+    world.look_due = true;
+    world.pass(None);
+    assert_eq!(
+        world.steps[..4],
+        ["Look", "ConfirmRules", "FetchKeys", "ReportRules"]
+    );
+    assert!(world.steps.len() < 10, "{:?}", world.steps);
+    assert_eq!(world.secrets.len(), 150);
 }
 
 /// Ceph makes a new key for an identity that had lost its last capability; the old one must not outlive a crash.

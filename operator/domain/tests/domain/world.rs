@@ -128,7 +128,7 @@ enum Answer {
     Locks(Vec<ResourceLock>),
     Made(Box<Volume>),
     Applied(Vec<Applied>),
-    Key(Key),
+    Keys(BTreeMap<String, Key>),
 }
 
 /// The API server stores no empty map.
@@ -708,10 +708,15 @@ impl World {
                 }
             },
             Effect::Export(access) => self.export(access).map(Answer::Applied),
-            Effect::FetchKey(grant) => match &grant.client {
-                Client::CephX(identity) if self.access().contains(grant) => Ok(Answer::Key(key_of(identity))),
-                _ => object(Class::Transient, reasons::BACKEND_ERROR),
-            },
+            Effect::FetchKeys(grants) if grants.iter().all(|grant| self.access().contains(grant)) => {
+                Ok(Answer::Keys(
+                    grants
+                        .iter()
+                        .map(|grant| (grant.client.to_string(), key_of(&grant.client.to_string())))
+                        .collect(),
+                ))
+            }
+            Effect::FetchKeys(_) => object(Class::Transient, reasons::BACKEND_ERROR),
             Effect::ForgetKeys(names) => {
                 for (shown, rule) in self.secrets_of(names) {
                     self.secrets
@@ -854,9 +859,7 @@ impl World {
                 observed.locks = locks;
                 observed.share.metadata = self.share().metadata.clone();
             }
-            (Effect::FetchKey(grant), Answer::Key(key)) => {
-                observed.keys.insert(grant.client.to_string(), key);
-            }
+            (Effect::FetchKeys(_), Answer::Keys(keys)) => observed.keys.extend(keys),
             (Effect::Export(_), Answer::Applied(applied)) => {
                 for Applied { client, outcome } in applied {
                     match outcome {
@@ -1379,7 +1382,7 @@ impl World {
             Effect::Unexport
             | Effect::ConfirmLocks
             | Effect::Mark(_)
-            | Effect::FetchKey(_)
+            | Effect::FetchKeys(_)
             | Effect::Annotate(_)
             | Effect::Look
             | Effect::ConfirmRules => {}
