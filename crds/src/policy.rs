@@ -474,7 +474,48 @@ pub fn verb_policies() -> Vec<Value> {
     ]
     .into_iter()
     .flat_map(Guarded::policy)
+    .chain(finalizers_are_the_operators())
     .collect()
+}
+
+/// Who takes a finalizer off, or deletes what has lost it, gets its quota back and leaves the data behind, with clients let in that no
+/// object tells of any more.
+fn finalizers_are_the_operators() -> [Value; 2] {
+    let held = |whose: &str| {
+        format!("(has({whose}.metadata.finalizers) && '{FINALIZER}' in {whose}.metadata.finalizers)")
+    };
+    let is_used =
+        "has(oldObject.status) && (has(oldObject.status.backendName) || has(oldObject.status.appliedLevel))";
+    validating(
+        "finalizers",
+        &json!({
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [rule(&["UPDATE", "DELETE"], &["shares", "shareaccessrules"])]},
+            "matchConditions": [{
+                "name": "loses-it",
+                // Of one that is not being deleted it comes back.
+                "expression": format!(
+                    "request.operation == 'DELETE' ? {is_used} && !{old} \
+                     : has(oldObject.metadata.deletionTimestamp) && {old} && !{new}",
+                    old = held("oldObject"),
+                    new = held("object"),
+                ),
+            }],
+            "validations": [{
+                "expression": format!(
+                    "authorizer.group('{GROUP}').resource(request.resource.resource).namespace(request.namespace)\
+                     .check('operate').allowed()"
+                ),
+                "messageExpression": format!(
+                    "'metadata.finalizers: {FINALIZER} is the operator\\'s (verb operate on ' + request.resource.resource + '): ' \
+                     + (request.operation == 'DELETE' ? 'it puts it on before ' + oldObject.metadata.name + ' can be deleted; try again' \
+                     : 'it takes it off when nothing is left of ' + oldObject.metadata.name + ', and its conditions say what that waits for')"
+                ),
+                "reason": "Forbidden",
+            }],
+        }),
+        json!({}),
+    )
 }
 
 /// A write that takes a verb.

@@ -5,11 +5,12 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::{
-    Api, Client,
-    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
+    Api, Client, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use serde_json::{Value, json};
+use shoal_crds::names::FINALIZER;
 use shoal_e2e::{
     lab::{KubernetesRelease, LabOptions},
     suite::Suite,
@@ -859,10 +860,50 @@ async fn retention_ends(world: &World) -> Result<()> {
     .await
 }
 
+/// Nobody but the operator lets go of what may still be there.
+async fn finalizers(world: &World, user: &Api<DynamicObject>, admin: &Api<DynamicObject>) -> Result<()> {
+    let of = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    let (operators, none) = (of(json!([FINALIZER])), of(Value::Null));
+    let (write, delete) = (PatchParams::default(), DeleteParams::default());
+    user.create(
+        &PostParams::default(),
+        &document("Share", "held", share(json!("1Gi")))?,
+    )
+    .await?;
+    let placed = Patch::Merge(json!({"status": {"backendName": "b"}}));
+    api(&world.client, "Share")
+        .patch_status("held", &write, &placed)
+        .await?;
+    let left = user.patch("held", &write, &none).await?;
+    let comes_back = world.knows_mutating_policies().await?;
+    ensure!(left.finalizers().contains(&FINALIZER.to_owned()) == comes_back);
+    if !comes_back {
+        forbidden(
+            user.delete("held", &delete).await,
+            &["metadata.finalizers", "verb operate on shares", "try again"],
+        )
+        .context("deleted without it")?;
+        user.patch("held", &write, &operators).await?;
+    }
+    user.delete("held", &delete).await?;
+    forbidden(
+        user.patch("held", &write, &none).await,
+        &[
+            "metadata.finalizers",
+            "verb operate on shares",
+            "nothing is left of held",
+        ],
+    )
+    .context("taken off")?;
+    admin.patch("held", &write, &none).await?;
+    ensure!(user.get_opt("held").await?.is_none());
+    Ok(())
+}
+
 async fn verbs(world: &World) -> Result<()> {
     let may =
         |verbs: Value| json!([{"apiGroups": ["shoal.storage"], "resources": ["shares"], "verbs": verbs}]);
-    let writes = may(json!(["get", "create", "patch"]));
+    let writes = may(json!(["get", "create", "patch", "delete"]));
     world.grant("writes", &["user", "admin"], &writes).await?;
     let verbs = may(json!(["pin", "extend-beyond-max", "operate"]));
     world.grant("has-verbs", &["admin"], &verbs).await?;
@@ -885,6 +926,7 @@ async fn verbs(world: &World) -> Result<()> {
     })
     .await?;
 
+    finalizers(world, &user, &admin).await?;
     let plain = document("Share", "guarded", share(json!("1Gi")))?;
     user.create(&PostParams::default(), &plain).await?;
     let limits = json!({"status": {"capabilities": {"size": {"max": "10Gi", "maxExtend": "20Gi"}}}});
