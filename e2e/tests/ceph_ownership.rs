@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, names::FORMER_DATA};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, names::FORMER_DATA, removable_exports};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
@@ -354,6 +354,91 @@ async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Res
         suite.delete_share(ns, name).await?;
     }
     suite.until_consistent().await
+}
+
+/// Somebody else's exports fill an NFS cluster, with more than Ceph's `nfs export rm` reads of its own list.
+#[test]
+fn an_nfs_cluster_with_more_exports_than_ceph_can_remove_one_of() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        suite.start_operator("").await?;
+        // The longest id there can be has the fewest.
+        let id = "c".repeat(128);
+        let list = format!("conf-nfs.{id}");
+        let rados = |words: &[&str]| {
+            let command = [&["rados", "-p", ".nfs", "-N", id.as_str()], words].concat();
+            suite.ceph().command(&command)
+        };
+        rados(&["create", &list])?;
+        let backends = suite.world.cluster_api::<ShareBackend>();
+        let mut spec = serde_json::to_value(backends.get("cephfs").await?.spec)?;
+        spec["ceph"]["nfs"] = json!({"clusterID": id, "endpoints": ["127.96.3.1"]});
+        let crowded = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": "crowded"}, "spec": spec,
+        });
+        suite.world.apply(&crowded).await?;
+        suite.until_backend("crowded", "True", "Available").await?;
+        let on_it = json!({"backendNames": ["crowded"]});
+        suite.world.add_type("on-crowded", on_it, false).await?;
+        let ns = suite.world.namespace("crowded").await?;
+        let share = suite.share(&ns, "first", "NFS", "on-crowded").await?;
+        suite.rule(&ns, "first", ip_rule("first", "127.96.3.2", "ReadWrite")).await?;
+        let many = removable_exports(&id) + 2;
+        for n in 0..many {
+            suite.admin.mgr(json!({
+                "prefix": "nfs export create cephfs", "cluster_id": id, "fsname": "cephfs", "path": "/",
+                "pseudo_path": format!("/theirs-{n}"),
+            }))?;
+        }
+        let before = rados(&["get", &list, "-"])?;
+        ensure!(before.len() > 8192, "{} bytes", before.len());
+
+        // No more come: first at the NFS cluster itself, and once that is known, by placement.
+        suite.ask_for_share(&ns, "late", "NFS", "on-crowded", SIZE).await?;
+        until(&suite.world.api::<Share>(&ns), "late", "no export", |share: &Share| {
+            let told = condition(conditions(share), "Ready");
+            told == Some(("False", "TooManyExports")) || told == Some(("False", "NoBackendFits"))
+        })
+        .await?;
+        until(&backends, "crowded", "ExportsStay", |backend| {
+            let status = backend.status.as_ref();
+            status.is_some_and(|s| condition(&s.conditions, "ExportsStay") == Some(("True", "TooManyExports")))
+        })
+        .await?;
+        suite.ask_for_share(&ns, "later", "NFS", "on-crowded", SIZE).await?;
+        let told = suite.until_share(&ns, "later", "False", "NoBackendFits").await?;
+        ensure!(message(&told).contains("exports"), "{}", message(&told));
+        for name in ["late", "later"] {
+            suite.delete_share(&ns, name).await?;
+        }
+
+        // None goes either; but nobody is let in.
+        suite.forget_share(&ns, "first").await?;
+        suite.until_deletion_waits(&share, &["TooManyExports"]).await?;
+        let export = suite.admin.mgr(json!({
+            "prefix": "nfs export info", "cluster_id": id, "pseudo_path": pseudo_path(&uid(&share)),
+        }))?;
+        ensure!(export["clients"] == json!([]), "{export}");
+        ensure!(rados(&["get", &list, "-"])? == before, "Ceph's list was written");
+
+        // What the page for admins says helps: theirs are taken out by hand.
+        let theirs: Vec<_> = (2..2 + many).map(|n| format!("export-{n}")).collect();
+        let by_hand = format!(
+            r#"rados -p .nfs -N {id} get {list} /tmp/list
+            for export in {theirs}; do sed -i "/$export\"/,+1d" /tmp/list; done
+            rados -p .nfs -N {id} put {list} /tmp/list
+            rados -p .nfs -N {id} rm {theirs}"#,
+            theirs = theirs.join(" "),
+        );
+        suite.ceph().command(&["sh", "-e", "-c", &by_hand])?;
+        suite.admin.mon(json!({"prefix": "mgr fail"}))?;
+        suite.until_finished(&share).await?;
+        backends.delete("crowded", &kube::api::DeleteParams::default()).await?;
+        until_gone(&backends, "crowded").await?;
+        rados(&["rm", &list])?;
+        suite.delete_rule(&ns, "first").await?;
+        suite.until_consistent().await
+    });
 }
 
 #[test]
