@@ -771,7 +771,19 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
             suite.world.api::<Share>(&ns),
             suite.world.api::<ShareAccessRule>(&ns),
         );
-        for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
+        // A backend of today without NFS, and an NFS cluster that no backend of today knows.
+        let backends = suite.world.cluster_api::<ShareBackend>();
+        let mut spec = serde_json::to_value(backends.get("cephfs").await?.spec)?;
+        spec["ceph"]["nfs"] = Value::Null;
+        let bare = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": "bare"}, "spec": spec,
+        });
+        suite.world.apply(&bare).await?;
+        suite.world.add_type("on-bare", json!({"backendNames": ["bare"]}), false).await?;
+        suite.ceph().command(&["rados", "-p", ".nfs", "-N", "former", "create", "conf-nfs.former"])?;
+        let exported_elsewhere =
+            || suite.admin.mgr(json!({"prefix": "nfs export ls", "cluster_id": "former"}));
+        for (name, protocol, backend) in [("n", "NFS", "cephfs"), ("c", "CephFS", "bare")] {
             let rule = format!("{name}-rule");
             let spec = || match protocol {
                 "NFS" => ip_rule(name, "127.96.9.1", "ReadWrite"),
@@ -793,18 +805,23 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
                 mounts.push(mount);
                 old_key = Some(key);
             }
+            let subvolume = suite.subvolume(&lost)?.context("no subvolume")?;
+            suite.admin.mgr(json!({
+                "prefix": "nfs export create cephfs", "cluster_id": "former", "pseudo_path": format!("/{name}"),
+                "fsname": "cephfs", "path": subvolume["path"],
+            }))?;
             suite.stop_operator().await?;
             never_was(&rules, &rule).await?;
             never_was(&shares, name).await?;
             suite
-                .ask_for_share(&ns, name, protocol, "on-cephfs", SIZE)
+                .ask_for_share(&ns, name, protocol, &format!("on-{backend}"), SIZE)
                 .await?;
             suite.start_operator("").await?;
 
             let waiting = suite.until_share(&ns, name, "False", "FormerDataFound").await?;
             let handle = format!("{GROUP}/{}", subvolume_name(&uid(&lost)));
             ensure!(message(&waiting).contains(&handle), "{}", message(&waiting));
-            let verdict = json!({"metadata": {"annotations": {FORMER_DATA: format!("cephfs/{handle}")}}});
+            let verdict = json!({"metadata": {"annotations": {FORMER_DATA: format!("{backend}/{handle}")}}});
             shares
                 .patch(name, &PatchParams::default(), &Patch::Merge(verdict))
                 .await?;
@@ -818,6 +835,7 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
                 "who was let in before still is"
             );
             ensure!(suite.export(&lost)?.is_none(), "the old path still leads there");
+            ensure!(exported_elsewhere()? == json!([]), "another NFS cluster still leads there");
             for mount in &mounts {
                 let read = mount.user(Owner::ROOT).and_then(|mut user| user.read("/kept"));
                 ensure!(read.is_err(), "a client of before is still connected");
@@ -839,6 +857,10 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
             suite.delete_share(&ns, name).await?;
             ensure!(suite.subvolume(&lost)?.is_none(), "its data was not removed");
         }
+        backends
+            .delete("bare", &kube::api::DeleteParams::default())
+            .await?;
+        until_gone(&backends, "bare").await?;
         suite.until_consistent().await
     });
 }

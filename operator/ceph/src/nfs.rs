@@ -1,5 +1,7 @@
 //! Access to a share by NFS clients: one export of the NFS cluster, written whole.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use shoal_backend::{Error, Result};
 use shoal_crds::{AccessLevel, AccessType, Squash, removable_exports};
@@ -13,9 +15,11 @@ use shoal_domain::{
 use tokio::{sync::OwnedMutexGuard, time::timeout_at};
 
 use crate::{
-    commands::{NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm},
+    commands::{
+        MgrModuleLs, NfsClusterLs, NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm,
+    },
     connection::Call,
-    errno::{ENOENT, Fault},
+    errno::{ENOENT, EOPNOTSUPP, Fault},
     settings::NfsService,
     subvolume::Data,
     work::Work,
@@ -295,19 +299,36 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Ends every export that leads to our subvolume, whatever its path.
+    /// Ends every export that leads to our subvolume, whatever its path and on whichever NFS cluster, the backend's or not.
     pub(crate) async fn unexport_all(&self) -> Result<()> {
-        let Some(NfsService { cluster_id, .. }) = &self.settings.nfs else {
-            return Ok(());
-        };
-        let _lock = self.nfs_locked(cluster_id).await?;
-        let exports = exports_of(&self.call, cluster_id).await?;
-        let leads_here =
-            |export: &&NfsExport| export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path);
-        for export in exports.iter().filter(leads_here) {
-            self.remove_at(cluster_id, &export.pseudo).await?;
+        for cluster_id in self.nfs_clusters().await? {
+            let _lock = self.nfs_locked(&cluster_id).await?;
+            let exports = match exports_of(&self.call, &cluster_id).await {
+                // It went meanwhile, with all of its exports.
+                Err(Error::NfsClusterNotFound(_)) => continue,
+                exports => exports?,
+            };
+            let leads_here = |export: &&NfsExport| {
+                export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path)
+            };
+            for export in exports.iter().filter(leads_here) {
+                self.remove_at(&cluster_id, &export.pseudo).await?;
+            }
         }
         Ok(())
+    }
+
+    /// All NFS clusters of the storage cluster.
+    async fn nfs_clusters(&self) -> Result<BTreeSet<String>> {
+        let fault = match self.call.run(&NfsClusterLs {}).await {
+            Ok(clusters) => return Ok(clusters.into_iter().collect()),
+            Err(fault) => fault,
+        };
+        // Said where module nfs is off, and nothing is exported; and by a manager that has not loaded it yet.
+        if fault.errno() == Some(EOPNOTSUPP) && !self.call.run(&MgrModuleLs {}).await?.has_nfs() {
+            return Ok(BTreeSet::new());
+        }
+        Err(fault.into())
     }
 
     /// An export more than Ceph can remove one of is not made.
