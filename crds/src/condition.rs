@@ -26,6 +26,8 @@ pub mod types {
     /// Of a Share: its export or access is being made again. Of a ShareBackend: its shares are being verified. Present only while
     /// true.
     pub const ENSURING: &str = "Ensuring";
+    /// Of a ShareBackend: no export is removed from its NFS cluster, for Ceph would do harm. Present only while true.
+    pub const EXPORTS_STAY: &str = "ExportsStay";
     /// An admin has asked that the object be left alone. Present only while true.
     pub const PAUSED: &str = "Paused";
     /// Of a ShareType marked as default: whether it is what Shares without a type get.
@@ -135,6 +137,8 @@ pub mod reasons {
     pub const OWNED_BY_ANOTHER: &str = "OwnedByAnother";
     /// Another export has our pseudo path.
     pub const EXPORT_PATH_TAKEN: &str = "ExportPathTaken";
+    /// The NFS cluster has more exports than Ceph can remove one of without losing others.
+    pub const TOO_MANY_EXPORTS: &str = "TooManyExports";
     /// The subvolume has snapshots and can't be removed.
     pub const HAS_SNAPSHOTS: &str = "HasSnapshots";
     /// The share that the object refers to does not exist.

@@ -41,7 +41,7 @@ pub use share_access_rule::{
 pub use share_backend::{
     BackendPhase, Capacity, CephBackend, CephStatus, EnsureStatus, FormerOwner, NfsBackend, NfsStatus,
     Orphan, OrphanStatus, SecretReference, ShareBackend, ShareBackendSpec, ShareBackendStatus,
-    SimulatedBackend,
+    SimulatedBackend, removable_exports,
 };
 pub use share_deletion::{
     AdoptingShareReference, DeletedShareReference, DeletionPhase, ShareDeletion, ShareDeletionSpec,

@@ -175,16 +175,27 @@ const ENDPOINT: &str = concat!(
 /// A clustered NFS service (`ceph nfs cluster`).
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(format!("!has(self.maxExports) || self.maxExports <= {EXPORT_LIST} / ({EXPORT_ENTRY} + size(self.clusterID))"))
+        // CEL can't put a number into a message at a bounded cost.
+        .message(Message::Message(format!(
+            "of more than {EXPORT_LIST} / ({EXPORT_ENTRY} + length of clusterID) exports, {} for 'shoal-nfs', Ceph loses some when one is removed; \
+             write at most so many, or leave it out. For more, make another NFS cluster, and a ShareBackend that exports there",
+            removable_exports("shoal-nfs")
+        )))
+        .field_path(".maxExports")
+)]
 pub struct NfsBackend {
     /// The NFS cluster's id. A cluster that serves nothing but Shoal is best.
     #[serde(rename = "clusterID")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"))]
     #[x_kube(validation = immutable("clusterID", "ShareBackend"))]
     pub cluster_id: String,
-    /// How many exports it may have at most. Of all backends of one NFS cluster the least counts.
-    #[serde(default = "default_max_exports")]
-    #[schemars(range(min = 1, max = 65_535))]
-    pub max_exports: i32,
+    /// How many exports it may have at most, whosever they are. Of all backends of one NFS cluster the least counts. Left out: as many
+    /// as Ceph can remove one of without loss, 8192 / (35 + length of `clusterID`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_exports: Option<i32>,
     /// Where clients reach it, as `host` or `host:port`, `[v6]:port` for IPv6; the first is preferred. Left out: as
     /// `ceph nfs cluster info` says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -195,9 +206,23 @@ pub struct NfsBackend {
     pub endpoints: Vec<String>,
 }
 
-/// Ganesha reads all exports of its cluster when it starts.
-fn default_max_exports() -> i32 {
-    1000
+/// So many bytes of the list of an NFS cluster's exports `nfs export rm` reads, and it writes back no more.
+const EXPORT_LIST: usize = 8192;
+/// The longest entry of that list, without the cluster's id: `%url "rados://.nfs/<id>/export-65535"` and two line breaks. Ganesha's ids
+/// of exports have 16 bits.
+const EXPORT_ENTRY: usize = 35;
+
+/// How many exports an NFS cluster may have if none of them is to be lost when Ceph removes one.
+pub fn removable_exports(cluster_id: &str) -> u64 {
+    (EXPORT_LIST / (EXPORT_ENTRY + cluster_id.len())) as u64
+}
+
+impl NfsBackend {
+    /// How many exports it may have: as the admin says, and never more than Ceph can remove one of.
+    pub fn most_exports(&self) -> u64 {
+        let said = self.max_exports.and_then(|most| u64::try_from(most).ok());
+        said.unwrap_or(u64::MAX).min(removable_exports(&self.cluster_id))
+    }
 }
 
 /// A Secret, by name and namespace.
@@ -238,7 +263,7 @@ pub struct ShareBackendStatus {
     /// The story in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<BackendPhase>,
-    /// Ready, Reconciling, Stalled, Ensuring, DeletionBlocked.
+    /// Ready, Reconciling, Stalled, Ensuring, ExportsStay, DeletionBlocked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -394,4 +419,40 @@ pub struct Capacity {
     /// Bytes promised to shares.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioned: Option<Size>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ceph's list of a cluster's exports, as mgr/nfs writes it, with the longest ids there are.
+    fn list(cluster_id: &str, exports: u64) -> String {
+        let entry = |export| format!("%url \"rados://.nfs/{cluster_id}/export-{export}\"\n\n");
+        (0..exports).map(|n| entry(65_535 - n)).collect()
+    }
+
+    #[test]
+    fn as_many_exports_as_ceph_reads_back() {
+        for length in 1..=128 {
+            let id = "c".repeat(length);
+            let most = removable_exports(&id);
+            assert!(list(&id, most).len() <= EXPORT_LIST, "{length}");
+            assert!(list(&id, most + 1).len() > EXPORT_LIST, "{length}");
+        }
+        assert_eq!(["nfs", "shoal-nfs"].map(removable_exports), [215, 186]);
+        assert_eq!(removable_exports(&"c".repeat(128)), 50);
+    }
+
+    #[test]
+    fn no_admin_can_ask_for_more() {
+        let most = |max_exports| {
+            let nfs = NfsBackend {
+                cluster_id: "shoal-nfs".into(),
+                max_exports,
+                endpoints: Vec::new(),
+            };
+            nfs.most_exports()
+        };
+        assert_eq!([None, Some(50), Some(1000)].map(most), [186, 50, 186]);
+    }
 }

@@ -579,6 +579,16 @@ async fn backends(world: &World) -> Result<()> {
         ],
     )
     .await?;
+    is_refused(
+        world,
+        kind,
+        ceph(json!({"nfs": {"clusterID": "shoal-nfs", "maxExports": 187}})),
+        &[
+            "spec.ceph.nfs.maxExports: Invalid value",
+            "of more than 8192 / (35 + length of clusterID) exports, 186 for 'shoal-nfs', Ceph loses some",
+        ],
+    )
+    .await?;
     for neither_or_both in [json!({}), json!({"simulated": {}, "ceph": ceph_backend()})] {
         is_refused(
             world,

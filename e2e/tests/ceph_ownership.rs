@@ -11,7 +11,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, names::FORMER_DATA};
+use shoal_crds::{Protocol, Share, ShareAccessRule, ShareBackend, names::FORMER_DATA, removable_exports};
 use shoal_domain::owner::{pseudo_path, subvolume_name};
 use shoal_e2e::{
     lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
@@ -356,6 +356,91 @@ async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Res
     suite.until_consistent().await
 }
 
+/// Somebody else's exports fill an NFS cluster, with more than Ceph's `nfs export rm` reads of its own list.
+#[test]
+fn an_nfs_cluster_with_more_exports_than_ceph_can_remove_one_of() {
+    SUITE.run(Storage::start, async |suite| {
+        let _alone = suite.alone().await;
+        suite.start_operator("").await?;
+        // The longest id there can be has the fewest.
+        let id = "c".repeat(128);
+        let list = format!("conf-nfs.{id}");
+        let rados = |words: &[&str]| {
+            let command = [&["rados", "-p", ".nfs", "-N", id.as_str()], words].concat();
+            suite.ceph().command(&command)
+        };
+        rados(&["create", &list])?;
+        let backends = suite.world.cluster_api::<ShareBackend>();
+        let mut spec = serde_json::to_value(backends.get("cephfs").await?.spec)?;
+        spec["ceph"]["nfs"] = json!({"clusterID": id, "endpoints": ["127.96.3.1"]});
+        let crowded = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": "crowded"}, "spec": spec,
+        });
+        suite.world.apply(&crowded).await?;
+        suite.until_backend("crowded", "True", "Available").await?;
+        let on_it = json!({"backendNames": ["crowded"]});
+        suite.world.add_type("on-crowded", on_it, false).await?;
+        let ns = suite.world.namespace("crowded").await?;
+        let share = suite.share(&ns, "first", "NFS", "on-crowded").await?;
+        suite.rule(&ns, "first", ip_rule("first", "127.96.3.2", "ReadWrite")).await?;
+        let many = removable_exports(&id) + 2;
+        for n in 0..many {
+            suite.admin.mgr(json!({
+                "prefix": "nfs export create cephfs", "cluster_id": id, "fsname": "cephfs", "path": "/",
+                "pseudo_path": format!("/theirs-{n}"),
+            }))?;
+        }
+        let before = rados(&["get", &list, "-"])?;
+        ensure!(before.len() > 8192, "{} bytes", before.len());
+
+        // No more come: first at the NFS cluster itself, and once that is known, by placement.
+        suite.ask_for_share(&ns, "late", "NFS", "on-crowded", SIZE).await?;
+        until(&suite.world.api::<Share>(&ns), "late", "no export", |share: &Share| {
+            let told = condition(conditions(share), "Ready");
+            told == Some(("False", "TooManyExports")) || told == Some(("False", "NoBackendFits"))
+        })
+        .await?;
+        until(&backends, "crowded", "ExportsStay", |backend| {
+            let status = backend.status.as_ref();
+            status.is_some_and(|s| condition(&s.conditions, "ExportsStay") == Some(("True", "TooManyExports")))
+        })
+        .await?;
+        suite.ask_for_share(&ns, "later", "NFS", "on-crowded", SIZE).await?;
+        let told = suite.until_share(&ns, "later", "False", "NoBackendFits").await?;
+        ensure!(message(&told).contains("exports"), "{}", message(&told));
+        for name in ["late", "later"] {
+            suite.delete_share(&ns, name).await?;
+        }
+
+        // None goes either; but nobody is let in.
+        suite.forget_share(&ns, "first").await?;
+        suite.until_deletion_waits(&share, &["TooManyExports"]).await?;
+        let export = suite.admin.mgr(json!({
+            "prefix": "nfs export info", "cluster_id": id, "pseudo_path": pseudo_path(&uid(&share)),
+        }))?;
+        ensure!(export["clients"] == json!([]), "{export}");
+        ensure!(rados(&["get", &list, "-"])? == before, "Ceph's list was written");
+
+        // What the page for admins says helps: theirs are taken out by hand.
+        let theirs: Vec<_> = (2..2 + many).map(|n| format!("export-{n}")).collect();
+        let by_hand = format!(
+            r#"rados -p .nfs -N {id} get {list} /tmp/list
+            for export in {theirs}; do sed -i "/$export\"/,+1d" /tmp/list; done
+            rados -p .nfs -N {id} put {list} /tmp/list
+            rados -p .nfs -N {id} rm {theirs}"#,
+            theirs = theirs.join(" "),
+        );
+        suite.ceph().command(&["sh", "-e", "-c", &by_hand])?;
+        suite.admin.mon(json!({"prefix": "mgr fail"}))?;
+        suite.until_finished(&share).await?;
+        backends.delete("crowded", &kube::api::DeleteParams::default()).await?;
+        until_gone(&backends, "crowded").await?;
+        rados(&["rm", &list])?;
+        suite.delete_rule(&ns, "first").await?;
+        suite.until_consistent().await
+    });
+}
+
 #[test]
 fn one_identity_for_two() {
     SUITE.run(Storage::start, async |suite| {
@@ -686,7 +771,19 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
             suite.world.api::<Share>(&ns),
             suite.world.api::<ShareAccessRule>(&ns),
         );
-        for (name, protocol) in [("n", "NFS"), ("c", "CephFS")] {
+        // A backend of today without NFS, and an NFS cluster that no backend of today knows.
+        let backends = suite.world.cluster_api::<ShareBackend>();
+        let mut spec = serde_json::to_value(backends.get("cephfs").await?.spec)?;
+        spec["ceph"]["nfs"] = Value::Null;
+        let bare = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareBackend", "metadata": {"name": "bare"}, "spec": spec,
+        });
+        suite.world.apply(&bare).await?;
+        suite.world.add_type("on-bare", json!({"backendNames": ["bare"]}), false).await?;
+        suite.ceph().command(&["rados", "-p", ".nfs", "-N", "former", "create", "conf-nfs.former"])?;
+        let exported_elsewhere =
+            || suite.admin.mgr(json!({"prefix": "nfs export ls", "cluster_id": "former"}));
+        for (name, protocol, backend) in [("n", "NFS", "cephfs"), ("c", "CephFS", "bare")] {
             let rule = format!("{name}-rule");
             let spec = || match protocol {
                 "NFS" => ip_rule(name, "127.96.9.1", "ReadWrite"),
@@ -708,18 +805,23 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
                 mounts.push(mount);
                 old_key = Some(key);
             }
+            let subvolume = suite.subvolume(&lost)?.context("no subvolume")?;
+            suite.admin.mgr(json!({
+                "prefix": "nfs export create cephfs", "cluster_id": "former", "pseudo_path": format!("/{name}"),
+                "fsname": "cephfs", "path": subvolume["path"],
+            }))?;
             suite.stop_operator().await?;
             never_was(&rules, &rule).await?;
             never_was(&shares, name).await?;
             suite
-                .ask_for_share(&ns, name, protocol, "on-cephfs", SIZE)
+                .ask_for_share(&ns, name, protocol, &format!("on-{backend}"), SIZE)
                 .await?;
             suite.start_operator("").await?;
 
             let waiting = suite.until_share(&ns, name, "False", "FormerDataFound").await?;
             let handle = format!("{GROUP}/{}", subvolume_name(&uid(&lost)));
             ensure!(message(&waiting).contains(&handle), "{}", message(&waiting));
-            let verdict = json!({"metadata": {"annotations": {FORMER_DATA: format!("cephfs/{handle}")}}});
+            let verdict = json!({"metadata": {"annotations": {FORMER_DATA: format!("{backend}/{handle}")}}});
             shares
                 .patch(name, &PatchParams::default(), &Patch::Merge(verdict))
                 .await?;
@@ -733,6 +835,7 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
                 "who was let in before still is"
             );
             ensure!(suite.export(&lost)?.is_none(), "the old path still leads there");
+            ensure!(exported_elsewhere()? == json!([]), "another NFS cluster still leads there");
             for mount in &mounts {
                 let read = mount.user(Owner::ROOT).and_then(|mut user| user.read("/kept"));
                 ensure!(read.is_err(), "a client of before is still connected");
@@ -754,6 +857,10 @@ fn data_that_no_object_owns_is_adopted_with_all_that_is_in_it() {
             suite.delete_share(&ns, name).await?;
             ensure!(suite.subvolume(&lost)?.is_none(), "its data was not removed");
         }
+        backends
+            .delete("bare", &kube::api::DeleteParams::default())
+            .await?;
+        until_gone(&backends, "bare").await?;
         suite.until_consistent().await
     });
 }

@@ -45,6 +45,9 @@ pub enum Error {
     /// Our pseudo path is another export's.
     #[error("the pseudo path {0} is exported by somebody else")]
     PathTaken(String),
+    /// The NFS cluster has as many exports as it can have and gets no other, or more, and none is removed.
+    #[error("{0}")]
+    TooManyExports(String),
     /// The new size is below what is used.
     #[error("{used_bytes} bytes are used")]
     BelowUsed {
@@ -89,7 +92,7 @@ impl Error {
             Self::Unreachable(_) | Self::TimedOut(_) | Self::Failed(_) | Self::NotUnderstood(_) => {
                 Class::Transient
             }
-            Self::Silent(_) | Self::HasSnapshots(_) => Class::Waiting,
+            Self::Silent(_) | Self::TooManyExports(_) | Self::HasSnapshots(_) => Class::Waiting,
             Self::CredentialsRefused(_)
             | Self::Replaced { .. }
             | Self::FileSystemNotFound(_)
@@ -130,6 +133,7 @@ impl Error {
             Self::NfsEndpointsUnknown(_) => reasons::NFS_ENDPOINTS_UNKNOWN,
             Self::OwnedByAnother(_) => reasons::OWNED_BY_ANOTHER,
             Self::PathTaken(_) => reasons::EXPORT_PATH_TAKEN,
+            Self::TooManyExports(_) => reasons::TOO_MANY_EXPORTS,
             Self::BelowUsed { .. } => reasons::SHRINK_BELOW_USED,
             Self::HasSnapshots(_) => reasons::HAS_SNAPSHOTS,
             Self::NotFound => reasons::VOLUME_MISSING,

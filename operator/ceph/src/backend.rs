@@ -10,7 +10,7 @@ use shoal_backend::{Backend, Error, Result};
 use shoal_crds::Protocol;
 use shoal_domain::{
     grant::{Access, Applied, Client, Grant, Key},
-    identity::{Description, Identity},
+    identity::{Description, Identity, NfsExports},
     orphan::{Listing, subvolume_of},
     owner::{Owner, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
@@ -18,13 +18,13 @@ use shoal_domain::{
 
 use crate::{
     commands::{
-        Df, MetadataLs, MonDump, NfsClusterInfo, NfsClusterLs, NfsExportLs, NfsServiceReply, Place,
-        SubvolumeLs, Version, VolumeLs,
+        Df, MetadataLs, MonDump, NfsClusterInfo, NfsClusterLs, NfsServiceReply, Place, SubvolumeLs, Version,
+        VolumeLs,
     },
     connection::{Call, Connection, Connections, Credentials},
     errno::{EACCES, ENOENT},
     native::{self, Identities},
-    nfs::Document,
+    nfs::{Document, counted, exports_of},
     settings::{CephSettings, NfsService},
     subvolume::{Found, tag_of},
     work::{Work, both, expect, identity},
@@ -107,18 +107,8 @@ impl CephBackend {
         let Some(NfsService { cluster_id, .. }) = &self.settings.nfs else {
             return Ok(BTreeMap::new());
         };
-        let list = NfsExportLs {
-            cluster_id,
-            detailed: true,
-        };
-        let exports = match call.run(&list).await {
-            Ok(exports) => exports,
-            Err(fault) if fault.errno() == Some(ENOENT) => {
-                return Err(Error::NfsClusterNotFound(cluster_id.clone()));
-            }
-            Err(fault) => return Err(fault.into()),
-        };
-        let ours = exports
+        let ours = exports_of(call, cluster_id)
+            .await?
             .into_iter()
             .filter(|export| export.fs_name() == Some(&self.settings.filesystem));
         let leading = ours.filter_map(|export| {
@@ -203,6 +193,10 @@ impl Backend for CephBackend {
         // Of no use but that it is answered: a backend whose manager is silent is not ready for shares.
         call.run(&VolumeLs {}).await?;
         let nfs_endpoints = self.nfs_endpoints(&call).await?;
+        let nfs_exports = match &self.settings.nfs {
+            Some(nfs) => counted(&exports_of(&call, &nfs.cluster_id).await?),
+            None => NfsExports::default(),
+        };
         let mut protocols = vec![Protocol::CephFS];
         if self.settings.nfs.is_some() {
             protocols.insert(0, Protocol::NFS);
@@ -213,6 +207,7 @@ impl Backend for CephBackend {
             monitors: monitors.addresses(),
             nfs_endpoints,
             nfs_cluster_id: self.settings.nfs.as_ref().map(|nfs| nfs.cluster_id.clone()),
+            nfs_exports,
             protocols,
             total_bytes: room.map(|(total, _)| total),
             free_bytes: room.map(|(_, free)| free),

@@ -125,6 +125,32 @@ impl MonDumpReply {
     }
 }
 
+/// The manager's modules.
+#[derive(Serialize)]
+pub(crate) struct MgrModuleLs {}
+request!(
+    MgrModuleLs,
+    "mgr module ls",
+    Target::Monitors,
+    MgrModuleLsReply,
+    json
+);
+
+#[derive(Deserialize)]
+pub(crate) struct MgrModuleLsReply {
+    #[serde(default)]
+    always_on_modules: Vec<String>,
+    enabled_modules: Vec<String>,
+}
+
+impl MgrModuleLsReply {
+    /// Whether exports are kept by it at all.
+    pub(crate) fn has_nfs(&self) -> bool {
+        let mut all = self.always_on_modules.iter().chain(&self.enabled_modules);
+        all.any(|module| module == "nfs")
+    }
+}
+
 /// One file system. -2: it does not exist.
 #[derive(Serialize)]
 pub(crate) struct FsGet<'a> {
@@ -829,6 +855,17 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
+    }
+
+    #[test]
+    fn modules() {
+        let has_nfs = |enabled: &str| {
+            let answer = format!(
+                r#"{{"always_on_modules":["volumes"],"enabled_modules":{enabled},"disabled_modules":[]}}"#
+            );
+            MgrModuleLs::read(answer.as_bytes()).unwrap().has_nfs()
+        };
+        assert!(has_nfs(r#"["nfs"]"#) && !has_nfs(r#"["restful"]"#) && !has_nfs("[]"));
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! Access to a share by NFS clients: one export of the NFS cluster, written whole.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use shoal_backend::{Error, Result};
-use shoal_crds::{AccessLevel, AccessType, Squash};
+use shoal_crds::{AccessLevel, AccessType, Squash, removable_exports};
 use shoal_domain::{
     Failure,
     grant::{Access, Applied, Client, Grant},
+    identity::NfsExports,
+    owner::is_path_of_a_share,
     volume::Export,
 };
 use tokio::{sync::OwnedMutexGuard, time::timeout_at};
 
 use crate::{
-    commands::{NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm},
-    errno::{ENOENT, Fault},
+    commands::{
+        MgrModuleLs, NfsClusterLs, NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm,
+    },
+    connection::Call,
+    errno::{ENOENT, EOPNOTSUPP, Fault},
     settings::NfsService,
     subvolume::Data,
     work::Work,
@@ -141,6 +148,10 @@ fn path_of(document: &Document) -> &str {
     document.get("path").and_then(Value::as_str).unwrap_or_default()
 }
 
+fn pseudo_of(document: &Document) -> &str {
+    document.get("pseudo").and_then(Value::as_str).unwrap_or_default()
+}
+
 fn fs_of(document: &Document) -> Option<&str> {
     document.get("fsal")?.get("fs_name")?.as_str()
 }
@@ -168,20 +179,17 @@ impl Work<'_> {
 
     /// The export at our pseudo path, whosever it is.
     pub(crate) async fn export_document(&self) -> Result<Option<Document>> {
-        let cluster_id = &self.nfs()?.cluster_id;
-        let info = NfsExportInfo {
-            cluster_id,
-            pseudo_path: &self.volume.pseudo_path,
-        };
-        self.call.run(&info).await.map_err(|fault| self.no_cluster(fault))
+        self.document_at(&self.nfs()?.cluster_id, &self.volume.pseudo_path)
+            .await
     }
 
-    /// Module nfs says -2 of an unknown cluster alone: an unknown export is no error to it.
-    fn no_cluster(&self, fault: Fault) -> Error {
-        match (fault.errno(), &self.settings.nfs) {
-            (Some(ENOENT), Some(nfs)) => Error::NfsClusterNotFound(nfs.cluster_id.clone()),
-            _ => fault.into(),
-        }
+    async fn document_at(&self, cluster_id: &str, pseudo_path: &str) -> Result<Option<Document>> {
+        let info = NfsExportInfo {
+            cluster_id,
+            pseudo_path,
+        };
+        let document = self.call.run(&info).await;
+        document.map_err(|fault| no_cluster(fault, cluster_id))
     }
 
     /// The export at our pseudo path, if it is there; an error if it is another's.
@@ -196,15 +204,15 @@ impl Work<'_> {
 
     /// The same, locked before it is looked at.
     pub(crate) async fn locked_export(&self) -> Result<Locked> {
-        let lock = self.nfs_locked().await?;
+        let lock = self.nfs_locked(&self.nfs()?.cluster_id).await?;
         Ok(Locked {
             there: self.own_export().await?,
             _lock: lock,
         })
     }
 
-    async fn nfs_locked(&self) -> Result<OwnedMutexGuard<()>> {
-        let lock = self.connections.nfs_lock(&self.on.fsid, &self.nfs()?.cluster_id);
+    async fn nfs_locked(&self, cluster_id: &str) -> Result<OwnedMutexGuard<()>> {
+        let lock = self.connections.nfs_lock(&self.on.fsid, cluster_id);
         timeout_at(self.call.ends, lock.lock_owned())
             .await
             .map_err(|_| Error::Failed("other exports took all the time".into()))
@@ -233,6 +241,7 @@ impl Work<'_> {
         data: &Data,
         access: &Access,
     ) -> Result<Vec<Applied>> {
+        let cluster_id = &self.nfs()?.cluster_id;
         let there = &export.there;
         let wanted = match there {
             Some(there) if path_of(there) == data.path => {
@@ -240,31 +249,38 @@ impl Work<'_> {
                 set_access(&mut wanted, access);
                 wanted
             }
-            Some(_) => {
-                // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
-                // restart the service.
-                self.remove_export().await?;
+            there => {
+                if there.is_some() {
+                    // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
+                    // restart the service.
+                    self.remove_at(cluster_id, &self.volume.pseudo_path).await?;
+                }
+                self.room_for_one_more(cluster_id).await?;
                 new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access)
             }
-            None => new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access),
         };
         if there.as_ref() == Some(&wanted) {
             return Ok(outcomes(access, &wanted));
         }
+        let written = self.apply(cluster_id, &wanted).await?;
+        Ok(outcomes(access, &written))
+    }
+
+    /// Writes an export; what is there then.
+    async fn apply(&self, cluster_id: &str, wanted: &Document) -> Result<Document> {
         let apply = NfsExportApply {
-            cluster_id: &self.nfs()?.cluster_id,
-            export: &wanted,
+            cluster_id,
+            export: wanted,
         };
         let answer = match self.call.run(&apply).await {
             Err(Fault::Other(error)) => return Err(error),
             answer => answer,
         };
         // Whatever it said: what is there?
-        let written = self.own_export().await?;
-        match written {
-            Some(written) if holds(&written, &wanted) => Ok(outcomes(access, &written)),
+        match self.document_at(cluster_id, pseudo_of(wanted)).await? {
+            Some(written) if holds(&written, wanted) => Ok(written),
             _ => Err(match answer {
-                Err(fault) => self.no_cluster(fault),
+                Err(fault) => no_cluster(fault, cluster_id),
                 Ok(states) => {
                     let state = states.first().map_or("nothing", |applied| &applied.state);
                     Error::Failed(format!(
@@ -277,73 +293,124 @@ impl Work<'_> {
 
     pub(crate) async fn unexport_nfs(&self, export: Locked) -> Result<()> {
         if export.there.is_some() {
-            self.remove_export().await?;
+            self.remove_at(&self.nfs()?.cluster_id, &self.volume.pseudo_path)
+                .await?;
         }
         Ok(())
     }
 
-    /// Ends every export that leads to our subvolume, whatever its path.
+    /// Ends every export that leads to our subvolume, whatever its path and on whichever NFS cluster, the backend's or not.
     pub(crate) async fn unexport_all(&self) -> Result<()> {
-        if self.settings.nfs.is_none() {
-            return Ok(());
+        for cluster_id in self.nfs_clusters().await? {
+            let _lock = self.nfs_locked(&cluster_id).await?;
+            let exports = match exports_of(&self.call, &cluster_id).await {
+                // It went meanwhile, with all of its exports.
+                Err(Error::NfsClusterNotFound(_)) => continue,
+                exports => exports?,
+            };
+            let leads_here = |export: &&NfsExport| {
+                export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path)
+            };
+            for export in exports.iter().filter(leads_here) {
+                self.remove_at(&cluster_id, &export.pseudo).await?;
+            }
         }
-        let _lock = self.nfs_locked().await?;
-        for pseudo_path in self.leading_here().await? {
-            self.remove_at(&pseudo_path)
-                .await?
-                .map_err(|fault| self.no_cluster(fault))?;
-        }
-        if self.leading_here().await?.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Failed(
-            "'nfs export rm' said it was done, and exports are still there".into(),
-        ))
+        Ok(())
     }
 
-    /// The pseudo paths of all exports that lead to our subvolume.
-    async fn leading_here(&self) -> Result<Vec<String>> {
-        let list = NfsExportLs {
-            cluster_id: &self.nfs()?.cluster_id,
-            detailed: true,
+    /// All NFS clusters of the storage cluster.
+    async fn nfs_clusters(&self) -> Result<BTreeSet<String>> {
+        let fault = match self.call.run(&NfsClusterLs {}).await {
+            Ok(clusters) => return Ok(clusters.into_iter().collect()),
+            Err(fault) => fault,
         };
-        let exports = self
-            .call
-            .run(&list)
-            .await
-            .map_err(|fault| self.no_cluster(fault))?;
-        let leads_here =
-            |export: &NfsExport| export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path);
-        let ours = exports.into_iter().filter(leads_here);
-        Ok(ours.map(|export| export.pseudo).collect())
-    }
-
-    /// What it said; an error if that is not known.
-    async fn remove_at(&self, pseudo_path: &str) -> Result<std::result::Result<(), Fault>> {
-        let cluster_id = &self.nfs()?.cluster_id;
-        match self
-            .call
-            .run(&NfsExportRm {
-                cluster_id,
-                pseudo_path,
-            })
-            .await
-        {
-            Err(Fault::Other(error)) => Err(error),
-            answer => Ok(answer),
+        // Said where module nfs is off, and nothing is exported; and by a manager that has not loaded it yet.
+        if fault.errno() == Some(EOPNOTSUPP) && !self.call.run(&MgrModuleLs {}).await?.has_nfs() {
+            return Ok(BTreeSet::new());
         }
+        Err(fault.into())
     }
 
-    /// Under the lock, and only what was just seen to be ours.
-    async fn remove_export(&self) -> Result<()> {
-        let answer = self.remove_at(&self.volume.pseudo_path).await?;
-        if self.export_document().await?.is_none() {
+    /// An export more than Ceph can remove one of is not made.
+    async fn room_for_one_more(&self, cluster_id: &str) -> Result<()> {
+        let most = removable_exports(cluster_id);
+        if (exports_of(&self.call, cluster_id).await?.len() as u64) < most {
             return Ok(());
         }
-        answer.map_err(|fault| self.no_cluster(fault))?;
+        Err(Error::TooManyExports(format!(
+            "NFS cluster '{cluster_id}' has {most} exports or more, and of more Ceph loses some when one is removed; it gets another when there \
+             are fewer. Storage team: a second NFS cluster, with a ShareBackend of its own"
+        )))
+    }
+
+    /// Ends an export, under the lock, and only one that was just seen to be ours. Where Ceph would lose others with it, nobody is
+    /// let in by it, and it stays.
+    async fn remove_at(&self, cluster_id: &str, pseudo_path: &str) -> Result<()> {
+        let most = removable_exports(cluster_id);
+        if exports_of(&self.call, cluster_id).await?.len() as u64 > most {
+            self.let_nobody_in(cluster_id, pseudo_path).await?;
+            return Err(Error::TooManyExports(format!(
+                "NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses some, so export \
+                 {pseudo_path} stays; nobody is let in by it. Storage team: take exports out by hand (docs/operations/backends.md)"
+            )));
+        }
+        let remove = NfsExportRm {
+            cluster_id,
+            pseudo_path,
+        };
+        let answer = match self.call.run(&remove).await {
+            Err(Fault::Other(error)) => return Err(error),
+            answer => answer,
+        };
+        // Whatever it said: what is there?
+        if self.document_at(cluster_id, pseudo_path).await?.is_none() {
+            return Ok(());
+        }
+        answer.map_err(|fault| no_cluster(fault, cluster_id))?;
         Err(Error::Failed(
             "'nfs export rm' said it was done, and the export is still there".into(),
         ))
+    }
+
+    async fn let_nobody_in(&self, cluster_id: &str, pseudo_path: &str) -> Result<()> {
+        let Some(there) = self.document_at(cluster_id, pseudo_path).await? else {
+            return Ok(());
+        };
+        let mut closed = there.clone();
+        set_access(&mut closed, &Access::new());
+        if closed != there {
+            self.apply(cluster_id, &closed).await?;
+        }
+        Ok(())
+    }
+}
+
+/// All exports of an NFS cluster.
+pub(crate) async fn exports_of(call: &Call, cluster_id: &str) -> Result<Vec<NfsExport>> {
+    let list = NfsExportLs {
+        cluster_id,
+        detailed: true,
+    };
+    let exports = call.run(&list).await;
+    exports.map_err(|fault| no_cluster(fault, cluster_id))
+}
+
+/// How many they are.
+pub(crate) fn counted(exports: &[NfsExport]) -> NfsExports {
+    NfsExports {
+        all: exports.len() as u64,
+        others: exports
+            .iter()
+            .filter(|export| !is_path_of_a_share(&export.path))
+            .count() as u64,
+    }
+}
+
+/// Module nfs says -2 of an unknown cluster alone: an unknown export is no error to it.
+fn no_cluster(fault: Fault, cluster_id: &str) -> Error {
+    match fault.errno() {
+        Some(ENOENT) => Error::NfsClusterNotFound(cluster_id.to_owned()),
+        _ => fault.into(),
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Description {
     pub nfs_endpoints: Vec<String>,
     /// The NFS cluster's id; none if it serves no NFS.
     pub nfs_cluster_id: Option<String>,
+    /// What that exports.
+    pub nfs_exports: NfsExports,
     /// The protocols it serves.
     pub protocols: Vec<Protocol>,
     /// Bytes in all, if known.
@@ -37,6 +39,15 @@ pub struct Description {
     pub free_bytes: Option<u64>,
     /// The CephX identity it speaks as, which no rule may name.
     pub own_identity: Option<String>,
+}
+
+/// What an NFS cluster exports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NfsExports {
+    /// How many exports there are.
+    pub all: u64,
+    /// How many of them are no shares'.
+    pub others: u64,
 }
 
 impl Description {

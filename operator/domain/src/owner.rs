@@ -67,7 +67,17 @@ pub enum Tag {
 
 /// Name of the subvolume of the share with this uid.
 pub fn subvolume_name(uid: &str) -> String {
-    format!("shoal-{uid}")
+    format!("{SUBVOLUME}{uid}")
+}
+
+const SUBVOLUME: &str = "shoal-";
+
+/// Whether a path leads into a subvolume that has a share's name, in whichever group.
+pub fn is_path_of_a_share(path: &str) -> bool {
+    let mut parts = path.strip_prefix("/volumes/").unwrap_or_default().split('/');
+    parts
+        .nth(1)
+        .is_some_and(|subvolume| subvolume.starts_with(SUBVOLUME))
 }
 
 /// Where a share's subvolume is.

@@ -51,7 +51,7 @@ pub struct Load {
     pub shares: u64,
     /// How many ShareDeletions have something left to do there.
     pub deletions: u64,
-    /// How many exports there are on its NFS cluster.
+    /// How many exports there are on its NFS cluster: those of shares, and others.
     pub exports: u64,
 }
 

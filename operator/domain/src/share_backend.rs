@@ -7,6 +7,7 @@ use shoal_crds::{
     BackendPhase, Capacity, CephStatus, NfsStatus, OrphanStatus, ShareBackend, ShareBackendStatus, Size,
     condition::{reasons, types},
     names::FINALIZER,
+    removable_exports,
 };
 
 use crate::{
@@ -252,6 +253,12 @@ fn status(
             } else {
                 conditions
             };
+            let conditions = match exports_stay(backend, description) {
+                Some(message) => {
+                    conditions.set(types::EXPORTS_STAY, true, reasons::TOO_MANY_EXPORTS, message)
+                }
+                None => conditions,
+            };
             ShareBackendStatus {
                 observed_generation: Some(generation),
                 phase: phase(BackendPhase::Available),
@@ -284,6 +291,19 @@ fn status(
             ..before.clone()
         },
     }
+}
+
+/// Why no export is removed from its NFS cluster, if that is so.
+fn exports_stay(backend: &ShareBackend, description: &Description) -> Option<String> {
+    let cluster_id = &backend.spec.ceph.as_ref()?.nfs.as_ref()?.cluster_id;
+    let most = removable_exports(cluster_id);
+    (description.nfs_exports.all > most).then(|| {
+        format!(
+            "spec.ceph.nfs.clusterID: NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses \
+             some, whoever sends it. Shoal sends none: it lets nobody in by exports that should go. Take exports out by hand \
+             (docs/operations/backends.md says how), and make another NFS cluster, with a ShareBackend of its own, for more"
+        )
+    })
 }
 
 /// How far the round is that status says goes on. None: this replica has not begun it.
@@ -364,8 +384,11 @@ pub fn candidate(
         .collect();
     let most = |other: &&ShareBackend| {
         let nfs = other.spec.ceph.as_ref()?.nfs.as_ref()?;
-        u64::try_from(nfs.max_exports).ok()
+        Some(nfs.most_exports())
     };
+    let others = state
+        .as_ref()
+        .map_or(0, |description| description.nfs_exports.others);
     Candidate {
         labels: backend.metadata.labels.clone().unwrap_or_default(),
         state,
@@ -381,7 +404,8 @@ pub fn candidate(
             exports: on_one_nfs_cluster
                 .iter()
                 .map(|other| load_of(other).exports)
-                .sum(),
+                .sum::<u64>()
+                + others,
             ..load_of(backend)
         },
         name,

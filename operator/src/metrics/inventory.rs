@@ -562,7 +562,10 @@ pub(super) mod tests {
     use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
     use shoal_domain::{
-        Class, Scope, identity::Description, identity::Identity, ledger::Ledger, share_backend,
+        Class, Scope,
+        identity::{Description, Identity, NfsExports},
+        ledger::Ledger,
+        share_backend,
     };
 
     use super::*;
@@ -632,6 +635,7 @@ pub(super) mod tests {
             monitors: Vec::new(),
             nfs_endpoints: Vec::new(),
             nfs_cluster_id: Some("nfs".into()),
+            nfs_exports: NfsExports::default(),
             protocols: Vec::new(),
             total_bytes: Some(1 << 40),
             free_bytes: Some(1 << 39),

@@ -7,7 +7,7 @@ use shoal_crds::{Protocol, Squash};
 use shoal_domain::{
     Failure,
     grant::{Access, Applied, Client, Grant, Key},
-    identity::{Description, Identity},
+    identity::{Description, Identity, NfsExports},
     orphan::{self, Listing},
     owner::{self, Owner, Tag},
     volume::{Export, NewVolume, Sight, Volume, VolumeRef},
@@ -674,6 +674,7 @@ impl Simulated {
                 monitors: world.monitors.clone(),
                 nfs_cluster_id: (!nfs_endpoints.is_empty()).then(|| NFS_CLUSTER.into()),
                 nfs_endpoints,
+                nfs_exports: NfsExports::default(),
                 protocols,
                 total_bytes: Some(self.settings.total_bytes),
                 free_bytes: Some(self.settings.total_bytes.saturating_sub(used)),

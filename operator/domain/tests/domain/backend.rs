@@ -9,7 +9,7 @@ use shoal_crds::{
 use shoal_domain::{
     Class, Failure, Next, Scope, Step,
     decision::trouble,
-    identity::Description,
+    identity::{Description, NfsExports},
     placement::{Door, Load},
     share_backend::{Effect, Observed, candidate, decide, is_ready, recorded},
 };
@@ -114,7 +114,7 @@ fn as_placement_sees_it() {
     })).unwrap());
     let mut b = a.clone();
     b.metadata.name = Some("ceph-b".into());
-    b.spec.ceph.as_mut().unwrap().nfs.as_mut().unwrap().max_exports = 50;
+    b.spec.ceph.as_mut().unwrap().nfs.as_mut().unwrap().max_exports = Some(50);
     let load = |exports| Load {
         deletions: 0,
         promised_bytes: GI.into(),
@@ -122,20 +122,26 @@ fn as_placement_sees_it() {
         exports,
     };
     let loads = [("ceph-a".to_owned(), load(3)), ("ceph-b".to_owned(), load(4))].into();
-    let seen = |backend: &ShareBackend| {
-        candidate(
-            backend,
-            Ok(backend_description()),
-            &[a.clone(), b.clone()],
-            &loads,
-        )
-    };
+    let all = [a.clone(), b.clone()];
+    let seen = |backend: &ShareBackend| candidate(backend, Ok(backend_description()), &all, &loads);
     let one = seen(&a);
     assert_eq!((one.door, one.load.shares), (Door::Open, 4));
     assert_eq!(
         (one.max_exports, one.load.exports),
         (Some(50), 7),
         "they share an NFS cluster, and the least limit counts"
+    );
+    let mut description = backend_description();
+    description.nfs_exports = NfsExports { all: 9, others: 2 };
+    assert_eq!(
+        candidate(&a, Ok(description), &all, &loads).load.exports,
+        9,
+        "those that are no shares' count, too"
+    );
+    assert_eq!(
+        candidate(&a, Ok(backend_description()), &all[..1], &loads).max_exports,
+        Some(215),
+        "without a limit, as many as Ceph can remove one of"
     );
     let mut disabled = a.clone();
     disabled.spec.scheduling_enabled = false;
@@ -250,6 +256,33 @@ fn room_is_written_only_when_it_moved_by_a_hundredth() {
         let free = decide(&o, now()).status.capacity.unwrap().free;
         assert_eq!(free.map_or(0, |f| f.bytes() / GI), written);
     }
+}
+
+#[test]
+fn more_exports_than_ceph_can_remove_one_of_are_told() {
+    let told = |all| {
+        let mut o = known();
+        o.backend.spec.ceph = Some(serde_json::from_value(serde_json::json!({
+            "connectionSecretRef": {"namespace": "n", "name": "s"}, "filesystem": "a", "nfs": {"clusterID": "nfs"},
+        })).unwrap());
+        let mut description = backend_description();
+        description.nfs_exports = NfsExports { all, others: all };
+        o.description = Some(Ok(description));
+        let status = decide(&o, now()).status;
+        assert!(is_ready(&status), "shares that are there are looked after");
+        let stay = status
+            .conditions
+            .into_iter()
+            .find(|c| c.type_ == types::EXPORTS_STAY);
+        stay.map(|condition| (condition.reason, condition.message))
+    };
+    assert_eq!(told(215), None);
+    let (reason, message) = told(216).unwrap();
+    assert_eq!(reason, reasons::TOO_MANY_EXPORTS);
+    assert!(
+        message.starts_with("spec.ceph.nfs.clusterID: NFS cluster 'nfs' has more than 215 exports"),
+        "{message}"
+    );
 }
 
 #[test]
