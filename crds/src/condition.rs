@@ -52,7 +52,7 @@ pub mod reasons {
     pub const SHARE_EXISTS: &str = "ShareExists";
     /// No ShareDeletion keeps what `spec.source.existing` names.
     pub const NOTHING_TO_BRING_BACK: &str = "NothingToBringBack";
-    /// Another Share brings it back, or it is being removed.
+    /// Another Share has it, or brings it back; or it is being removed; or it is not this cluster's to give.
     pub const NOT_TO_BE_BROUGHT_BACK: &str = "NotToBeBroughtBack";
     /// A backend holds data that no object owns and that is tagged with the share's namespace and name; a storage admin has to say
     /// what becomes of it.

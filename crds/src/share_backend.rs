@@ -101,7 +101,8 @@ pub struct ShareBackendSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_ratio: Option<Ratio>,
     /// Other Kubernetes clusters whose Shoal keeps shares on the same file system, each by the uid of its namespace `kube-system`: what
-    /// is tagged as theirs is nobody's former data here, and is neither told nor adopted. Takes the verb `adopt` on sharebackends.
+    /// is tagged as theirs is nobody's former data here, and is neither told nor adopted, on any ShareBackend with the same subvolume
+    /// group of that file system. Takes the verb `adopt` on sharebackends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub neighbours: Vec<String>,

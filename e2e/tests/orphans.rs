@@ -370,6 +370,68 @@ fn an_admin_may_have_it_made_empty() {
 }
 
 #[test]
+fn what_lies_in_another_group_is_not_shoals_to_give() {
+    run(|s| async move {
+        let ns = s.world.namespace("group").await?;
+        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        s.world.share(&ns, "a", share_spec(Protocol::NFS)).await?;
+        until_waiting(s, &ns, "a").await?;
+        let elsewhere = handle.replace("shoal/", "theirs/");
+        say(s, &ns, "a", &format!("{BACKEND}/{elsewhere}")).await?;
+        let refused = s
+            .until_share(&ns, "a", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
+            .await?;
+        let told = message(&refused.status.as_ref().unwrap().conditions, "Ready").unwrap();
+        ensure!(told.contains("is not in subvolume group 'shoal'"), "{told}");
+        say(s, &ns, "a", &format!("{BACKEND}/{handle}")).await?;
+        until_ready(s, &ns, "a").await?;
+        s.clear(&ns).await
+    });
+}
+
+/// One that has brought data back, which so has another's name, and that a new operator can't read.
+#[test]
+fn a_share_that_can_not_be_read_keeps_what_it_has() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("unread").await?;
+        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+        s.world.share(&ns, "b", spec.clone()).await?;
+        until_ready(s, &ns, "b").await?;
+        let own = s.ready_share(&ns, "own", Protocol::NFS).await?;
+        let of_any_size = |mut spec: Value| {
+            spec["size"] = "1.5Gi".into();
+            spec
+        };
+        s.share_of_any_size(&ns, "b", of_any_size(spec.clone())).await?;
+        s.share_of_any_size(&ns, "own", of_any_size(share_spec(Protocol::NFS)))
+            .await?;
+        s.kill_operator().await?;
+        let storage = s.cluster(BACKEND).await?;
+        storage.add_subvolume(BACKEND, "nobodys", 1 << 30, None)?;
+        s.start_operator("").await?;
+        let found = until_orphans(s, "has been looked through anew", |found| {
+            found
+                .list
+                .iter()
+                .any(|orphan| orphan.handle == "shoal/shoal-nobodys")
+        })
+        .await?;
+        for kept in [handle, self::handle(&own)] {
+            ensure!(found.list.iter().all(|orphan| orphan.handle != kept), "{found:?}");
+        }
+        storage.delete_subvolume(BACKEND, "nobodys")?;
+        s.world.share(&ns, "b", spec).await?;
+        s.world.share(&ns, "own", share_spec(Protocol::NFS)).await?;
+        until_ready(s, &ns, "b").await?;
+        until_ready(s, &ns, "own").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
 fn a_neighbours_volumes_hold_nobody_up_and_are_not_to_be_had() {
     run(|s| async move {
         let _alone = s.alone().await;

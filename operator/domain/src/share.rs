@@ -11,7 +11,7 @@ use shoal_crds::{
     Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation, LockedKind, Protocol,
     ResourceLock, Share, ShareDeletion, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
-    names::{FINALIZER, PAUSED},
+    names::{FINALIZER, FORMER_DATA, PAUSED},
 };
 
 use crate::{
@@ -650,12 +650,18 @@ impl Pass<'_> {
 
     /// Whether what no object owned may become this share's.
     fn may_adopt(&self, handle: &str, former: &Owner) -> Result<(), Failure> {
+        let others = &self.o.former.others;
         let why = if let Some(holder) = &self.o.former.claimed_by {
             format!("'{handle}' is {holder}'s")
-        } else if self.o.former.neighbours.contains(&former.cluster) {
+        } else if others.neighbours.contains(&former.cluster) {
             format!(
-                "'{handle}' is the data of Share {}/{} of cluster {}, which spec.neighbours of its ShareBackend names",
+                "'{handle}' is the data of Share {}/{} of cluster {}, which spec.neighbours of a ShareBackend names",
                 former.namespace, former.name, former.cluster
+            )
+        } else if others.have(former) {
+            format!(
+                "'{handle}' is the data of Share {}/{} (uid {}), which, or what is left of which, can't be understood",
+                former.namespace, former.name, former.uid
             )
         } else {
             return Ok(());
@@ -708,8 +714,37 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether what is to be brought back is where its backend makes shares. What lies elsewhere is not Shoal's, or another's.
+    fn is_in_its_group(&self, existing: &ExistingShare) -> Result<(), Failure> {
+        let ExistingShare { backend_name, handle } = existing;
+        let mut candidates = self.o.candidates.iter();
+        let holder = candidates.find(|candidate| candidate.name == *backend_name);
+        // Of one that does not answer nothing is brought back.
+        let Some(Ok(description)) = holder.map(|holder| &holder.state) else {
+            return Ok(());
+        };
+        let group = Place::of(Some(handle), "").group.unwrap_or_default();
+        if group == description.group {
+            return Ok(());
+        }
+        let field = match &self.o.share.spec.source {
+            Some(_) => "spec.source.existing.handle".into(),
+            None => format!("metadata.annotations: {FORMER_DATA}"),
+        };
+        Err(failure(
+            Class::Stalled,
+            reasons::NOT_TO_BE_BROUGHT_BACK,
+            format!(
+                "{field}: '{handle}' is not in subvolume group '{}', which is ShareBackend '{backend_name}''s; name what kubectl shoal orphans \
+                 shows, or a ShareBackend whose spec.ceph.subvolumeGroup is '{group}'",
+                description.group
+            ),
+        ))
+    }
+
     /// What no object owns, if the share may have it.
     fn orphan(&self, existing: &ExistingShare) -> Result<&Orphan, Failure> {
+        self.is_in_its_group(existing)?;
         let ExistingShare { backend_name, handle } = existing;
         let there = self.o.former.orphans.iter().find(|orphan| {
             orphan.backend_name == *backend_name && orphan.handle == *handle && orphan.volume.is_some()
@@ -789,7 +824,8 @@ impl Pass<'_> {
             return self.done_telling_rules(self.before.clone(), Next::Await, &told);
         }
         // What the scan has found may be gone since.
-        let wants_an_orphan = self.o.brings_back().is_some() && self.o.source.is_none();
+        let wanted = self.o.brings_back().filter(|_| self.o.source.is_none());
+        let wants_an_orphan = wanted.is_some_and(|existing| self.is_in_its_group(&existing).is_ok());
         if !self.o.former.is_confirmed && (wants_an_orphan || self.undecided().is_some()) {
             return Decision::step(self.before.clone(), Step::Do(Effect::LookAtFormer));
         }

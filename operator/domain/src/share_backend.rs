@@ -1,6 +1,9 @@
 //! Decisions about backends.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use shoal_crds::{
@@ -393,6 +396,27 @@ fn nfs_cluster(backend: &ShareBackend) -> Option<(&str, &str)> {
     let nfs = backend.spec.ceph.as_ref()?.nfs.as_ref()?;
     let ceph = backend.status.as_ref()?.ceph.as_ref()?;
     Some((&ceph.fsid, &nfs.cluster_id))
+}
+
+/// The clusters whose data is nobody's former data where this backend makes its shares: as it says, or another that makes them there,
+/// too.
+pub fn neighbours(of: &ShareBackend, all: &[ShareBackend]) -> BTreeSet<String> {
+    let beside = all
+        .iter()
+        .filter(|other| place(of).is_some() && place(other) == place(of));
+    let named = beside.flat_map(|other| &other.spec.neighbours);
+    of.spec.neighbours.iter().chain(named).cloned().collect()
+}
+
+/// Where a backend makes its shares: in a file system of a storage cluster, once that is known, and in a subvolume group.
+fn place(backend: &ShareBackend) -> Option<(&str, i64, Option<&str>)> {
+    let ceph = backend.status.as_ref()?.ceph.as_ref()?;
+    let group = backend
+        .spec
+        .ceph
+        .as_ref()
+        .map(|ceph| ceph.subvolume_group.as_str());
+    Some((&ceph.fsid, ceph.fs_id, group))
 }
 
 /// What a ShareBackend says of itself, if what was recorded on it may be worked on. `exported_on` is the NFS cluster that it was

@@ -18,6 +18,7 @@ use shoal_crds::{
 };
 use shoal_domain::{
     Failure, Scope,
+    orphan::Others,
     placement::{Candidate, Load},
     share_backend as backend_decisions, share_deletion as deletion_decisions, share_type as type_decisions,
 };
@@ -232,6 +233,14 @@ fn backend(ctx: &Context, name: &str) -> Option<Result<Entry, Failure>> {
     let object = ctx.caches.backends.get(&ObjectRef::new(name))?;
     let uid = object.meta().uid.clone().unwrap_or_default();
     Some(ctx.backends.find(name, &uid))
+}
+
+/// Who has what no object is known to have, where this backend makes its shares.
+pub(crate) fn others_beside(ctx: &Context, backend: &ShareBackend) -> Others {
+    Others {
+        neighbours: backend_decisions::neighbours(backend, &parsed(&ctx.caches.backends, |_| true)),
+        unread: ctx.caches.ledger.lock().unread(),
+    }
 }
 
 /// Whose turn it has to be for work in a namespace on a storage cluster: of all its backends the least counts, for its mgr is

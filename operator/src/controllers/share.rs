@@ -33,7 +33,7 @@ use shoal_domain::{
     resource_lock::{self, Mark},
     share::{self, Effect, Going, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
-    share_deletion,
+    share_backend, share_deletion,
     share_quota::Usage,
     share_type,
     volume::{Export, Sight, VolumeRef},
@@ -356,8 +356,8 @@ fn former(ctx: &Context, share: &Share) -> Former {
     if let Some(existing) = &existing {
         let holder = ctx.caches.backends.get(&ObjectRef::new(&existing.backend_name));
         let holder = holder.as_ref().and_then(|guard| guard.0.as_ref().ok());
-        former.neighbours = holder
-            .map(|backend| backend.spec.neighbours.clone())
+        former.others = holder
+            .map(|backend| super::others_beside(ctx, backend))
             .unwrap_or_default();
     }
     let is_placed = status.is_some_and(|status| status.backend_name.is_some());
@@ -370,8 +370,11 @@ fn former(ctx: &Context, share: &Share) -> Former {
         let (on, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
         let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().is_held(subvolume);
         let mut found = ctx.orphans.namesakes(&on, &namespace, &name, is_claimed);
-        found.retain(|orphan| !backend.spec.neighbours.contains(&orphan.owner.cluster));
-        former.orphans.extend(found);
+        if !found.is_empty() {
+            let others = super::others_beside(ctx, &backend);
+            found.retain(|orphan| !others.have(&orphan.owner));
+            former.orphans.extend(found);
+        }
         if ctx.orphans.is_complete(&on, &uid) {
             continue;
         }

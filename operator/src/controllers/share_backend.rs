@@ -58,7 +58,8 @@ impl Kind for ShareBackends {
             (round, tally)
         });
         let uid = backend.uid().unwrap_or_default();
-        let scan = ctx.orphans.scan(&name, &uid, &backend.spec.neighbours);
+        let others = super::others_beside(ctx, &backend);
+        let scan = ctx.orphans.scan(&name, &uid, &others);
         let ledger = ctx.caches.ledger.lock();
         Ok(Observed {
             round,
@@ -175,7 +176,9 @@ async fn scan(ctx: &Context, o: &mut Observed, on: &Identity) -> Result<(), Erro
         }
         Err(error) => return Err(error),
     }
-    o.scan = ctx.orphans.scan(&name, &uid, &o.backend.spec.neighbours);
+    o.scan = ctx
+        .orphans
+        .scan(&name, &uid, &super::others_beside(ctx, &o.backend));
     Ok(())
 }
 

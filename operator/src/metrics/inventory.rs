@@ -631,6 +631,7 @@ pub(super) mod tests {
             version: "20".into(),
             monitors: Vec::new(),
             nfs_endpoints: Vec::new(),
+            group: "shoal".into(),
             nfs_cluster_id: Some("nfs".into()),
             protocols: Vec::new(),
             total_bytes: Some(1 << 40),

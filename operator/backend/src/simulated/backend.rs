@@ -674,6 +674,7 @@ impl Simulated {
                 monitors: world.monitors.clone(),
                 nfs_cluster_id: (!nfs_endpoints.is_empty()).then(|| NFS_CLUSTER.into()),
                 nfs_endpoints,
+                group: GROUP.into(),
                 protocols,
                 total_bytes: Some(self.settings.total_bytes),
                 free_bytes: Some(self.settings.total_bytes.saturating_sub(used)),

@@ -335,7 +335,7 @@ fn a_list_ends_what_is_not_in_it_and_keeps_what_can_not_be_read() {
     }
     ledger.begin_list();
     ledger.note(&placed("a", 1, "one", 1));
-    ledger.is_there("uid-b");
+    ledger.is_there(&share("b").metadata);
     assert_eq!(promised(&ledger, "one"), 3, "not before the list has ended");
     ledger.end_list();
     assert_eq!(ledger.on_backend("one", 9), ["team/a", "team/b"]);
