@@ -4,6 +4,8 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -11,6 +13,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use shoal_backend::simulated::Trouble;
 use shoal_crds::{
     OrphanStatus, Protocol, Share, ShareBackend,
     condition::reasons,
@@ -385,6 +388,56 @@ fn what_lies_in_another_group_is_not_shoals_to_give() {
         ensure!(told.contains("is not in subvolume group 'shoal'"), "{told}");
         say(s, &ns, "a", &format!("{BACKEND}/{handle}")).await?;
         until_ready(s, &ns, "a").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn what_nobody_can_look_for_is_waited_for() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("away").await?;
+        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        let storage = s.cluster(BACKEND).await?;
+        storage.set_trouble(Some(Trouble::Unreachable))?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+        s.world.share(&ns, "b", spec).await?;
+        let waits = s
+            .until_share(&ns, "b", "False", reasons::BACKEND_NOT_READY)
+            .await?;
+        let told = message(&waits.status.as_ref().unwrap().conditions, "Ready").unwrap();
+        ensure!(told.contains("could not be looked at"), "{told}");
+        storage.set_trouble(None)?;
+        until_ready(s, &ns, "b").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn who_waits_for_data_has_it_as_soon_as_it_is_let_go() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("heir").await?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["deletionPolicy"] = "Retain".into();
+        s.world.share(&ns, "a", spec).await?;
+        let kept = until_ready(s, &ns, "a").await?;
+        let said = format!("{BACKEND}/{}", handle(&kept));
+        let heir = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "Share",
+            "metadata": {"name": "b", "namespace": ns, "annotations": {FORMER_DATA: said}},
+            "spec": share_spec(Protocol::NFS),
+        });
+        s.world.apply(&heir).await?;
+        s.until_share(&ns, "b", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
+            .await?;
+        let began = Instant::now();
+        s.delete_share(&ns, "a").await?;
+        let share = until_ready(s, &ns, "b").await?;
+        ensure!(subvolume_of(&share) == subvolume_of(&kept), "{share:#?}");
+        // By itself it looks twice a minute.
+        ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
         s.clear(&ns).await
     });
 }

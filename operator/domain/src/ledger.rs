@@ -14,7 +14,7 @@ use crate::{
     mount_point::{MountPoint, NfsCluster},
     owner::{Place, subvolume_name},
     placement::{Load, Neighbour},
-    share_deletion,
+    share, share_deletion,
     share_quota::{Amount, Usage},
 };
 
@@ -319,8 +319,7 @@ impl Ledger {
         let mut loads = self.loads.clone();
         let mut usage = self.usage(&namespace);
         // What it brings back has its room already.
-        if let Some(source) = &share.spec.source {
-            let existing = &source.existing;
+        if let Some(existing) = share::brings_back(share) {
             let mut rooms = self
                 .deletions
                 .values()

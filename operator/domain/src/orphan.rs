@@ -216,6 +216,8 @@ pub struct Former {
     pub is_confirmed: bool,
     /// Whether a backend that holds some of it has not been asked yet: its first answer wakes the share.
     pub is_to_be_asked: bool,
+    /// Why nobody could look for what it is to bring back.
+    pub not_looked_for: Option<Failure>,
     /// The object that has what it is to bring back, if another has.
     pub claimed_by: Option<String>,
     /// Whose data is not to be had where that is which it is to bring back.

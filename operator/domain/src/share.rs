@@ -390,6 +390,26 @@ impl Observed {
         self.share.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// The storage cluster that is worked on for it: its own, or that of the data that it looks for. That may be on several, and is seldom
+    /// there at all.
+    pub fn fsid(&self) -> Option<String> {
+        let status = self.share.status.as_ref();
+        let own = status.and_then(|status| status.fsid.clone());
+        own.or_else(|| {
+            let wanted = self.brings_back().map(|existing| existing.backend_name);
+            let found = self
+                .former
+                .orphans
+                .iter()
+                .map(|orphan| orphan.backend_name.clone());
+            let holds = |name: String| {
+                let holder = self.candidates.iter().find(|candidate| candidate.name == name)?;
+                Some(holder.state.as_ref().ok()?.identity.fsid.clone())
+            };
+            wanted.into_iter().chain(found).find_map(holds)
+        })
+    }
+
     /// Whether its deletion was asked for.
     fn is_deleted(&self) -> bool {
         self.share.metadata.deletion_timestamp.is_some()
@@ -746,6 +766,15 @@ impl Pass<'_> {
     fn orphan(&self, existing: &ExistingShare) -> Result<&Orphan, Failure> {
         self.is_in_its_group(existing)?;
         let ExistingShare { backend_name, handle } = existing;
+        if let Some(why) = &self.o.former.not_looked_for {
+            return Err(Failure {
+                message: format!(
+                    "'{handle}' on ShareBackend '{backend_name}' could not be looked at: {}",
+                    why.message
+                ),
+                ..why.clone()
+            });
+        }
         let there = self.o.former.orphans.iter().find(|orphan| {
             orphan.backend_name == *backend_name && orphan.handle == *handle && orphan.volume.is_some()
         });

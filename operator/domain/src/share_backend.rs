@@ -445,36 +445,45 @@ pub fn usable<'a>(
             ),
         });
     }
-    match backend {
-        None => Err(Failure {
-            class: Class::Waiting,
+    let description = answering(name, backend)?;
+    let found = &description.identity;
+    if found.fsid != recorded.fsid || found.fs_id != recorded.fs_id {
+        return Err(Failure {
+            class: Class::Stalled,
             scope: Scope::Backend,
-            reason: reasons::BACKEND_NOT_FOUND,
-            message: format!("ShareBackend '{name}' does not exist; what is on it waits for it"),
-        }),
-        Some(Err(why)) if why.reason == reasons::BACKEND_NOT_ASKED => Err(why.clone()),
-        Some(Err(why)) => Err(Failure {
-            class: Class::Waiting,
-            scope: Scope::Backend,
-            reason: reasons::BACKEND_NOT_READY,
+            reason: reasons::BACKEND_REPLACED,
             message: format!(
+                "recorded is cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system {}; nothing is \
+                 touched there",
+                recorded.fsid, recorded.fs_id, found.fsid, found.fs_id
+            ),
+        });
+    }
+    Ok(description)
+}
+
+/// What there is of a ShareBackend that answers; else what is to be waited for.
+pub fn answering<'a, T>(name: &str, backend: Option<&'a Result<T, Failure>>) -> Result<&'a T, Failure> {
+    let waits = |reason, message| Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason,
+        message,
+    };
+    match backend {
+        None => Err(waits(
+            reasons::BACKEND_NOT_FOUND,
+            format!("ShareBackend '{name}' does not exist; what is on it waits for it"),
+        )),
+        Some(Err(why)) if why.reason == reasons::BACKEND_NOT_ASKED => Err(why.clone()),
+        Some(Err(why)) => Err(waits(
+            reasons::BACKEND_NOT_READY,
+            format!(
                 "ShareBackend '{name}' is not ready ({}); its conditions say more",
                 why.reason
             ),
-        }),
-        Some(Ok(d)) if d.identity.fsid != recorded.fsid || d.identity.fs_id != recorded.fs_id => {
-            Err(Failure {
-                class: Class::Stalled,
-                scope: Scope::Backend,
-                reason: reasons::BACKEND_REPLACED,
-                message: format!(
-                    "recorded is cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system {}; nothing is \
-                 touched there",
-                    recorded.fsid, recorded.fs_id, d.identity.fsid, d.identity.fs_id
-                ),
-            })
-        }
-        Some(Ok(description)) => Ok(description),
+        )),
+        Some(Ok(there)) => Ok(there),
     }
 }
 

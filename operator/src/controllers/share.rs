@@ -248,15 +248,8 @@ impl Kind for Shares {
     }
 
     fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
-        let status = o.share.status.as_ref();
-        // What it looks for may be on several, and is seldom there at all.
-        let former = || {
-            o.candidates
-                .iter()
-                .find_map(|c| Some(c.state.as_ref().ok()?.identity.fsid.clone()))
-        };
-        let fsid = status.and_then(|status| status.fsid.clone()).or_else(former)?;
-        Some(super::lane(ctx, &fsid, &o.share.namespace().unwrap_or_default()))
+        let namespace = o.share.namespace().unwrap_or_default();
+        Some(super::lane(ctx, &o.fsid()?, &namespace))
     }
 
     fn patience(o: &Observed) -> Option<Duration> {
@@ -411,23 +404,7 @@ async fn look_at_former(ctx: &Context, o: &mut Observed) {
             place: Place::of(Some(&handle), o.uid()),
             ..share::volume_ref(o)
         };
-        let entry = super::backend(ctx, &backend_name).map(|entry| {
-            let Entry { backend, state, .. } = entry?;
-            Ok((backend, state?))
-        });
-        let (backend, description) = match entry {
-            Some(Ok(usable)) => usable,
-            Some(Err::<_, Failure>(why)) => {
-                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
-                seen.extend(found);
-                continue;
-            }
-            None => {
-                seen.extend(found);
-                continue;
-            }
-        };
-        match backend.look(&description.identity, &volume).await {
+        match look_on(ctx, &backend_name, &volume).await {
             Ok(Sight::Present(volume)) => {
                 if let Tag::Owner(owner) = &volume.tag
                     && found.is_none_or(|found| found.owner == *owner)
@@ -441,14 +418,32 @@ async fn look_at_former(ctx: &Context, o: &mut Observed) {
                 }
             }
             Ok(Sight::Absent { .. }) => {}
-            Err(error) => {
-                super::trouble(ctx, &backend_name, &error.into());
+            Err(why) => {
+                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
+                if found.is_none() {
+                    o.former.not_looked_for = Some(why);
+                }
                 seen.extend(found);
             }
         }
     }
     o.former.orphans = seen;
     o.former.is_confirmed = true;
+}
+
+/// What there is on a backend that the share is not on, or why nobody could look.
+async fn look_on(ctx: &Context, backend_name: &str, volume: &VolumeRef) -> Result<Sight, Failure> {
+    let entry = super::backend(ctx, backend_name).map(|entry| {
+        let Entry { backend, state, .. } = entry?;
+        Ok((backend, state?))
+    });
+    let (backend, description) = share_backend::answering(backend_name, entry.as_ref())?;
+    let sight = backend.look(&description.identity, volume).await;
+    sight.map_err(|error| {
+        let why = error.into();
+        super::trouble(ctx, backend_name, &why);
+        why
+    })
 }
 
 /// Writes down what is left to do of a share, so that it can be let go.

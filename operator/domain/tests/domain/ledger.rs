@@ -184,6 +184,14 @@ fn what_is_left_of_a_share_takes_room_and_no_quota() {
     });
     ledger.note(&heir);
     assert!(ledger.page(&heir, None).loads.is_empty());
+    // Also in an admin's word.
+    let mut adopting = unplaced("b", 2);
+    let said = (
+        "shoal.storage/former-data".to_owned(),
+        "one/shoal/shoal-uid-a".to_owned(),
+    );
+    adopting.metadata.annotations = Some([said].into());
+    assert!(ledger.page(&adopting, None).loads.is_empty());
     assert_eq!(ledger.page(&unplaced("c", 3), None).loads["one"].deletions, 1);
 
     assert!(

@@ -639,6 +639,42 @@ fn what_is_in_another_group_is_not_adopted_nor_looked_at() {
     }
 }
 
+#[test]
+fn what_could_not_be_looked_for_is_not_said_to_be_gone() {
+    let mut o = adopting("a");
+    o.former.orphans.clear();
+    let away = failure(Scope::Backend, Class::Transient, reasons::BACKEND_UNREACHABLE);
+    o.former.not_looked_for = Some(away.clone());
+    assert_eq!(why(&o), reasons::BACKEND_UNREACHABLE);
+    let decision = decided(&o);
+    let conditions = &decision.status.conditions;
+    let told = conditions.iter().find(|c| c.type_ == types::READY).unwrap();
+    assert!(
+        told.message
+            .contains("'shoal/shoal-old-a' on ShareBackend 'ceph-a'"),
+        "{}",
+        told.message
+    );
+    assert!(told.message.contains(&away.message), "{}", told.message);
+    assert!(!says(conditions, types::STALLED), "it is tried again");
+    assert!(matches!(decision.next, Next::After(_)));
+}
+
+#[test]
+fn the_turn_is_taken_where_that_is_which_it_brings_back() {
+    let mut o = adopting("a");
+    o.candidates
+        .insert(0, candidate("ceph-b", Ok(replaced(backend_description()))));
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"));
+    // One whose namesake was found, and is to be looked at.
+    o.share.metadata.annotations = None;
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"));
+    o.former.orphans[0].backend_name = "ceph-b".into();
+    assert_eq!(o.fsid().as_deref(), Some("fsid-2"));
+    o.share = o.share.placed();
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"), "its own");
+}
+
 // ---- what can't be read
 
 #[test]
