@@ -123,6 +123,8 @@ pub mod reasons {
     pub const BACKEND_NOT_READY: &str = "BackendNotReady";
     /// The ShareBackend is paused: an admin has asked that nothing be asked or changed there.
     pub const BACKEND_PAUSED: &str = "BackendPaused";
+    /// The ShareBackend is only looked at: an admin wants to see what would be changed there first.
+    pub const DRY_RUN: &str = "DryRun";
     /// The ShareBackend is to be deleted, and shares, or what is left of deleted ones, are still on it.
     pub const HAS_SHARES: &str = "HasShares";
     /// The operator has just started, or the ShareBackend just changed, and the backend has not been asked yet what it is.

@@ -92,6 +92,10 @@ pub struct ShareBackendSpec {
     /// Whether Shoal leaves it alone altogether: nothing is asked and nothing changed there, and what is due waits.
     #[serde(default)]
     pub paused: bool,
+    /// Whether Shoal only looks at it: each share on it says in `status.differences` what would be changed there, nothing is changed, and what
+    /// is due waits.
+    #[serde(default)]
+    pub dry_run: bool,
     /// How much of its room new shares leave free, in per cent.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
@@ -117,6 +121,7 @@ impl Default for ShareBackendSpec {
             scheduling_enabled: true,
             disabled_reason: None,
             paused: false,
+            dry_run: false,
             reserved_percentage: 0,
             overcommit_ratio: None,
             neighbours: Vec::new(),

@@ -28,7 +28,7 @@ use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     suite::Suite,
-    world::{PATIENCE, eventually, until},
+    world::{PATIENCE, condition, eventually, until},
 };
 
 static ANEW: Suite<SimulatedStorage> = Suite::new();
@@ -320,6 +320,73 @@ fn a_share_that_the_restored_etcd_does_not_know_is_held_and_adopted() {
     });
 }
 
+/// Rules that were deleted and lowered since the backup: what letting them in again would change is told before it is done.
+#[test]
+fn what_an_hour_old_etcd_would_change_is_told_before_it_is_done() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("compared").await?;
+        let share = s.ready_share(&ns, "docs", Protocol::NFS).await?;
+        let desk = |level| ip_rule("docs", "10.0.0.2", level);
+        s.world.rule(&ns, "desk", desk("ReadOnly")).await?;
+        s.until_rule(&ns, "desk", "True", reasons::ACTIVE).await?;
+        let held = s.held(&share).await?.context("nothing is held")?;
+        s.kill_operator().await?;
+        s.world.rule(&ns, "desk", desk("ReadWrite")).await?;
+        s.world
+            .rule(&ns, "laptop", ip_rule("docs", "10.0.0.1", "ReadWrite"))
+            .await?;
+        dry_run(s, true).await?;
+        s.start_operator("").await?;
+        until_compared(
+            s,
+            &ns,
+            &[
+                "rule 'desk' makes its client ReadWrite, from ReadOnly",
+                "rule 'laptop' lets its client in, ReadWrite: it is not let in now",
+            ],
+        )
+        .await?;
+        s.until_backend(BACKEND, "False", reasons::DRY_RUN).await?;
+        ensure!(s.held(&share).await?.as_ref() == Some(&held), "it was changed");
+
+        // What should not come back is taken away, and the rest may be done.
+        s.delete_rule(&ns, "laptop").await?;
+        s.world.rule(&ns, "desk", desk("ReadOnly")).await?;
+        until_compared(s, &ns, &[]).await?;
+        dry_run(s, false).await?;
+        s.until_backend(BACKEND, "True", reasons::AVAILABLE).await?;
+        s.until_rule(&ns, "desk", "True", reasons::ACTIVE).await?;
+        let shares = s.world.api::<Share>(&ns);
+        let share = until(&shares, "docs", "is worked on", |share: &Share| {
+            share.status.as_ref().is_some_and(|s| s.differences.is_none())
+        })
+        .await?;
+        ensure!(s.held(&share).await?.as_ref() == Some(&held), "it was changed");
+        s.clear(&ns).await
+    });
+}
+
+async fn dry_run(s: &SimulatedStorage, is_dry_run: bool) -> Result<()> {
+    let backends = s.world.cluster_api::<ShareBackend>();
+    let patch = Patch::Merge(json!({"spec": {"dryRun": is_dry_run}}));
+    backends.patch(BACKEND, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn until_compared(s: &SimulatedStorage, ns: &str, wanted: &[&str]) -> Result<()> {
+    let shares = s.world.api::<Share>(ns);
+    until(&shares, "docs", "is compared", |share: &Share| {
+        let told = share
+            .status
+            .as_ref()
+            .and_then(|status| status.differences.as_ref());
+        told.is_some_and(|told| told.list == wanted)
+    })
+    .await?;
+    Ok(())
+}
+
 /// Takes an object off the API server as if it had never been there.
 async fn forget(s: &SimulatedStorage, ns: &str, name: &str) -> Result<()> {
     let shares = s.world.api::<Share>(ns);
@@ -376,7 +443,7 @@ fn an_admin_may_have_it_made_empty() {
 fn what_lies_in_another_group_is_not_shoals_to_give() {
     run(|s| async move {
         let ns = s.world.namespace("group").await?;
-        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        let handle = of_another_cluster(s, "elsewhere", &ns, "a").await?;
         s.world.share(&ns, "a", share_spec(Protocol::NFS)).await?;
         until_waiting(s, &ns, "a").await?;
         let elsewhere = handle.replace("shoal/", "theirs/");
@@ -397,17 +464,21 @@ fn what_nobody_can_look_for_is_waited_for() {
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("away").await?;
-        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        let handle = of_another_cluster(s, "unreachable", &ns, "a").await?;
         let storage = s.cluster(BACKEND).await?;
         storage.set_trouble(Some(Trouble::Unreachable))?;
         let mut spec = share_spec(Protocol::NFS);
         spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
         s.world.share(&ns, "b", spec).await?;
-        let waits = s
-            .until_share(&ns, "b", "False", reasons::BACKEND_NOT_READY)
-            .await?;
-        let told = message(&waits.status.as_ref().unwrap().conditions, "Ready").unwrap();
-        ensure!(told.contains("could not be looked at"), "{told}");
+        let shares = s.world.api::<Share>(&ns);
+        until(&shares, "b", "says that nobody could look", |share: &Share| {
+            let conditions = share.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            let why = condition(conditions, "Ready").map(|(_, reason)| reason);
+            let away = [reasons::BACKEND_UNREACHABLE, reasons::BACKEND_NOT_READY];
+            let told = message(conditions, "Ready").unwrap_or_default();
+            why.is_some_and(|why| away.contains(&why)) && told.contains("could not be looked at")
+        })
+        .await?;
         storage.set_trouble(None)?;
         until_ready(s, &ns, "b").await?;
         s.clear(&ns).await
@@ -448,7 +519,7 @@ fn a_share_that_can_not_be_read_keeps_what_it_has() {
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("unread").await?;
-        let handle = of_another_cluster(s, "gone", &ns, "a").await?;
+        let handle = of_another_cluster(s, "brought-back", &ns, "a").await?;
         let mut spec = share_spec(Protocol::NFS);
         spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
         s.world.share(&ns, "b", spec.clone()).await?;

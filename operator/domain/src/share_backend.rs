@@ -125,8 +125,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     if verdict.is_ok() && (before.ceph.is_none() || round != ensure::under_way(&before)) {
         return Decision::step(status, Step::Record);
     }
-    if observed.admitted.as_ref() != Some(&verdict) {
-        return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
+    let told = match only_looked_at(&observed.backend) {
+        Some(why) => verdict.clone().and(Err(why)),
+        None => verdict.clone(),
+    };
+    if observed.admitted.as_ref() != Some(&told) {
+        return Decision::step(status, Step::Do(Effect::Admit(Box::new(told))));
     }
     if let Err(failure) = &verdict {
         let goes_on = failure.reason == reasons::BACKEND_NOT_SCANNED;
@@ -137,7 +141,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     }
     let poll = POLL.min(observed.scan.again);
     match (round, &observed.round) {
-        (Some(round), _) if !observed.is_asked => Decision::step(status, Step::Do(Effect::Ensure(round))),
+        (Some(round), _) if !observed.is_asked && told.is_ok() => {
+            Decision::step(status, Step::Do(Effect::Ensure(round)))
+        }
         (Some(_), _) => Decision::done(status, Next::After(ensure::POLL)),
         (None, Some(_)) => Decision::step(status, Step::Do(Effect::EndRound)),
         (None, None) => Decision::done(status, Next::After(poll)),
@@ -151,6 +157,18 @@ fn paused() -> Failure {
         reason: reasons::BACKEND_PAUSED,
         message: "spec.paused is true: nothing is asked and nothing changed there until it is false".into(),
     }
+}
+
+/// Why nothing is changed on a backend that answers.
+fn only_looked_at(backend: &ShareBackend) -> Option<Failure> {
+    backend.spec.dry_run.then(|| Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::DRY_RUN,
+        message: "spec.dryRun is true: it is looked at, its shares say in status.differences what would be changed (kubectl shoal differences), and \
+                  nothing is changed there until it is false"
+            .into(),
+    })
 }
 
 /// Another cluster or file system than the one recorded holds none of our shares: no effects at all there.
@@ -217,7 +235,10 @@ fn status(
         conditions
     };
     let phase = |phase| Some(if is_leaving { BackendPhase::Deleting } else { phase });
+    // What it is, is recorded first; afterwards its addresses stay as they were, for a round begins when they differ.
+    let only_looked_at = only_looked_at(backend).filter(|_| before.ceph.is_some());
     let ensure = match verdict {
+        Ok(_) if only_looked_at.is_some() => before.ensure.clone(),
         Ok(description) => ensure::advance(
             before,
             ensure::requested(&backend.metadata).as_deref(),
@@ -242,8 +263,9 @@ fn status(
     let shares = i64::try_from(observed.load.shares).ok();
     let deletions = i64::try_from(observed.load.deletions).ok();
     let pending_deletions = deletions.filter(|count| *count > 0);
-    match verdict {
-        Ok(description) => {
+    let orphans = observed.scan.found.clone().or_else(|| before.orphans.clone());
+    match (verdict, &only_looked_at) {
+        (Ok(description), None) => {
             let conditions = conditions.ready("it answers");
             let conditions = if backend.spec.simulated.is_some() {
                 conditions.set(
@@ -273,17 +295,18 @@ fn status(
                 protocols: description.protocols.clone(),
                 shares,
                 pending_deletions,
-                orphans: observed.scan.found.clone().or_else(|| before.orphans.clone()),
+                orphans,
                 ensure,
                 last_handled_requested_at,
             }
         }
-        Err(failure) => ShareBackendStatus {
+        (Err(failure), _) | (Ok(_), Some(failure)) => ShareBackendStatus {
             observed_generation: Some(generation),
             phase: phase(BackendPhase::Unavailable),
             conditions: conditions.failed(failure).build(),
             shares,
             pending_deletions,
+            orphans,
             ..before.clone()
         },
     }

@@ -95,6 +95,11 @@ impl Kind for Shares {
         let rules: Vec<_> = rules.into_iter().filter(its).map(RuleView::unread).collect();
         let on = status.backend_name.as_deref();
         let round = on.and_then(|on| ctx.ensures.due(on, &share.uid().unwrap_or_default()));
+        let entry = backend(ctx, &status);
+        let dry_run = entry.as_ref().and_then(|entry| entry.as_ref().ok());
+        let dry_run = dry_run
+            .filter(|entry| matches!(&entry.state, Err(why) if why.reason == reasons::DRY_RUN))
+            .and_then(|entry| entry.dry_run.clone());
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         let mut observed = Observed {
             cluster: ctx.cluster.clone(),
@@ -108,7 +113,8 @@ impl Kind for Shares {
             quotas: Vec::new(),
             usage: Usage::default(),
             ledger_revision: 0,
-            backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
+            backend: entry.map(|entry| entry.map_or_else(Err, |e| e.state)),
+            dry_run,
             rules,
             rules_confirmed: false,
             locks: locks::cached(ctx, LockedKind::Share, &share.metadata),
@@ -289,6 +295,10 @@ fn read_page(ctx: &Context, o: &mut Observed) {
     let name = name.and_then(|share_type| mount_point::resolve(&o.share, share_type).ok().flatten());
     let page = ctx.caches.ledger.lock().page(&o.share, name.as_deref());
     o.candidates = super::candidates(ctx, &page.loads, wanted);
+    // Whether there is room is told as if it were worked on.
+    if let (Some(own), Some(dry_run)) = (o.candidates.first_mut(), &o.dry_run) {
+        own.state = Ok(dry_run.clone());
+    }
     o.neighbours = page.neighbours;
     o.taken_on = page.taken_on;
     o.usage = page.usage;
@@ -507,6 +517,10 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
         Some(Err(failure)) => return Err(Error::Backend(failure)),
         None => return Err(Error::Gone),
     };
+    // It may have come to be only looked at since the pass began.
+    if effect.changes_backend() && entry.dry_run.is_some() {
+        return Err(Error::Conflict);
+    }
     let backend = entry.backend;
     let volume = share::volume_ref(o);
     // A pass that goes on with a newer version of the share answers for no more than it has seen.
