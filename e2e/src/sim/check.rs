@@ -447,15 +447,14 @@ impl Checker {
 
     /// A backend that says that it is only looked at is changed by nobody.
     fn not_only_looked_at(&self, entry: &Entry) {
-        let on = match self.share(&entry.uid) {
-            Some(share) => share.status.and_then(|status| status.backend_name),
-            None => {
-                let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
-                let mut of_it = deletions
-                    .into_iter()
-                    .filter(|d| d.spec.share_ref.uid == entry.uid);
-                of_it.next().map(|deletion| deletion.spec.backend_name)
-            }
+        let on = if let Some(share) = self.share(&entry.uid) {
+            share.status.and_then(|status| status.backend_name)
+        } else {
+            let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+            let mut of_it = deletions
+                .into_iter()
+                .filter(|d| d.spec.share_ref.uid == entry.uid);
+            of_it.next().map(|deletion| deletion.spec.backend_name)
         };
         let backends: Vec<ShareBackend> = self.all("sharebackends");
         let is_it = |backend: &&ShareBackend| {

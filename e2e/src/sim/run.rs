@@ -633,7 +633,7 @@ impl<'a> Run<'a> {
         wrong(&mut rng)?;
         self.user.apply(&former.documents).await?;
         if let Some(away) = course.away {
-            self.pass_time(Duration::from_secs(60)).await?;
+            self.pass_time(Duration::from_mins(1)).await?;
             self.user.edit_backend(away, json!({"paused": false})).await?;
         }
         self.until("what was applied anew to come to rest", |run| {
@@ -706,7 +706,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.user.decide(share, None).await?;
-            self.pass_time(COMMAND_DEADLINE + Duration::from_secs(60)).await?;
+            self.pass_time(COMMAND_DEADLINE + Duration::from_mins(1)).await?;
             ensure!(
                 tag(self, verdict)? == was,
                 "it got data though what had said so was taken back: {share:#?}"

@@ -87,7 +87,7 @@ fn what_an_hour_old_etcd_would_change_is_told_and_more_access_first() {
     // An admin takes away what should not come back; the rest is done.
     world.delete_rule("deleted-since");
     world.edit_rule("lowered-since", |rule| {
-        rule.spec.access_level = AccessLevel::ReadOnly
+        rule.spec.access_level = AccessLevel::ReadOnly;
     });
     assert_eq!(said(&mut world).len(), 5);
     world.dry_run = false;
