@@ -54,7 +54,7 @@ pub mod reasons {
     pub const SHARE_EXISTS: &str = "ShareExists";
     /// No ShareDeletion keeps what `spec.source.existing` names.
     pub const NOTHING_TO_BRING_BACK: &str = "NothingToBringBack";
-    /// Another Share brings it back, or it is being removed.
+    /// Another Share has it, or brings it back; or it is being removed; or it is not this cluster's to give.
     pub const NOT_TO_BE_BROUGHT_BACK: &str = "NotToBeBroughtBack";
     /// A backend holds data that no object owns and that is tagged with the share's namespace and name; a storage admin has to say
     /// what becomes of it.
@@ -125,6 +125,8 @@ pub mod reasons {
     pub const BACKEND_NOT_READY: &str = "BackendNotReady";
     /// The ShareBackend is paused: an admin has asked that nothing be asked or changed there.
     pub const BACKEND_PAUSED: &str = "BackendPaused";
+    /// The ShareBackend is only looked at: an admin wants to see what would be changed there first.
+    pub const DRY_RUN: &str = "DryRun";
     /// The ShareBackend is to be deleted, and shares, or what is left of deleted ones, are still on it.
     pub const HAS_SHARES: &str = "HasShares";
     /// The operator has just started, or the ShareBackend just changed, and the backend has not been asked yet what it is.

@@ -30,9 +30,9 @@ pub use resource_lock::{
     ResourceLockStatus,
 };
 pub use share::{
-    AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation,
-    ExportLocationMetadata, FormerData, Placement, Protocol, RootDirectory, Share, SharePhase, ShareSource,
-    ShareSpec, ShareStatus, SizeLimits, UserMetadata,
+    AccessSummary, Capabilities, Charge, DeletionMode, DeletionPolicy, Differences, ExistingShare,
+    ExportLocation, ExportLocationMetadata, FormerData, Placement, Protocol, RootDirectory, Share,
+    SharePhase, ShareSource, ShareSpec, ShareStatus, SizeLimits, UserMetadata,
 };
 pub use share_access_rule::{
     AccessLevel, AccessPhase, AccessType, CredentialsSecretReference, LockReference, SecretKeyReference,

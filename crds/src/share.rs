@@ -265,6 +265,10 @@ pub struct ShareStatus {
     /// How many access rules there are, and how many are in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessSummary>,
+    /// What would be changed on the storage, and what stands in the way of it, while its ShareBackend's `dryRun` keeps Shoal from changing
+    /// anything. Left out: it was not compared yet, or the ShareBackend is worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differences: Option<Differences>,
     /// What it counts for where room is shared out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<Charge>,
@@ -281,6 +285,18 @@ pub struct ShareStatus {
     /// When it is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_retry_time: Option<Time>,
+}
+
+/// Differences between what the objects say and what the storage has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Differences {
+    /// How many.
+    #[serde(default)]
+    pub total: i64,
+    /// They, in words, those first that let in more; the first hundred.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 1024)))]
+    pub list: Vec<String>,
 }
 
 /// A share's story in one word, in Manila's words.

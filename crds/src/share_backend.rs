@@ -92,6 +92,10 @@ pub struct ShareBackendSpec {
     /// Whether Shoal leaves it alone altogether: nothing is asked and nothing changed there, and what is due waits.
     #[serde(default)]
     pub paused: bool,
+    /// Whether Shoal only looks at it: each share on it says in `status.differences` what would be changed there, nothing is changed, and what
+    /// is due waits.
+    #[serde(default)]
+    pub dry_run: bool,
     /// How much of its room new shares leave free, in per cent.
     #[serde(default)]
     #[schemars(range(min = 0, max = 100))]
@@ -101,7 +105,8 @@ pub struct ShareBackendSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overcommit_ratio: Option<Ratio>,
     /// Other Kubernetes clusters whose Shoal keeps shares on the same file system, each by the uid of its namespace `kube-system`: what
-    /// is tagged as theirs is nobody's former data here, and is neither told nor adopted. Takes the verb `adopt` on sharebackends.
+    /// is tagged as theirs is nobody's former data here, and is neither told nor adopted, on any ShareBackend with the same subvolume
+    /// group of that file system. Takes the verb `adopt` on sharebackends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "set"))]
     pub neighbours: Vec<String>,
@@ -116,6 +121,7 @@ impl Default for ShareBackendSpec {
             scheduling_enabled: true,
             disabled_reason: None,
             paused: false,
+            dry_run: false,
             reserved_percentage: 0,
             overcommit_ratio: None,
             neighbours: Vec::new(),

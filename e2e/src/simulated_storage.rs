@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -233,6 +233,27 @@ impl SimulatedStorage {
             },
         )
         .await
+    }
+
+    /// Makes or changes a Share whatever its size says, even what the operator can't understand.
+    pub async fn share_of_any_size(&self, namespace: &str, name: &str, spec: Value) -> Result<DynamicObject> {
+        let mut crds = shoal_crds::custom_resource_definitions().into_iter();
+        let crd = crds.find(|crd| crd.spec.names.kind == "Share");
+        let crd = serde_json::to_value(crd.context("no such kind")?)?;
+        let mut relaxed = crd.clone();
+        relaxed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
+            json!({"x-kubernetes-preserve-unknown-fields": true});
+        self.world.apply(&relaxed).await?;
+        let made = eventually("the schema to be relaxed", PATIENCE, async || {
+            match self.world.share(namespace, name, spec.clone()).await {
+                Ok(share) => Ok(Some(share)),
+                Err(kube::Error::Api(status)) if status.code == 422 => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await;
+        self.world.apply(&crd).await?;
+        made
     }
 
     /// Changes a share's spec.

@@ -4,6 +4,8 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -11,6 +13,7 @@ use kube::{
     api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
+use shoal_backend::simulated::Trouble;
 use shoal_crds::{
     OrphanStatus, Protocol, Share, ShareBackend,
     condition::reasons,
@@ -25,7 +28,7 @@ use shoal_e2e::{
     lab::KubernetesRelease,
     simulated_storage::{BACKEND, SimulatedStorage, cephx_rule, ip_rule, message, share_spec},
     suite::Suite,
-    world::{PATIENCE, eventually, until},
+    world::{PATIENCE, condition, eventually, until},
 };
 
 static ANEW: Suite<SimulatedStorage> = Suite::new();
@@ -317,6 +320,73 @@ fn a_share_that_the_restored_etcd_does_not_know_is_held_and_adopted() {
     });
 }
 
+/// Rules that were deleted and lowered since the backup: what letting them in again would change is told before it is done.
+#[test]
+fn what_an_hour_old_etcd_would_change_is_told_before_it_is_done() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("compared").await?;
+        let share = s.ready_share(&ns, "docs", Protocol::NFS).await?;
+        let desk = |level| ip_rule("docs", "10.0.0.2", level);
+        s.world.rule(&ns, "desk", desk("ReadOnly")).await?;
+        s.until_rule(&ns, "desk", "True", reasons::ACTIVE).await?;
+        let held = s.held(&share).await?.context("nothing is held")?;
+        s.kill_operator().await?;
+        s.world.rule(&ns, "desk", desk("ReadWrite")).await?;
+        s.world
+            .rule(&ns, "laptop", ip_rule("docs", "10.0.0.1", "ReadWrite"))
+            .await?;
+        dry_run(s, true).await?;
+        s.start_operator("").await?;
+        until_compared(
+            s,
+            &ns,
+            &[
+                "rule 'desk' makes its client ReadWrite, from ReadOnly",
+                "rule 'laptop' lets its client in, ReadWrite: it is not let in now",
+            ],
+        )
+        .await?;
+        s.until_backend(BACKEND, "False", reasons::DRY_RUN).await?;
+        ensure!(s.held(&share).await?.as_ref() == Some(&held), "it was changed");
+
+        // What should not come back is taken away, and the rest may be done.
+        s.delete_rule(&ns, "laptop").await?;
+        s.world.rule(&ns, "desk", desk("ReadOnly")).await?;
+        until_compared(s, &ns, &[]).await?;
+        dry_run(s, false).await?;
+        s.until_backend(BACKEND, "True", reasons::AVAILABLE).await?;
+        s.until_rule(&ns, "desk", "True", reasons::ACTIVE).await?;
+        let shares = s.world.api::<Share>(&ns);
+        let share = until(&shares, "docs", "is worked on", |share: &Share| {
+            share.status.as_ref().is_some_and(|s| s.differences.is_none())
+        })
+        .await?;
+        ensure!(s.held(&share).await?.as_ref() == Some(&held), "it was changed");
+        s.clear(&ns).await
+    });
+}
+
+async fn dry_run(s: &SimulatedStorage, is_dry_run: bool) -> Result<()> {
+    let backends = s.world.cluster_api::<ShareBackend>();
+    let patch = Patch::Merge(json!({"spec": {"dryRun": is_dry_run}}));
+    backends.patch(BACKEND, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn until_compared(s: &SimulatedStorage, ns: &str, wanted: &[&str]) -> Result<()> {
+    let shares = s.world.api::<Share>(ns);
+    until(&shares, "docs", "is compared", |share: &Share| {
+        let told = share
+            .status
+            .as_ref()
+            .and_then(|status| status.differences.as_ref());
+        told.is_some_and(|told| told.list == wanted)
+    })
+    .await?;
+    Ok(())
+}
+
 /// Takes an object off the API server as if it had never been there.
 async fn forget(s: &SimulatedStorage, ns: &str, name: &str) -> Result<()> {
     let shares = s.world.api::<Share>(ns);
@@ -365,6 +435,122 @@ fn an_admin_may_have_it_made_empty() {
             held.subvolumes.contains_key(&(BACKEND.into(), former)),
             "it was removed"
         );
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn what_lies_in_another_group_is_not_shoals_to_give() {
+    run(|s| async move {
+        let ns = s.world.namespace("group").await?;
+        let handle = of_another_cluster(s, "elsewhere", &ns, "a").await?;
+        s.world.share(&ns, "a", share_spec(Protocol::NFS)).await?;
+        until_waiting(s, &ns, "a").await?;
+        let elsewhere = handle.replace("shoal/", "theirs/");
+        say(s, &ns, "a", &format!("{BACKEND}/{elsewhere}")).await?;
+        let refused = s
+            .until_share(&ns, "a", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
+            .await?;
+        let told = message(&refused.status.as_ref().unwrap().conditions, "Ready").unwrap();
+        ensure!(told.contains("is not in subvolume group 'shoal'"), "{told}");
+        say(s, &ns, "a", &format!("{BACKEND}/{handle}")).await?;
+        until_ready(s, &ns, "a").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn what_nobody_can_look_for_is_waited_for() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("away").await?;
+        let handle = of_another_cluster(s, "unreachable", &ns, "a").await?;
+        let storage = s.cluster(BACKEND).await?;
+        storage.set_trouble(Some(Trouble::Unreachable))?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+        s.world.share(&ns, "b", spec).await?;
+        let shares = s.world.api::<Share>(&ns);
+        until(&shares, "b", "says that nobody could look", |share: &Share| {
+            let conditions = share.status.as_ref().map_or(&[][..], |status| &status.conditions);
+            let why = condition(conditions, "Ready").map(|(_, reason)| reason);
+            let away = [reasons::BACKEND_UNREACHABLE, reasons::BACKEND_NOT_READY];
+            let told = message(conditions, "Ready").unwrap_or_default();
+            why.is_some_and(|why| away.contains(&why)) && told.contains("could not be looked at")
+        })
+        .await?;
+        storage.set_trouble(None)?;
+        until_ready(s, &ns, "b").await?;
+        s.clear(&ns).await
+    });
+}
+
+#[test]
+fn who_waits_for_data_has_it_as_soon_as_it_is_let_go() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("heir").await?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["deletionPolicy"] = "Retain".into();
+        s.world.share(&ns, "a", spec).await?;
+        let kept = until_ready(s, &ns, "a").await?;
+        let said = format!("{BACKEND}/{}", handle(&kept));
+        let heir = json!({
+            "apiVersion": "shoal.storage/v1alpha1", "kind": "Share",
+            "metadata": {"name": "b", "namespace": ns, "annotations": {FORMER_DATA: said}},
+            "spec": share_spec(Protocol::NFS),
+        });
+        s.world.apply(&heir).await?;
+        s.until_share(&ns, "b", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
+            .await?;
+        let began = Instant::now();
+        s.delete_share(&ns, "a").await?;
+        let share = until_ready(s, &ns, "b").await?;
+        ensure!(subvolume_of(&share) == subvolume_of(&kept), "{share:#?}");
+        // By itself it looks twice a minute.
+        ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        s.clear(&ns).await
+    });
+}
+
+/// One that has brought data back, which so has another's name, and that a new operator can't read.
+#[test]
+fn a_share_that_can_not_be_read_keeps_what_it_has() {
+    run(|s| async move {
+        let _alone = s.alone().await;
+        let ns = s.world.namespace("unread").await?;
+        let handle = of_another_cluster(s, "brought-back", &ns, "a").await?;
+        let mut spec = share_spec(Protocol::NFS);
+        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+        s.world.share(&ns, "b", spec.clone()).await?;
+        until_ready(s, &ns, "b").await?;
+        let own = s.ready_share(&ns, "own", Protocol::NFS).await?;
+        let of_any_size = |mut spec: Value| {
+            spec["size"] = "1.5Gi".into();
+            spec
+        };
+        s.share_of_any_size(&ns, "b", of_any_size(spec.clone())).await?;
+        s.share_of_any_size(&ns, "own", of_any_size(share_spec(Protocol::NFS)))
+            .await?;
+        s.kill_operator().await?;
+        let storage = s.cluster(BACKEND).await?;
+        storage.add_subvolume(BACKEND, "nobodys", 1 << 30, None)?;
+        s.start_operator("").await?;
+        let found = until_orphans(s, "has been looked through anew", |found| {
+            found
+                .list
+                .iter()
+                .any(|orphan| orphan.handle == "shoal/shoal-nobodys")
+        })
+        .await?;
+        for kept in [handle, self::handle(&own)] {
+            ensure!(found.list.iter().all(|orphan| orphan.handle != kept), "{found:?}");
+        }
+        storage.delete_subvolume(BACKEND, "nobodys")?;
+        s.world.share(&ns, "b", spec).await?;
+        s.world.share(&ns, "own", share_spec(Protocol::NFS)).await?;
+        until_ready(s, &ns, "b").await?;
+        until_ready(s, &ns, "own").await?;
         s.clear(&ns).await
     });
 }

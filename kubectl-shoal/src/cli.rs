@@ -104,6 +104,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// What would be changed on backends that are only looked at (spec.dryRun), after etcd was restored, say (for storage admins)
+    Differences {
+        #[command(flatten)]
+        output: Output,
+    },
     /// What a report of a problem needs, in one file of YAML: Shoal's objects, events and operator, and no Secret
     SupportBundle(SupportBundle),
     /// A script that completes kubectl-shoal in a shell. For kubectl itself see docs/kubectl-shoal.md
@@ -378,6 +383,7 @@ mod tests {
             "recover --share s --data b/g/v --wait",
             "recover --cluster c --start-empty",
             "orphans -o json",
+            "differences -o yaml",
             "support-bundle -f - --redact-names",
             "completion zsh",
             "__complete status --names d",

@@ -67,6 +67,7 @@ pub(crate) async fn run(cli: Cli) -> Result {
         }) => abandon(&cluster, &deletion, yes).await,
         Command::Recover(arguments) => recover(&cluster, connection.namespace.as_deref(), arguments).await,
         Command::Orphans { output } => orphans(&cluster, &output).await,
+        Command::Differences { output } => differences(&cluster, &output).await,
         Command::SupportBundle(arguments) => {
             bundle::make(&cluster, connection.namespace.as_deref(), &arguments).await
         }
@@ -477,6 +478,20 @@ async fn orphans(cluster: &Cluster, output: &Output) -> Result {
     };
     Ok(Outcome {
         notes: lists::about_orphans(&backends),
+        ..Outcome::done(text)
+    })
+}
+
+async fn differences(cluster: &Cluster, output: &Output) -> Result {
+    let all = ListParams::default();
+    let backends = api::list(&cluster.global::<ShareBackend>(), &all).await?;
+    let shares = api::list(&cluster.namespaced::<Share>(true), &all).await?;
+    let text = match output.value(|| lists::differences_value(&shares)) {
+        Some(text) => text?,
+        None => lists::differences(&shares).text("No differences are told."),
+    };
+    Ok(Outcome {
+        notes: lists::about_differences(&backends, &shares),
         ..Outcome::done(text)
     })
 }

@@ -5,8 +5,8 @@ use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::Con
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 use shoal_crds::{
-    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, LockAction, Orphan, OrphanStatus,
-    ResourceLock, ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
+    AccessPhase, CredentialsSecretReference, DeletionPhase, DeletionPolicy, Differences, LockAction, Orphan,
+    OrphanStatus, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, condition::types,
 };
 
 use crate::{
@@ -330,10 +330,71 @@ pub(crate) fn about_orphans(backends: &[ShareBackend]) -> Vec<String> {
     notes
 }
 
+/// What would be changed on backends that are only looked at.
+pub(crate) fn differences(shares: &[Share]) -> Table {
+    let mut table = Table::new(&["NAMESPACE", "SHARE", "BACKEND", "DIFFERENCE"]);
+    for (share, differences) in compared(shares) {
+        let untold = usize::try_from(differences.total).unwrap_or_default();
+        let untold = untold.saturating_sub(differences.list.len());
+        let more = (untold > 0).then(|| format!("{untold} more"));
+        for difference in differences.list.iter().chain(&more) {
+            table.row(vec![
+                share.namespace().unwrap_or_default(),
+                share.name_any(),
+                backend_of(share).unwrap_or_default().to_owned(),
+                difference.clone(),
+            ]);
+        }
+    }
+    table
+}
+
+/// The same for machines: every share that was compared.
+pub(crate) fn differences_value(shares: &[Share]) -> Value {
+    let one = |(share, differences): (&Share, &Differences)| {
+        json!({
+            "namespace": share.namespace(), "name": share.name_any(), "backendName": backend_of(share),
+            "total": differences.total, "list": differences.list,
+        })
+    };
+    json!({"apiVersion": "v1", "kind": "List", "items": compared(shares).map(one).collect::<Vec<_>>()})
+}
+
+fn compared(shares: &[Share]) -> impl Iterator<Item = (&Share, &Differences)> {
+    let all = shares.iter();
+    all.filter_map(|share| Some((share, share.status.as_ref()?.differences.as_ref()?)))
+}
+
+fn backend_of(share: &Share) -> Option<&str> {
+    share.status.as_ref()?.backend_name.as_deref()
+}
+
+/// How much of it was compared.
+pub(crate) fn about_differences(backends: &[ShareBackend], shares: &[Share]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for backend in backends.iter().filter(|backend| backend.spec.dry_run) {
+        let name = backend.name_any();
+        let is_on_it = |share: &&Share| backend_of(share) == Some(&name);
+        let all = shares.iter().filter(is_on_it).count();
+        let done = compared(shares).filter(|(share, _)| is_on_it(share)).count();
+        let why = if done < all { about(backend) } else { String::new() };
+        let why = if why.is_empty() { why } else { format!("; {why}") };
+        notes.push(format!(
+            "sharebackend '{name}': {done} of {all} shares are compared{why}"
+        ));
+    }
+    if notes.is_empty() {
+        notes.push("no sharebackend is only looked at (spec.dryRun), so nothing is compared".into());
+    }
+    notes
+}
+
 /// Whether a backend takes new shares.
 fn new_shares(backend: &ShareBackend) -> &'static str {
     if backend.spec.paused {
         "paused"
+    } else if backend.spec.dry_run {
+        "dry run"
     } else if backend.spec.scheduling_enabled && backend.metadata.deletion_timestamp.is_none() {
         "yes"
     } else {

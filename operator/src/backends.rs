@@ -35,6 +35,8 @@ pub struct Entry {
     pub backend: Arc<Measured>,
     /// What it said of itself last, as far as shares may rely on it.
     pub state: Result<Description, Failure>,
+    /// What it said of itself, while nothing may be changed there, whatever else is the matter.
+    pub dry_run: Option<Description>,
     /// Whether a command that was not answered in time may still take effect: nothing was answered well since.
     owes_an_answer: bool,
 }
@@ -43,7 +45,7 @@ impl Entry {
     /// Notes what it said last. The answer is what it said before.
     fn becomes(&mut self, state: Result<Description, Failure>) -> Result<Description, Failure> {
         match state.as_ref().map_err(|why| why.reason) {
-            Ok(_) => self.owes_an_answer = false,
+            Ok(_) | Err(reasons::DRY_RUN) => self.owes_an_answer = false,
             Err(reasons::COMMAND_TIMED_OUT | reasons::BACKEND_SILENT) => self.owes_an_answer = true,
             // That it is away, say, is no answer.
             Err(_) => {}
@@ -196,6 +198,7 @@ impl Backends {
             made_from,
             backend: backend.clone(),
             state: Err(not_asked_yet()),
+            dry_run: None,
             owes_an_answer,
         };
         self.unmade.write().remove(&name);
@@ -203,8 +206,14 @@ impl Backends {
         Ok(backend)
     }
 
-    /// Says what shares may rely on. True if that is news for them.
-    pub fn admit(&self, name: &str, uid: &str, state: Result<Description, Failure>) -> bool {
+    /// Says what shares may rely on; `dry_run` is what they may look at if that is all. True if that is news for them.
+    pub fn admit(
+        &self,
+        name: &str,
+        uid: &str,
+        state: Result<Description, Failure>,
+        dry_run: Option<Description>,
+    ) -> bool {
         let mut entries = self.entries.write();
         let Some(entry) = entries.get_mut(name).filter(|e| e.uid == uid) else {
             let Err(why) = state else { return false };
@@ -213,6 +222,7 @@ impl Backends {
             return before.is_none_or(|(of, why)| of != uid || why.reason != reason);
         };
         let before = entry.becomes(state);
+        entry.dry_run = dry_run;
         match (&before, &entry.state) {
             (Ok(old), Ok(new)) => {
                 old.identity != new.identity

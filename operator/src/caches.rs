@@ -221,7 +221,7 @@ pub fn note_share(ledger: &mut Ledger, event: &watcher::Event<Guarded<Share>>) -
         watcher::Event::Init => ledger.begin_list(),
         watcher::Event::InitApply(guard) | watcher::Event::Apply(guard) => match &guard.0 {
             Ok(share) => return ledger.note(share),
-            Err(_) => ledger.is_there(&ResourceExt::uid(guard).unwrap_or_default()),
+            Err(_) => ledger.is_there(guard.meta()),
         },
         watcher::Event::InitDone => ledger.end_list(),
         watcher::Event::Delete(guard) => ledger.gone(&ResourceExt::uid(guard).unwrap_or_default()),

@@ -291,10 +291,12 @@ impl<'a, K: Kind> Pass<'a, K> {
     }
 
     async fn wait_for_turn(&mut self) -> Result<(), Error> {
-        if self.turn.is_some() {
-            return Ok(());
-        }
         if let Some((cluster, namespace, most)) = K::lane(self.ctx, &self.observed) {
+            if self.turn.as_ref().is_some_and(|turn| turn.is_on(&cluster)) {
+                return Ok(());
+            }
+            // Where it looked before it was placed is not where it is placed.
+            self.turn = None;
             let asked = Instant::now();
             let turns = &self.ctx.turns;
             self.turn = match K::patience(&self.observed) {

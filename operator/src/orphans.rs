@@ -7,7 +7,7 @@ use shoal_backend::Backend;
 use shoal_domain::{
     Failure,
     identity::Identity,
-    orphan::{self, BATCH, Index, Orphan},
+    orphan::{self, BATCH, Index, Orphan, Others},
     share_backend,
 };
 use tokio::time::Instant;
@@ -69,7 +69,7 @@ impl Orphans {
     }
 
     /// How far a backend has been looked through.
-    pub fn scan(&self, backend: &str, uid: &str, neighbours: &[String]) -> share_backend::Scan {
+    pub fn scan(&self, backend: &str, uid: &str, others: &Others) -> share_backend::Scan {
         let mut scans = self.scans.lock();
         let scan = scans
             .entry(backend.to_owned())
@@ -84,7 +84,7 @@ impl Orphans {
         share_backend::Scan {
             is_due: again.is_zero(),
             again,
-            found: index.is_complete().then(|| index.status(neighbours)),
+            found: index.is_complete().then(|| index.status(others)),
             failed: scan.failed.clone(),
         }
     }

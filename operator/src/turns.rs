@@ -34,6 +34,13 @@ pub struct Turn {
     cluster: String,
 }
 
+impl Turn {
+    /// Whether it is for this storage cluster.
+    pub fn is_on(&self, cluster: &str) -> bool {
+        self.cluster == cluster
+    }
+}
+
 impl Turns {
     /// Waits until fewer than `most` are at work on the cluster and it is the namespace's turn.
     pub async fn take(&self, cluster: &str, namespace: &str, most: usize) -> Turn {

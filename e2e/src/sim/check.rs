@@ -445,6 +445,33 @@ impl Checker {
         }
     }
 
+    /// A backend that says that it is only looked at is changed by nobody.
+    fn not_only_looked_at(&self, entry: &Entry) {
+        let on = if let Some(share) = self.share(&entry.uid) {
+            share.status.and_then(|status| status.backend_name)
+        } else {
+            let deletions: Vec<ShareDeletion> = self.all("sharedeletions");
+            let mut of_it = deletions
+                .into_iter()
+                .filter(|d| d.spec.share_ref.uid == entry.uid);
+            of_it.next().map(|deletion| deletion.spec.backend_name)
+        };
+        let backends: Vec<ShareBackend> = self.all("sharebackends");
+        let is_it = |backend: &&ShareBackend| {
+            let status = backend.status.clone().unwrap_or_default();
+            backend.spec.dry_run
+                && Some(backend.name_any()) == on
+                && status.observed_generation == backend.metadata.generation
+                && condition(&status.conditions, types::READY) == Some(("False", reasons::DRY_RUN))
+        };
+        if let Some(backend) = backends.iter().find(is_it) {
+            self.violated(
+                "a backend that is only looked at is not changed",
+                format!("{entry:?}: {backend:#?}"),
+            );
+        }
+    }
+
     /// Nowhere more is promised than there is, and shares are where those are that they have to be with, or apart from.
     fn placed_well(&self) {
         let mut shares: Vec<Share> = self.all("shares");
@@ -499,6 +526,7 @@ impl Checker {
                 self.by_hand().too_late.remove(&call());
                 self.only_the_leader_acts(entry);
                 self.not_paused(entry);
+                self.not_only_looked_at(entry);
                 let ambush = self.0.ambush.lock().take();
                 if let Some(ambush) = ambush {
                     ambush(&entry.by);
@@ -915,6 +943,9 @@ pub fn unsettled(server: &ApiServer) -> Option<String> {
 
 /// Compares what the storage holds with what the objects say, once everything is at rest.
 pub fn at_rest(server: &ApiServer, cluster: &Cluster, altered: &Altered) -> Result<()> {
+    let compared = |share: &Share| share.status.as_ref().is_some_and(|s| s.differences.is_some());
+    let stale = server.typed::<Share>("shares").into_iter().find(compared);
+    ensure!(stale.is_none(), "it still says what would be changed: {stale:#?}");
     let namespaces = server.objects("namespaces");
     let objects = Objects {
         namespace: None,

@@ -198,7 +198,7 @@ pub enum Operation {
         /// Seconds.
         seconds: u64,
     },
-    /// Have a backend left alone for so many seconds.
+    /// Have a backend left alone for so many seconds, or only looked at, if their number is odd.
     PauseBackend {
         /// Of [`BACKENDS`].
         backend: usize,

@@ -1,7 +1,7 @@
 //! Etcd is lost: what users had is applied to a new cluster on the same storage, with new uids, while replicas die and commands
 //! fail; and an admin says what becomes of the data that waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use kube::ResourceExt;
@@ -15,7 +15,10 @@ use shoal_crds::{
 };
 use shoal_domain::owner::Tag;
 
-use super::api_server::ApiServer;
+use super::{
+    api_server::ApiServer,
+    plan::{BACKENDS, NAMESPACES, TYPES},
+};
 use crate::{
     holdings::{Altered, Left, subvolume_of},
     world::condition,
@@ -23,6 +26,40 @@ use crate::{
 
 /// The part of a run, for [`generator`](super::plan::generator), that is about this.
 pub const PART: u64 = 109;
+
+/// The part that is about what else is done meanwhile.
+pub const BESIDE: u64 = 110;
+
+/// The group that shares are in.
+const GROUP: &str = "shoal";
+
+/// What else is done meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// Whether all that there was is a neighbour's, which lives.
+    pub of_a_neighbour: bool,
+    /// Which of [`BACKENDS`] nobody may ask while shares are applied.
+    pub away: Option<usize>,
+    /// Whether other shares are to have the same data.
+    pub has_rivals: bool,
+    /// Whether all replicas die when verdicts are carried out in part, and one is taken back before they are there again.
+    pub is_taken_back: bool,
+}
+
+impl Course {
+    /// Draws one.
+    pub fn drawn(rng: &mut SmallRng) -> Self {
+        let is_away = rng.random_bool(0.3);
+        let away = rng.random_range(0..BACKENDS.len());
+        let which = rng.random_range(0..10);
+        Self {
+            of_a_neighbour: which < 2,
+            away: is_away.then_some(away),
+            has_rivals: (2..6).contains(&which),
+            is_taken_back: (6..9).contains(&which),
+        }
+    }
+}
 
 /// Methods that go wrong meanwhile.
 pub const METHODS: [Method; 5] = [
@@ -115,6 +152,46 @@ impl Former {
         data
     }
 
+    /// Names of shares that may not be made before somebody says what becomes of their data.
+    pub fn names(&self, course: Course) -> BTreeSet<Name> {
+        let mut names: BTreeSet<_> = self.data().into_keys().collect();
+        names.retain(|_| !course.of_a_neighbour);
+        names
+    }
+
+    /// Shares that are to have data from before, whoever else is, or may, have it.
+    pub fn rivals(&self, course: Course, verdicts: &[(Share, String)], rng: &mut SmallRng) -> Vec<Value> {
+        let all = self.holdings.subvolumes.keys().cloned();
+        let said = verdicts.iter().filter_map(|(_, verdict)| place_of(verdict));
+        let wanted: Vec<_> = match course {
+            Course {
+                of_a_neighbour: true, ..
+            } => all.collect(),
+            Course { has_rivals: true, .. } => said.collect(),
+            _ => Vec::new(),
+        };
+        let mut rivals = Vec::new();
+        for (number, place) in wanted.into_iter().enumerate() {
+            let size = self
+                .holdings
+                .subvolumes
+                .get(&place)
+                .and_then(|held| held.size_bytes);
+            let (backend_name, subvolume) = place;
+            // Nobody is given what lies in another group.
+            let group = if rng.random_bool(0.3) { "theirs" } else { GROUP };
+            rivals.push(json!({
+                "apiVersion": "shoal.storage/v1alpha1", "kind": "Share",
+                "metadata": {"name": format!("rival-{number}"), "namespace": NAMESPACES[rng.random_range(0..2)]},
+                "spec": {
+                    "shareTypeName": TYPES[0], "protocol": "CephFS", "size": size.unwrap_or(1 << 30).to_string(),
+                    "source": {"existing": {"backendName": backend_name, "handle": format!("{group}/{subvolume}")}},
+                },
+            }));
+        }
+        rivals
+    }
+
     /// Compares what came of it, once all is at rest: every share has the data that was said to be its, or none of what was there,
     /// which is as it was. The answer is what has an owner again: keys of [`Former::altered`].
     pub fn check(&self, server: &ApiServer, now: &Holdings) -> Result<Vec<String>> {
@@ -135,7 +212,10 @@ impl Former {
                 }
                 Some(which) => which.split_once('/').map(|(_, handle)| handle.to_owned()),
             };
-            let said = said.and_then(|handle| Some(handle.split_once('/')?.1.to_owned()));
+            let said = said.and_then(|handle| {
+                let (group, subvolume) = handle.split_once('/')?;
+                (group == GROUP).then(|| subvolume.to_owned())
+            });
             if let Some(was) = self.holdings.subvolumes.get(&place) {
                 ensure!(
                     said.as_ref() == Some(&has),
@@ -143,6 +223,7 @@ impl Former {
                 );
                 let is = now.subvolumes.get(&place).map(|held| &held.path);
                 ensure!(is == Some(&was.path), "it has other data than before: {share:#?}");
+                ensure!(!adopted.contains(&has), "another has the same data: {share:#?}");
                 let led_there = self
                     .holdings
                     .exports
@@ -161,6 +242,13 @@ impl Former {
         }
         Ok(adopted)
     }
+}
+
+/// The data that a verdict names: file system and subvolume. None: the share is made empty.
+pub fn place_of(verdict: &str) -> Option<(String, String)> {
+    let mut parts = verdict.splitn(3, '/').map(str::to_owned);
+    let backend_name = parts.next()?;
+    Some((backend_name, parts.nth(1)?))
 }
 
 /// What an admin says of each share that waits, drawn: mostly that it has its data.

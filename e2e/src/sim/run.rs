@@ -10,13 +10,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use parking_lot::Mutex;
 use rand::{RngExt, rngs::SmallRng};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, NfsClient, Trouble};
 use shoal_crds::{AccessLevel, Share, ShareDeletion, Squash, condition::types};
 use shoal_domain::{
     condition::is_true,
     grant::{Client, Grant},
-    owner::{Owner, subvolume_name},
+    owner::{Owner, Tag, subvolume_name},
 };
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -24,8 +24,8 @@ use super::{
     api_server::{ApiServer, Options, Verb},
     check::{self, Checker, Violation},
     ensuring, placing,
-    plan::{Fault, Hand, Place, Plan, What, generator},
-    recovering::{self, Former},
+    plan::{BACKENDS, Fault, Hand, Place, Plan, What, generator},
+    recovering::{self, Course, Former},
     replica::{COMMAND_DEADLINE, Host, Process},
     user::User,
     wire::Wire,
@@ -599,16 +599,28 @@ impl<'a> Run<'a> {
             }
         }
         let former = Former::of(&self.server, self.cluster.snapshot()?);
+        let mut beside = generator(self.plan.seed, recovering::BESIDE);
+        let course = Course::drawn(&mut beside);
+        let neighbour = self.cluster_uid.clone();
         self.server = ApiServer::new(Options {
             seed: self.plan.seed ^ recovering::PART,
             born_held: self.plan.setting.born_held,
         });
         self.checker = Checker::new(&self.server, &self.cluster, self.plan, self.began);
-        self.checker
-            .is_recovered(former.altered(), former.data().into_keys());
+        self.checker.is_recovered(former.altered(), former.names(course));
         self.watch();
         self.user = User::new(&self.server, self.plan.setting);
         self.cluster_uid = self.user.set_up().await?;
+        for index in 0..BACKENDS.len() {
+            let neighbours = if course.of_a_neighbour {
+                vec![&neighbour]
+            } else {
+                vec![]
+            };
+            let is_away = course.away == Some(index);
+            let spec = json!({"neighbours": neighbours, "paused": is_away});
+            self.user.edit_backend(index, spec).await?;
+        }
         for replica in &mut self.replicas {
             replica.start_at = Some(Instant::now() + Duration::from_secs(rng.random_range(0..10)));
         }
@@ -620,19 +632,29 @@ impl<'a> Run<'a> {
         wrong(&mut rng)?;
         wrong(&mut rng)?;
         self.user.apply(&former.documents).await?;
+        if let Some(away) = course.away {
+            self.pass_time(Duration::from_mins(1)).await?;
+            self.user.edit_backend(away, json!({"paused": false})).await?;
+        }
         self.until("what was applied anew to come to rest", |run| {
             Ok(check::unsettled(&run.server))
         })
         .await?;
-        for (share, verdict) in recovering::verdicts(&self.server, &mut rng) {
-            self.user.decide(&share, &verdict).await?;
+        let verdicts = recovering::verdicts(&self.server, &mut rng);
+        let rivals = former.rivals(course, &verdicts, &mut beside);
+        for (share, verdict) in &verdicts {
+            self.user.decide(share, Some(verdict)).await?;
         }
+        self.user.apply(&rivals).await?;
         let fault = Fault::Kill {
             replica: rng.random_range(0..2),
             back_after: rng.random_range(0..10),
         };
         self.pass_time(Duration::from_millis(rng.random_range(0..2000)))
             .await?;
+        if course.is_taken_back {
+            self.take_back(&verdicts).await?;
+        }
         self.strike(&fault)?;
         self.until("what was decided to come to rest", |run| {
             let undecided = recovering::verdicts(&run.server, &mut generator(0, 0));
@@ -645,6 +667,10 @@ impl<'a> Run<'a> {
         self.mend()?;
         self.pass_time(Duration::from_secs(70)).await?;
         let adopted = former.check(&self.server, &self.cluster.snapshot()?)?;
+        ensure!(
+            !course.of_a_neighbour || adopted.is_empty(),
+            "a neighbour's data was adopted: {adopted:?}"
+        );
         for owned in adopted {
             self.checker.by_hand().altered.abandoned.remove(&owned);
         }
@@ -652,6 +678,42 @@ impl<'a> Run<'a> {
         self.moved = None;
         self.compare_at_rest().await?;
         self.quiet().await
+    }
+
+    /// Both replicas die, and a verdict that was not carried out by then is taken back for a while.
+    async fn take_back(&mut self, verdicts: &[(Share, String)]) -> Result<()> {
+        for replica in 0..self.replicas.len() {
+            let back_after = (COMMAND_DEADLINE * 2).as_secs();
+            self.strike(&Fault::Kill { replica, back_after })?;
+        }
+        self.pass_time(COMMAND_DEADLINE).await?;
+        let tag = |run: &Self, verdict: &str| -> Result<Option<Tag>> {
+            let held = run.cluster.snapshot()?.subvolumes;
+            let place = recovering::place_of(verdict);
+            Ok(place.and_then(|place| Some(held.get(&place)?.tag.clone())))
+        };
+        let stored = self.server.typed::<Share>("shares");
+        let is_placed = |share: &Share| {
+            let now = stored.iter().find(|now| now.metadata.uid == share.metadata.uid);
+            let status = now.and_then(|now| now.status.as_ref());
+            status.is_some_and(|status| status.backend_name.is_some())
+        };
+        for (share, verdict) in verdicts.iter().filter(|(share, _)| is_placed(share)) {
+            let was = tag(self, verdict)?;
+            let is_done =
+                matches!(&was, Some(Tag::Owner(owner)) if Some(&owner.uid) == share.metadata.uid.as_ref());
+            if was.is_none() || is_done {
+                continue;
+            }
+            self.user.decide(share, None).await?;
+            self.pass_time(COMMAND_DEADLINE + Duration::from_mins(1)).await?;
+            ensure!(
+                tag(self, verdict)? == was,
+                "it got data though what had said so was taken back: {share:#?}"
+            );
+            return self.user.decide(share, Some(verdict)).await;
+        }
+        Ok(())
     }
 
     /// Both replicas end as they should, and leave nothing behind.

@@ -117,8 +117,18 @@ impl User {
         Ok(())
     }
 
-    /// Says what becomes of former data.
-    pub async fn decide(&self, share: &Share, verdict: &str) -> Result<()> {
+    /// Changes the spec of one of [`BACKENDS`].
+    pub async fn edit_backend(&self, index: usize, spec: Value) -> Result<()> {
+        let backends: Api<ShareBackend> = Api::all(self.client.clone());
+        let spec = Patch::Merge(json!({"spec": spec}));
+        backends
+            .patch(BACKENDS[index], &PatchParams::default(), &spec)
+            .await?;
+        Ok(())
+    }
+
+    /// Says what becomes of former data, or takes that back.
+    pub async fn decide(&self, share: &Share, verdict: Option<&str>) -> Result<()> {
         let annotation = Patch::Merge(json!({"metadata": {"annotations": {names::FORMER_DATA: verdict}}}));
         shares(&self.client, &share.namespace().unwrap_or_default())
             .patch(&share.name_any(), &PatchParams::default(), &annotation)
@@ -316,10 +326,11 @@ async fn carry_out(client: &Client, setting: Setting, began: Instant, operation:
         }
         Operation::PauseBackend { backend, seconds } => {
             let backends: Api<ShareBackend> = Api::all(client.clone());
-            for paused in [true, false] {
-                let spec = merge(json!({"paused": paused}));
+            let field = if seconds % 2 == 0 { "paused" } else { "dryRun" };
+            for is_kept in [true, false] {
+                let spec = merge(json!({field: is_kept}));
                 backends.patch(BACKENDS[backend], &patch, &spec).await?;
-                if paused {
+                if is_kept {
                     sleep(Duration::from_secs(seconds)).await;
                 }
             }

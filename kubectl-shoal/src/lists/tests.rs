@@ -232,6 +232,45 @@ fn names_stand_in_a_line() {
 }
 
 #[test]
+fn what_would_be_changed() {
+    let of = |differences: Value| {
+        fixtures::share("NFS", "x", |share| share["status"]["differences"] = differences)
+    };
+    let lets_in = "rule 'laptop' lets its client in, ReadWrite: it is not let in now";
+    let shares = [
+        of(json!({"total": 3, "list": [lets_in, "its export is made"]})),
+        of(json!({"total": 0})),
+        fixtures::nfs(),
+    ];
+    let text = differences(&shares).text("");
+    assert!(
+        text.contains("team-a      documents   cephfs    rule 'laptop' lets"),
+        "{text}"
+    );
+    assert!(text.contains("1 more") && text.lines().count() == 4, "{text}");
+    let value = differences_value(&shares);
+    assert_eq!(value["items"][0]["list"][0], lets_in);
+    assert_eq!(
+        value["items"].as_array().unwrap().len(),
+        2,
+        "each that was compared"
+    );
+    let dry_run = fixtures::backend(
+        &json!({"simulated": {}, "dryRun": true}),
+        &json!({"conditions": [condition("Ready", "False", "DryRun", "it is looked at")]}),
+    );
+    let notes = about_differences(std::slice::from_ref(&dry_run), &shares);
+    assert_eq!(
+        notes,
+        ["sharebackend 'cephfs': 2 of 3 shares are compared; DryRun: it is looked at"]
+    );
+    let notes = about_differences(&[dry_run], &shares[..2]);
+    assert_eq!(notes, ["sharebackend 'cephfs': 2 of 2 shares are compared"]);
+    let notes = about_differences(&[], &shares);
+    assert!(notes[0].contains("spec.dryRun"), "{notes:?}");
+}
+
+#[test]
 fn what_no_object_owns() {
     let found = json!({"subvolumes": 101, "exports": 2, "list": [
         {"handle": "shoal/shoal-1", "owner": {"cluster": "c", "namespace": "n", "name": "s"}, "left": "Retained"},

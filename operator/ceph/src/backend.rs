@@ -206,6 +206,7 @@ impl Backend for CephBackend {
             version: version.number().to_owned(),
             monitors: monitors.addresses(),
             nfs_endpoints,
+            group: self.settings.subvolume_group.clone(),
             nfs_cluster_id: self.settings.nfs.as_ref().map(|nfs| nfs.cluster_id.clone()),
             nfs_exports,
             protocols,

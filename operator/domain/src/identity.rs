@@ -27,6 +27,8 @@ pub struct Description {
     pub monitors: Vec<String>,
     /// Where NFS clients reach it, as `host` or `host:port`; empty if it serves no NFS. The first is preferred.
     pub nfs_endpoints: Vec<String>,
+    /// The subvolume group that its shares are made in: what lies elsewhere is not Shoal's.
+    pub group: String,
     /// The NFS cluster's id; none if it serves no NFS.
     pub nfs_cluster_id: Option<String>,
     /// What that exports.

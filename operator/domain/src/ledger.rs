@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::ResourceExt;
+use kube::{ResourceExt, core::ObjectMeta};
 use shoal_crds::{Placement, Protocol, Share, ShareDeletion, ShareSpec, ShareStatus};
 
 use crate::{
     mount_point::{MountPoint, NfsCluster},
     owner::{Place, subvolume_name},
     placement::{Load, Neighbour},
-    share_deletion,
+    share, share_deletion,
     share_quota::{Amount, Usage},
 };
 
@@ -103,6 +103,8 @@ pub struct Ledger {
     deletions: BTreeMap<String, Remains>,
     /// While those are listed anew: the names that were in the list so far.
     listed_deletions: Option<BTreeSet<String>>,
+    /// What can't be read and never could: uids in `entries`, and names of ShareDeletions.
+    unread: BTreeSet<String>,
 }
 
 /// Who has what.
@@ -144,6 +146,8 @@ struct Remains {
     room: Option<RemainingRoom>,
     /// Its name on the NFS cluster, as long as its export may be there.
     mount_point: Option<MountPoint>,
+    /// Whether the ShareDeletion can't be read and never could.
+    is_unread: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -166,6 +170,8 @@ struct Entry {
     placement: Option<Box<Placement>>,
     /// Whether it asks for more than it has.
     is_waiting: bool,
+    /// Whether it can't be read and never could.
+    is_unread: bool,
 }
 
 impl Entry {
@@ -247,15 +253,36 @@ impl Ledger {
             reserved,
             placement: share.spec.placement.clone().map(Box::new),
             is_waiting,
+            is_unread: false,
         };
         let has = entry.claim().map_or(0, |claim| claim.bytes);
-        self.is_there(&uid);
+        self.list(&uid);
         self.replace(uid, Some(entry));
         has < had
     }
 
-    /// Notes that a share is there, of which nothing else can be told: it keeps what it had.
-    pub fn is_there(&mut self, uid: &str) {
+    /// Notes that a share is there that can't be read: it keeps what it had. What one has that never could be read is not known, but
+    /// for what says that it is its.
+    pub fn is_there(&mut self, metadata: &ObjectMeta) {
+        let uid = metadata.uid.clone().unwrap_or_default();
+        self.list(&uid);
+        if self.entries.contains_key(&uid) {
+            return;
+        }
+        let entry = Entry {
+            namespace: metadata.namespace.clone().unwrap_or_default(),
+            name: metadata.name.clone().unwrap_or_default(),
+            version: None,
+            stored: None,
+            reserved: None,
+            placement: None,
+            is_waiting: false,
+            is_unread: true,
+        };
+        self.replace(uid, Some(entry));
+    }
+
+    fn list(&mut self, uid: &str) {
         if let Some(listed) = &mut self.listed {
             listed.insert(uid.to_owned());
         }
@@ -292,8 +319,7 @@ impl Ledger {
         let mut loads = self.loads.clone();
         let mut usage = self.usage(&namespace);
         // What it brings back has its room already.
-        if let Some(source) = &share.spec.source {
-            let existing = &source.existing;
+        if let Some(existing) = share::brings_back(share) {
             let mut rooms = self
                 .deletions
                 .values()
@@ -466,14 +492,24 @@ impl Ledger {
                 ),
                 room,
                 mount_point: mount_point.filter(|_| is_exported),
+                is_unread: false,
             },
         )
     }
 
-    /// Notes that a ShareDeletion is there, of which nothing else can be told.
+    /// The same of a ShareDeletion.
     pub fn deletion_is_there(&mut self, name: &str) {
         if let Some(listed) = &mut self.listed_deletions {
             listed.insert(name.to_owned());
+        }
+        if !self.deletions.contains_key(name) {
+            let unread = Remains {
+                // Both have their name from the Share's uid.
+                subvolume: Some(name.to_owned()),
+                is_unread: true,
+                ..Remains::nothing()
+            };
+            self.replace_deletion(name.to_owned(), unread);
         }
     }
 
@@ -508,6 +544,10 @@ impl Ledger {
             room.arrive(&mut self.loads);
         }
         self.mount_points.take(remains.mount_point.as_ref(), &name);
+        self.unread.remove(&name);
+        if remains.is_unread {
+            self.unread.insert(name.clone());
+        }
         let made_room = (before.room.is_some() && remains.room.is_none())
             || (before.mount_point.is_some() && remains.mount_point.is_none());
         if remains != Remains::nothing() {
@@ -539,6 +579,13 @@ impl Ledger {
         })
     }
 
+    /// Shares, by uid, that can't be read, or whose ShareDeletion can't, and never could: what they have is known by its tag alone.
+    pub fn unread(&self) -> BTreeSet<String> {
+        let (of_deletion, unread) = (share_deletion::name(""), self.unread.iter());
+        let uids = unread.map(|holder| holder.strip_prefix(&of_deletion).unwrap_or(holder));
+        uids.map(str::to_owned).collect()
+    }
+
     /// From now on every page that was read before has to be read again.
     pub fn turn_page(&mut self) {
         self.revision += 1;
@@ -562,6 +609,7 @@ impl Ledger {
     /// The one way in which anything changes here.
     fn replace(&mut self, uid: String, entry: Option<Entry>) {
         let before = self.entries.remove(&uid);
+        self.unread.remove(&uid);
         if let Some(before) = &before {
             if let Some(claim) = before.claim() {
                 self.mount_points.leave(claim.mount_point.as_ref(), &uid);
@@ -602,6 +650,9 @@ impl Ledger {
                 .entry(entry.namespace.clone())
                 .or_default()
                 .insert(entry.name.clone(), uid.clone());
+            if entry.is_unread {
+                self.unread.insert(uid.clone());
+            }
             if entry.is_waiting {
                 self.waiting.insert((entry.namespace.clone(), entry.name.clone()));
             }
@@ -654,6 +705,7 @@ impl Remains {
             subvolume: None,
             room: None,
             mount_point: None,
+            is_unread: false,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod class;
 pub mod condition;
 pub mod decision;
+pub mod difference;
 pub mod ensure;
 pub mod export_location;
 pub mod grant;

@@ -60,8 +60,8 @@ pub struct Index {
     unowned: BTreeSet<String>,
     /// Those of them that are tagged with this namespace and name.
     names: BTreeMap<(String, String), BTreeSet<String>>,
-    /// Exports that lead to what nobody claimed.
-    exports: usize,
+    /// Where the exports lead that lead to what nobody claimed.
+    exports: Vec<String>,
     /// Whether all there was has been read at some time.
     is_complete: bool,
 }
@@ -71,7 +71,8 @@ impl Index {
     pub fn list(&mut self, listing: Listing, is_claimed: impl Fn(&str) -> bool) {
         let mut before = std::mem::take(&mut self.tags);
         self.names.clear();
-        self.exports = listing.exports.values().filter(|name| !is_claimed(name)).count();
+        let leading = listing.exports.into_values();
+        self.exports = leading.filter(|name| !is_claimed(name)).collect();
         self.group = listing.group;
         let unclaimed = listing.subvolumes.into_iter().filter(|name| !is_claimed(name));
         for name in unclaimed {
@@ -113,11 +114,11 @@ impl Index {
         self.is_complete
     }
 
-    /// What is told of it, of all but these clusters.
-    pub fn status(&self, neighbours: &[String]) -> OrphanStatus {
+    /// What is told of it: all but what others have.
+    pub fn status(&self, others: &Others) -> OrphanStatus {
         let orphans = self.tags.iter().filter_map(|(name, tag)| {
             let owner = match tag.as_ref()? {
-                Tag::Owner(owner) if neighbours.contains(&owner.cluster) => return None,
+                Tag::Owner(owner) if others.have(owner) => return None,
                 Tag::Owner(owner) => Some(owner),
                 Tag::Absent | Tag::Unreadable => None,
             };
@@ -136,9 +137,14 @@ impl Index {
         let mut list: Vec<_> = orphans.collect();
         let subvolumes = i64::try_from(list.len()).unwrap_or(i64::MAX);
         list.truncate(NAMED);
+        let is_others = |name: &String| match self.tags.get(name) {
+            Some(Some(Tag::Owner(owner))) => others.have(owner),
+            _ => false,
+        };
+        let exports = self.exports.iter().filter(|name| !is_others(name)).count();
         OrphanStatus {
             subvolumes,
-            exports: i64::try_from(self.exports).unwrap_or(i64::MAX),
+            exports: i64::try_from(exports).unwrap_or(i64::MAX),
             list,
         }
     }
@@ -153,6 +159,22 @@ impl Index {
             let is_left = owner.left.is_some();
             (!is_left).then(|| (format!("{}/{subvolume}", self.group), owner))
         })
+    }
+}
+
+/// Who has what no object here is known to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// The clusters whose Shoal keeps shares in the same place.
+    pub neighbours: BTreeSet<String>,
+    /// Shares of this cluster, by uid, that can't be read, or whose ShareDeletion can't: what they have is what is tagged as theirs.
+    pub unread: BTreeSet<String>,
+}
+
+impl Others {
+    /// Whether what is tagged as this owner's is another's, and so no orphan.
+    pub fn have(&self, owner: &Owner) -> bool {
+        self.neighbours.contains(&owner.cluster) || self.unread.contains(&owner.uid)
     }
 }
 
@@ -194,10 +216,12 @@ pub struct Former {
     pub is_confirmed: bool,
     /// Whether a backend that holds some of it has not been asked yet: its first answer wakes the share.
     pub is_to_be_asked: bool,
+    /// Why nobody could look for what it is to bring back.
+    pub not_looked_for: Option<Failure>,
     /// The object that has what it is to bring back, if another has.
     pub claimed_by: Option<String>,
-    /// The clusters whose data is not to be had, as the backend says that holds what it is to bring back.
-    pub neighbours: Vec<String>,
+    /// Whose data is not to be had where that is which it is to bring back.
+    pub others: Others,
     /// Whether all access to what it is to bring back was taken away in this pass.
     pub is_revoked: bool,
 }

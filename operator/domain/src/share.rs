@@ -11,13 +11,14 @@ use shoal_crds::{
     Capabilities, Charge, DeletionMode, DeletionPolicy, ExistingShare, ExportLocation, LockedKind, Protocol,
     ResourceLock, Share, ShareDeletion, SharePhase, ShareQuota, ShareStatus, ShareType, Size,
     condition::{reasons, types},
-    names::{FINALIZER, PAUSED},
+    names::{FINALIZER, FORMER_DATA, PAUSED},
 };
 
 use crate::{
     Class, Decision, Failure, Next, Scope, Step, backoff,
     class::failure,
     condition::{Conditions, is_true},
+    difference,
     ensure::{self, Round},
     export_location,
     grant::{Access, Client, Grant, Key},
@@ -64,6 +65,8 @@ pub struct Observed {
     pub ledger_revision: u64,
     /// The backend that holds it: what it says of itself, or why it can't be used. None: there is no such ShareBackend.
     pub backend: Option<Result<Description, Failure>>,
+    /// What that says of itself while nothing may be changed there: it is only looked at.
+    pub dry_run: Option<Description>,
     /// The rules that name it.
     pub rules: Vec<RuleView>,
     /// Whether `rules` come from the API server itself, with what their Secrets hold, and not from a watch cache.
@@ -244,6 +247,10 @@ pub fn decide(o: &Observed, now: Timestamp) -> ShareDecision {
     before
         .conditions
         .retain(|c| c.type_ != types::DELETION_BLOCKED || c.reason != reasons::LOCKED);
+    // Until a new operator has asked the backend it is as it was.
+    if matches!(&o.backend, Some(Ok(_))) {
+        before.differences = None;
+    }
     if !ensure::is_marked(&o.share) {
         before.conditions.retain(|c| c.type_ != types::ENSURING);
         if before.phase == Some(SharePhase::Ensuring) {
@@ -393,6 +400,26 @@ impl Observed {
         self.share.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// The storage cluster that is worked on for it: its own, or that of the data that it looks for. That may be on several, and is seldom
+    /// there at all.
+    pub fn fsid(&self) -> Option<String> {
+        let status = self.share.status.as_ref();
+        let own = status.and_then(|status| status.fsid.clone());
+        own.or_else(|| {
+            let wanted = self.brings_back().map(|existing| existing.backend_name);
+            let found = self
+                .former
+                .orphans
+                .iter()
+                .map(|orphan| orphan.backend_name.clone());
+            let holds = |name: String| {
+                let holder = self.candidates.iter().find(|candidate| candidate.name == name)?;
+                Some(holder.state.as_ref().ok()?.identity.fsid.clone())
+            };
+            wanted.into_iter().chain(found).find_map(holds)
+        })
+    }
+
     /// Whether its deletion was asked for.
     fn is_deleted(&self) -> bool {
         self.share.metadata.deletion_timestamp.is_some()
@@ -473,6 +500,7 @@ impl Observed {
     /// Whether it was found, in the pass that has ended, to be exported as it should be, or made so. None: nobody could look.
     pub fn is_verified(&self) -> Option<bool> {
         match (&self.failure, &self.sight) {
+            _ if self.dry_run.is_some() => None,
             (Some(failure), _) if failure.scope == Scope::Backend => None,
             (None, None) => None,
             (Some(_), _) => Some(false),
@@ -527,6 +555,9 @@ impl Pass<'_> {
         let Some(recorded) = recorded(&self.before) else {
             return self.schedule();
         };
+        if let Some(backend) = &self.o.dry_run {
+            return self.compare(backend, &recorded);
+        }
         let backend = match self.usable_backend(&recorded) {
             Ok(backend) => backend,
             Err(failure) if is_not_asked(&failure) => return self.until_asked(),
@@ -653,12 +684,18 @@ impl Pass<'_> {
 
     /// Whether what no object owned may become this share's.
     fn may_adopt(&self, handle: &str, former: &Owner) -> Result<(), Failure> {
+        let others = &self.o.former.others;
         let why = if let Some(holder) = &self.o.former.claimed_by {
             format!("'{handle}' is {holder}'s")
-        } else if self.o.former.neighbours.contains(&former.cluster) {
+        } else if others.neighbours.contains(&former.cluster) {
             format!(
-                "'{handle}' is the data of Share {}/{} of cluster {}, which spec.neighbours of its ShareBackend names",
+                "'{handle}' is the data of Share {}/{} of cluster {}, which spec.neighbours of a ShareBackend names",
                 former.namespace, former.name, former.cluster
+            )
+        } else if others.unread.contains(&former.uid) {
+            format!(
+                "'{handle}' is the data of Share {}/{} (uid {}), which, or what is left of which, can't be understood",
+                former.namespace, former.name, former.uid
             )
         } else {
             return Ok(());
@@ -711,9 +748,47 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether what is to be brought back is where its backend makes shares. What lies elsewhere is not Shoal's, or another's.
+    fn is_in_its_group(&self, existing: &ExistingShare) -> Result<(), Failure> {
+        let ExistingShare { backend_name, handle } = existing;
+        let mut candidates = self.o.candidates.iter();
+        let holder = candidates.find(|candidate| candidate.name == *backend_name);
+        // Of one that does not answer nothing is brought back.
+        let Some(Ok(description)) = holder.map(|holder| &holder.state) else {
+            return Ok(());
+        };
+        let group = Place::of(Some(handle), "").group.unwrap_or_default();
+        if group == description.group {
+            return Ok(());
+        }
+        let field = match &self.o.share.spec.source {
+            Some(_) => "spec.source.existing.handle".into(),
+            None => format!("metadata.annotations: {FORMER_DATA}"),
+        };
+        Err(failure(
+            Class::Stalled,
+            reasons::NOT_TO_BE_BROUGHT_BACK,
+            format!(
+                "{field}: '{handle}' is not in subvolume group '{}', which is ShareBackend '{backend_name}''s; name what kubectl shoal orphans \
+                 shows, or a ShareBackend whose spec.ceph.subvolumeGroup is '{group}'",
+                description.group
+            ),
+        ))
+    }
+
     /// What no object owns, if the share may have it.
     fn orphan(&self, existing: &ExistingShare) -> Result<&Orphan, Failure> {
+        self.is_in_its_group(existing)?;
         let ExistingShare { backend_name, handle } = existing;
+        if let Some(why) = &self.o.former.not_looked_for {
+            return Err(Failure {
+                message: format!(
+                    "'{handle}' on ShareBackend '{backend_name}' could not be looked at: {}",
+                    why.message
+                ),
+                ..why.clone()
+            });
+        }
         let there = self.o.former.orphans.iter().find(|orphan| {
             orphan.backend_name == *backend_name && orphan.handle == *handle && orphan.volume.is_some()
         });
@@ -792,7 +867,8 @@ impl Pass<'_> {
             return self.done_telling_rules(self.before.clone(), Next::Await, &told);
         }
         // What the scan has found may be gone since.
-        let wants_an_orphan = self.o.brings_back().is_some() && self.o.source.is_none();
+        let wanted = self.o.brings_back().filter(|_| self.o.source.is_none());
+        let wants_an_orphan = wanted.is_some_and(|existing| self.is_in_its_group(&existing).is_ok());
         if !self.o.former.is_confirmed && (wants_an_orphan || self.undecided().is_some()) {
             return Decision::step(self.before.clone(), Step::Do(Effect::LookAtFormer));
         }
@@ -991,6 +1067,93 @@ impl Pass<'_> {
         }
     }
 
+    // ---- while its backend is only looked at
+
+    /// Says what would be changed there. What was said before may be so no more: each pass looks.
+    fn compare(&self, backend: &Description, recorded: &Identity) -> ShareDecision {
+        let exported_on = self.before.nfs_cluster_id.as_deref();
+        let answers = Ok(backend.clone());
+        let usable = share_backend::usable(self.backend_name(), Some(&answers), recorded, exported_on);
+        if let Some(failure) = usable.err().as_ref().or(self.o.failure.as_ref()) {
+            return self.hold(failure);
+        }
+        let look = |effect| Decision::step(self.before.clone(), Step::Do(effect));
+        let Some(sight) = &self.o.sight else {
+            return look(Effect::Look);
+        };
+        if !self.o.rules_confirmed {
+            return look(Effect::ConfirmRules);
+        }
+        let status = ShareStatus {
+            differences: Some(difference::told(self.differences(backend, sight))),
+            ..self.before.clone()
+        };
+        Decision::done(status, Next::After(self.o.look_again))
+    }
+
+    /// What would come to be done on the backend, or can't; what lets in more first.
+    fn differences(&self, backend: &Description, sight: &Sight) -> Vec<String> {
+        let plan = self.plan(backend);
+        let anew = |why: String| {
+            let mut all = difference::of_access(&plan, &Access::new());
+            all.push(why);
+            all
+        };
+        let volume = match sight {
+            Sight::Present(volume) => volume,
+            Sight::Absent { .. } if self.was_provisioned() => {
+                return vec!["its data is not there; it is not made again".into()];
+            }
+            Sight::Absent { .. } if self.o.brings_back().is_some() => {
+                return vec!["what it brings back is not there".into()];
+            }
+            Sight::Absent { .. } => return anew("its subvolume is made".into()),
+        };
+        let whose = self.whose(volume);
+        if let Whose::Anothers(whose) = whose {
+            let is_to_have_it = self.o.brings_back().is_some() && !self.was_provisioned();
+            let step = self.bring_back(volume).step;
+            let has_it = matches!(
+                step,
+                Some(Step::Do(Effect::Claim | Effect::Revoke | Effect::BringBack))
+            );
+            if is_to_have_it && has_it {
+                return anew(format!(
+                    "what is tagged as belonging to {whose} becomes its own, and all access that there is ends"
+                ));
+            }
+            return vec![format!(
+                "its subvolume is tagged as belonging to {whose}; it is not touched"
+            )];
+        }
+        let mut all = match &volume.export {
+            Export::Taken(_) => {
+                return vec!["its pseudo path is exported by somebody else; it is not touched".into()];
+            }
+            Export::Absent => anew("its export is made".into()),
+            Export::Ours { access, intact, .. } => {
+                let mut all = difference::of_access(&plan, access);
+                if !intact {
+                    all.push("its export is made as Shoal makes it".into());
+                }
+                all
+            }
+        };
+        if whose == Whose::Unfinished {
+            all.push("its subvolume is tagged as its own".into());
+        }
+        let (size, _) = self.wanted_size(volume);
+        if volume.size_bytes != Some(size.bytes()) {
+            let is = volume.size_bytes.and_then(Size::from_bytes);
+            let is = is.map_or("none".into(), |is| is.to_string());
+            all.push(format!("its quota becomes {size}, from {is}"));
+        }
+        if volume.metadata != metadata::to_text(&self.o.share.spec.metadata) {
+            all.push("its metadata is written anew".into());
+        }
+        all
+    }
+
     // ---- being there
 
     fn was_provisioned(&self) -> bool {
@@ -1021,10 +1184,18 @@ impl Pass<'_> {
         let pseudo_path = volume_ref(self.o).pseudo_path;
         let expected = self.locations(backend, &location.metadata.subvolume_path, Some(&pseudo_path));
         !self.o.look_due
+            && !self.is_said_to_differ()
             && self.is_ready_for_spec()
             && self.rules_settled()
             && self.before.export_locations == expected
             && self.is_annotated(&expected)
+    }
+
+    /// Whether something was found to be changed when nothing might be.
+    fn is_said_to_differ(&self) -> bool {
+        let stored = self.o.share.status.as_ref();
+        let differences = stored.and_then(|status| status.differences.as_ref());
+        differences.is_some_and(|differences| differences.total > 0)
     }
 
     /// The size to make it with. One that was there and lost its tag keeps its quota: growing and shrinking have rules of

@@ -1,6 +1,9 @@
 //! Decisions about backends.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use shoal_crds::{
@@ -123,8 +126,12 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     if verdict.is_ok() && (before.ceph.is_none() || round != ensure::under_way(&before)) {
         return Decision::step(status, Step::Record);
     }
-    if observed.admitted.as_ref() != Some(&verdict) {
-        return Decision::step(status, Step::Do(Effect::Admit(Box::new(verdict))));
+    let told = match only_looked_at(&observed.backend) {
+        Some(why) => verdict.clone().and(Err(why)),
+        None => verdict.clone(),
+    };
+    if observed.admitted.as_ref() != Some(&told) {
+        return Decision::step(status, Step::Do(Effect::Admit(Box::new(told))));
     }
     if let Err(failure) = &verdict {
         let goes_on = failure.reason == reasons::BACKEND_NOT_SCANNED;
@@ -135,7 +142,9 @@ pub fn decide(observed: &Observed, now: Timestamp) -> Decision<ShareBackendStatu
     }
     let poll = POLL.min(observed.scan.again);
     match (round, &observed.round) {
-        (Some(round), _) if !observed.is_asked => Decision::step(status, Step::Do(Effect::Ensure(round))),
+        (Some(round), _) if !observed.is_asked && told.is_ok() => {
+            Decision::step(status, Step::Do(Effect::Ensure(round)))
+        }
         (Some(_), _) => Decision::done(status, Next::After(ensure::POLL)),
         (None, Some(_)) => Decision::step(status, Step::Do(Effect::EndRound)),
         (None, None) => Decision::done(status, Next::After(poll)),
@@ -149,6 +158,18 @@ fn paused() -> Failure {
         reason: reasons::BACKEND_PAUSED,
         message: "spec.paused is true: nothing is asked and nothing changed there until it is false".into(),
     }
+}
+
+/// Why nothing is changed on a backend that answers.
+fn only_looked_at(backend: &ShareBackend) -> Option<Failure> {
+    backend.spec.dry_run.then(|| Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason: reasons::DRY_RUN,
+        message: "spec.dryRun is true: it is looked at, its shares say in status.differences what would be changed (kubectl shoal differences), and \
+                  nothing is changed there until it is false"
+            .into(),
+    })
 }
 
 /// Another cluster or file system than the one recorded holds none of our shares: no effects at all there.
@@ -215,7 +236,10 @@ fn status(
         conditions
     };
     let phase = |phase| Some(if is_leaving { BackendPhase::Deleting } else { phase });
+    // What it is, is recorded first; afterwards its addresses stay as they were, for a round begins when they differ.
+    let only_looked_at = only_looked_at(backend).filter(|_| before.ceph.is_some());
     let ensure = match verdict {
+        Ok(_) if only_looked_at.is_some() => before.ensure.clone(),
         Ok(description) => ensure::advance(
             before,
             ensure::requested(&backend.metadata).as_deref(),
@@ -240,8 +264,9 @@ fn status(
     let shares = i64::try_from(observed.load.shares).ok();
     let deletions = i64::try_from(observed.load.deletions).ok();
     let pending_deletions = deletions.filter(|count| *count > 0);
-    match verdict {
-        Ok(description) => {
+    let orphans = observed.scan.found.clone().or_else(|| before.orphans.clone());
+    match (verdict, &only_looked_at) {
+        (Ok(description), None) => {
             let conditions = conditions.ready("it answers");
             let conditions = if backend.spec.simulated.is_some() {
                 conditions.set(
@@ -277,17 +302,18 @@ fn status(
                 protocols: description.protocols.clone(),
                 shares,
                 pending_deletions,
-                orphans: observed.scan.found.clone().or_else(|| before.orphans.clone()),
+                orphans,
                 ensure,
                 last_handled_requested_at,
             }
         }
-        Err(failure) => ShareBackendStatus {
+        (Err(failure), _) | (Ok(_), Some(failure)) => ShareBackendStatus {
             observed_generation: Some(generation),
             phase: phase(BackendPhase::Unavailable),
             conditions: conditions.failed(failure).build(),
             shares,
             pending_deletions,
+            orphans,
             ..before.clone()
         },
     }
@@ -419,6 +445,27 @@ fn nfs_cluster(backend: &ShareBackend) -> Option<(&str, &str)> {
     Some((&ceph.fsid, &nfs.cluster_id))
 }
 
+/// The clusters whose data is nobody's former data where this backend makes its shares: as it says, or another that makes them there,
+/// too.
+pub fn neighbours(of: &ShareBackend, all: &[ShareBackend]) -> BTreeSet<String> {
+    let beside = all
+        .iter()
+        .filter(|other| place(of).is_some() && place(other) == place(of));
+    let named = beside.flat_map(|other| &other.spec.neighbours);
+    of.spec.neighbours.iter().chain(named).cloned().collect()
+}
+
+/// Where a backend makes its shares: in a file system of a storage cluster, once that is known, and in a subvolume group.
+fn place(backend: &ShareBackend) -> Option<(&str, i64, Option<&str>)> {
+    let ceph = backend.status.as_ref()?.ceph.as_ref()?;
+    let group = backend
+        .spec
+        .ceph
+        .as_ref()
+        .map(|ceph| ceph.subvolume_group.as_str());
+    Some((&ceph.fsid, ceph.fs_id, group))
+}
+
 /// What a ShareBackend says of itself, if what was recorded on it may be worked on. `exported_on` is the NFS cluster that it was
 /// exported on, if that matters: on another one an export that is still there would count as gone.
 pub fn usable<'a>(
@@ -445,36 +492,45 @@ pub fn usable<'a>(
             ),
         });
     }
-    match backend {
-        None => Err(Failure {
-            class: Class::Waiting,
+    let description = answering(name, backend)?;
+    let found = &description.identity;
+    if found.fsid != recorded.fsid || found.fs_id != recorded.fs_id {
+        return Err(Failure {
+            class: Class::Stalled,
             scope: Scope::Backend,
-            reason: reasons::BACKEND_NOT_FOUND,
-            message: format!("ShareBackend '{name}' does not exist; what is on it waits for it"),
-        }),
-        Some(Err(why)) if why.reason == reasons::BACKEND_NOT_ASKED => Err(why.clone()),
-        Some(Err(why)) => Err(Failure {
-            class: Class::Waiting,
-            scope: Scope::Backend,
-            reason: reasons::BACKEND_NOT_READY,
+            reason: reasons::BACKEND_REPLACED,
             message: format!(
+                "recorded is cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system {}; nothing is \
+                 touched there",
+                recorded.fsid, recorded.fs_id, found.fsid, found.fs_id
+            ),
+        });
+    }
+    Ok(description)
+}
+
+/// What there is of a ShareBackend that answers; else what is to be waited for.
+pub fn answering<'a, T>(name: &str, backend: Option<&'a Result<T, Failure>>) -> Result<&'a T, Failure> {
+    let waits = |reason, message| Failure {
+        class: Class::Waiting,
+        scope: Scope::Backend,
+        reason,
+        message,
+    };
+    match backend {
+        None => Err(waits(
+            reasons::BACKEND_NOT_FOUND,
+            format!("ShareBackend '{name}' does not exist; what is on it waits for it"),
+        )),
+        Some(Err(why)) if why.reason == reasons::BACKEND_NOT_ASKED => Err(why.clone()),
+        Some(Err(why)) => Err(waits(
+            reasons::BACKEND_NOT_READY,
+            format!(
                 "ShareBackend '{name}' is not ready ({}); its conditions say more",
                 why.reason
             ),
-        }),
-        Some(Ok(d)) if d.identity.fsid != recorded.fsid || d.identity.fs_id != recorded.fs_id => {
-            Err(Failure {
-                class: Class::Stalled,
-                scope: Scope::Backend,
-                reason: reasons::BACKEND_REPLACED,
-                message: format!(
-                    "recorded is cluster {} file system {}, and ShareBackend '{name}' is now cluster {} file system {}; nothing is \
-                 touched there",
-                    recorded.fsid, recorded.fs_id, d.identity.fsid, d.identity.fs_id
-                ),
-            })
-        }
-        Some(Ok(description)) => Ok(description),
+        )),
+        Some(Ok(there)) => Ok(there),
     }
 }
 

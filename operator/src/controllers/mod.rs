@@ -18,8 +18,10 @@ use shoal_crds::{
 };
 use shoal_domain::{
     Failure, Scope,
+    orphan::Others,
     placement::{Candidate, Load},
-    share_backend as backend_decisions, share_deletion as deletion_decisions, share_type as type_decisions,
+    share as share_decisions, share_backend as backend_decisions, share_deletion as deletion_decisions,
+    share_type as type_decisions,
 };
 
 use crate::{
@@ -37,7 +39,7 @@ pub mod route {
     use super::{
         Change, Context, DeletionPhase, Guarded, LockedKind, Namespace, ObjectRef, PartialObjectMeta,
         ResourceExt, ResourceLock, Share, ShareAccessRule, ShareBackend, ShareDeletion, ShareQuota,
-        ShareType, deletion_decisions, parsed, room_was_made, type_decisions, wake_locks_on,
+        ShareType, deletion_decisions, parsed, room_was_made, share_decisions, type_decisions, wake_locks_on,
         wake_those_that_bring_back, wake_unplaced, wake_waiting_in,
     };
 
@@ -51,6 +53,10 @@ pub mod route {
         } else {
             ctx.looks.forget(&uid);
             room_was_made(caches, share);
+            // It may have gone before that was its own.
+            if let Some(wanted) = share.0.as_ref().ok().and_then(share_decisions::brings_back) {
+                wake_those_that_bring_back(caches, &wanted.backend_name, &wanted.handle);
+            }
             caches
                 .deletion_queue
                 .push_cluster_scoped(&deletion_decisions::name(&uid));
@@ -144,8 +150,9 @@ pub mod route {
         }
         if let Ok(deletion) = &deletion.0
             && deletion_decisions::phase(deletion).is_some_and(DeletionPhase::is_adoptable)
+            && let Some(handle) = &deletion.spec.handle
         {
-            wake_those_that_bring_back(&ctx.caches, deletion);
+            wake_those_that_bring_back(&ctx.caches, &deletion.spec.backend_name, handle);
         }
     }
 
@@ -234,6 +241,14 @@ fn backend(ctx: &Context, name: &str) -> Option<Result<Entry, Failure>> {
     Some(ctx.backends.find(name, &uid))
 }
 
+/// Who has what no object is known to have, where this backend makes its shares.
+pub(crate) fn others_beside(ctx: &Context, backend: &ShareBackend) -> Others {
+    Others {
+        neighbours: backend_decisions::neighbours(backend, &parsed(&ctx.caches.backends, |_| true)),
+        unread: ctx.caches.ledger.lock().unread(),
+    }
+}
+
 /// Whose turn it has to be for work in a namespace on a storage cluster: of all its backends the least counts, for its mgr is
 /// the same.
 fn lane(ctx: &Context, fsid: &str, namespace: &str) -> (String, String, usize) {
@@ -254,13 +269,11 @@ fn lane(ctx: &Context, fsid: &str, namespace: &str) -> (String, String, usize) {
     )
 }
 
-/// Asks for a pass over the shares that bring back what a ShareDeletion keeps.
-fn wake_those_that_bring_back(caches: &Caches, deletion: &ShareDeletion) {
+/// Asks for a pass over the shares that bring this back.
+fn wake_those_that_bring_back(caches: &Caches, backend_name: &str, handle: &str) {
     wake_shares(caches, |share| {
-        share.spec.source.as_ref().is_some_and(|source| {
-            Some(&source.existing.handle) == deletion.spec.handle.as_ref()
-                && source.existing.backend_name == deletion.spec.backend_name
-        })
+        share_decisions::brings_back(share)
+            .is_some_and(|wanted| wanted.backend_name == backend_name && wanted.handle == handle)
     });
 }
 

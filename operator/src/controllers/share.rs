@@ -33,7 +33,7 @@ use shoal_domain::{
     resource_lock::{self, Mark},
     share::{self, Effect, Going, Observed},
     share_access_rule::{Credentials, KeySecret, Report, RuleView},
-    share_deletion,
+    share_backend, share_deletion,
     share_quota::Usage,
     share_type,
     volume::{Export, Sight, VolumeRef},
@@ -95,6 +95,11 @@ impl Kind for Shares {
         let rules: Vec<_> = rules.into_iter().filter(its).map(RuleView::unread).collect();
         let on = status.backend_name.as_deref();
         let round = on.and_then(|on| ctx.ensures.due(on, &share.uid().unwrap_or_default()));
+        let entry = backend(ctx, &status);
+        let dry_run = entry.as_ref().and_then(|entry| entry.as_ref().ok());
+        let dry_run = dry_run
+            .filter(|entry| matches!(&entry.state, Err(why) if why.reason == reasons::DRY_RUN))
+            .and_then(|entry| entry.dry_run.clone());
         let (look_due, look_again) = ctx.looks.when(&share.uid().unwrap_or_default(), now);
         let mut observed = Observed {
             cluster: ctx.cluster.clone(),
@@ -108,7 +113,8 @@ impl Kind for Shares {
             quotas: Vec::new(),
             usage: Usage::default(),
             ledger_revision: 0,
-            backend: backend(ctx, &status).map(|entry| entry.map_or_else(Err, |e| e.state)),
+            backend: entry.map(|entry| entry.map_or_else(Err, |e| e.state)),
+            dry_run,
             rules,
             rules_confirmed: false,
             locks: locks::cached(ctx, LockedKind::Share, &share.metadata),
@@ -248,15 +254,8 @@ impl Kind for Shares {
     }
 
     fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
-        let status = o.share.status.as_ref();
-        // What it looks for may be on several, and is seldom there at all.
-        let former = || {
-            o.candidates
-                .iter()
-                .find_map(|c| Some(c.state.as_ref().ok()?.identity.fsid.clone()))
-        };
-        let fsid = status.and_then(|status| status.fsid.clone()).or_else(former)?;
-        Some(super::lane(ctx, &fsid, &o.share.namespace().unwrap_or_default()))
+        let namespace = o.share.namespace().unwrap_or_default();
+        Some(super::lane(ctx, &o.fsid()?, &namespace))
     }
 
     fn patience(o: &Observed) -> Option<Duration> {
@@ -296,6 +295,10 @@ fn read_page(ctx: &Context, o: &mut Observed) {
     let name = name.and_then(|share_type| mount_point::resolve(&o.share, share_type).ok().flatten());
     let page = ctx.caches.ledger.lock().page(&o.share, name.as_deref());
     o.candidates = super::candidates(ctx, &page.loads, wanted);
+    // Whether there is room is told as if it were worked on.
+    if let (Some(own), Some(dry_run)) = (o.candidates.first_mut(), &o.dry_run) {
+        own.state = Ok(dry_run.clone());
+    }
     o.neighbours = page.neighbours;
     o.taken_on = page.taken_on;
     o.usage = page.usage;
@@ -356,8 +359,8 @@ fn former(ctx: &Context, share: &Share) -> Former {
     if let Some(existing) = &existing {
         let holder = ctx.caches.backends.get(&ObjectRef::new(&existing.backend_name));
         let holder = holder.as_ref().and_then(|guard| guard.0.as_ref().ok());
-        former.neighbours = holder
-            .map(|backend| backend.spec.neighbours.clone())
+        former.others = holder
+            .map(|backend| super::others_beside(ctx, backend))
             .unwrap_or_default();
     }
     let is_placed = status.is_some_and(|status| status.backend_name.is_some());
@@ -370,8 +373,11 @@ fn former(ctx: &Context, share: &Share) -> Former {
         let (on, uid) = (backend.name_any(), backend.uid().unwrap_or_default());
         let is_claimed = |subvolume: &str| ctx.caches.ledger.lock().is_held(subvolume);
         let mut found = ctx.orphans.namesakes(&on, &namespace, &name, is_claimed);
-        found.retain(|orphan| !backend.spec.neighbours.contains(&orphan.owner.cluster));
-        former.orphans.extend(found);
+        if !found.is_empty() {
+            let others = super::others_beside(ctx, &backend);
+            found.retain(|orphan| !others.have(&orphan.owner));
+            former.orphans.extend(found);
+        }
         if ctx.orphans.is_complete(&on, &uid) {
             continue;
         }
@@ -408,23 +414,7 @@ async fn look_at_former(ctx: &Context, o: &mut Observed) {
             place: Place::of(Some(&handle), o.uid()),
             ..share::volume_ref(o)
         };
-        let entry = super::backend(ctx, &backend_name).map(|entry| {
-            let Entry { backend, state, .. } = entry?;
-            Ok((backend, state?))
-        });
-        let (backend, description) = match entry {
-            Some(Ok(usable)) => usable,
-            Some(Err::<_, Failure>(why)) => {
-                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
-                seen.extend(found);
-                continue;
-            }
-            None => {
-                seen.extend(found);
-                continue;
-            }
-        };
-        match backend.look(&description.identity, &volume).await {
+        match look_on(ctx, &backend_name, &volume).await {
             Ok(Sight::Present(volume)) => {
                 if let Tag::Owner(owner) = &volume.tag
                     && found.is_none_or(|found| found.owner == *owner)
@@ -438,14 +428,32 @@ async fn look_at_former(ctx: &Context, o: &mut Observed) {
                 }
             }
             Ok(Sight::Absent { .. }) => {}
-            Err(error) => {
-                super::trouble(ctx, &backend_name, &error.into());
+            Err(why) => {
+                o.former.is_to_be_asked |= why.reason == reasons::BACKEND_NOT_ASKED;
+                if found.is_none() {
+                    o.former.not_looked_for = Some(why);
+                }
                 seen.extend(found);
             }
         }
     }
     o.former.orphans = seen;
     o.former.is_confirmed = true;
+}
+
+/// What there is on a backend that the share is not on, or why nobody could look.
+async fn look_on(ctx: &Context, backend_name: &str, volume: &VolumeRef) -> Result<Sight, Failure> {
+    let entry = super::backend(ctx, backend_name).map(|entry| {
+        let Entry { backend, state, .. } = entry?;
+        Ok((backend, state?))
+    });
+    let (backend, description) = share_backend::answering(backend_name, entry.as_ref())?;
+    let sight = backend.look(&description.identity, volume).await;
+    sight.map_err(|error| {
+        let why = error.into();
+        super::trouble(ctx, backend_name, &why);
+        why
+    })
 }
 
 /// Writes down what is left to do of a share, so that it can be let go.
@@ -509,6 +517,10 @@ async fn on_backend(ctx: &Context, o: &mut Observed, effect: Effect) -> Result<(
         Some(Err(failure)) => return Err(Error::Backend(failure)),
         None => return Err(Error::Gone),
     };
+    // It may have come to be only looked at since the pass began.
+    if effect.changes_backend() && entry.dry_run.is_some() {
+        return Err(Error::Conflict);
+    }
     let backend = entry.backend;
     let volume = share::volume_ref(o);
     // A pass that goes on with a newer version of the share answers for no more than it has seen.

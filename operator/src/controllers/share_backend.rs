@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt, runtime::reflector::ObjectRef};
 use shoal_backend::Backend as _;
-use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion};
+use shoal_crds::{Share, ShareBackend, ShareBackendStatus, ShareDeletion, condition::reasons};
 use shoal_domain::{
     Decision, Failure, ensure,
     identity::{Description, Identity},
@@ -58,7 +58,8 @@ impl Kind for ShareBackends {
             (round, tally)
         });
         let uid = backend.uid().unwrap_or_default();
-        let scan = ctx.orphans.scan(&name, &uid, &backend.spec.neighbours);
+        let others = super::others_beside(ctx, &backend);
+        let scan = ctx.orphans.scan(&name, &uid, &others);
         let ledger = ctx.caches.ledger.lock();
         Ok(Observed {
             round,
@@ -87,7 +88,10 @@ impl Kind for ShareBackends {
             share_backend::Effect::Scan(on) => scan(ctx, o, &on).await?,
             share_backend::Effect::Admit(verdict) => {
                 let (name, uid) = (o.backend.name_any(), o.backend.uid().unwrap_or_default());
-                if ctx.backends.admit(&name, &uid, (*verdict).clone()) {
+                let is_dry_run = matches!(&*verdict, Err(why) if why.reason == reasons::DRY_RUN);
+                let found = o.description.clone().and_then(Result::ok);
+                let dry_run = found.filter(|_| is_dry_run);
+                if ctx.backends.admit(&name, &uid, (*verdict).clone(), dry_run) {
                     super::wake_shares_on(&ctx.caches, &name);
                 }
                 o.admitted = Some(*verdict);
@@ -175,7 +179,9 @@ async fn scan(ctx: &Context, o: &mut Observed, on: &Identity) -> Result<(), Erro
         }
         Err(error) => return Err(error),
     }
-    o.scan = ctx.orphans.scan(&name, &uid, &o.backend.spec.neighbours);
+    o.scan = ctx
+        .orphans
+        .scan(&name, &uid, &super::others_beside(ctx, &o.backend));
     Ok(())
 }
 

@@ -138,6 +138,10 @@ async fn whereabouts(ctx: &Context, namespace: &str, name: &str, uid: &str) -> R
 async fn on_backend(ctx: &Context, o: &mut Observed, effect: &Effect) -> Result<(), Error> {
     let on = share_deletion::recorded(&o.deletion.spec);
     let backend = match super::backend(ctx, &o.deletion.spec.backend_name) {
+        // It may have come to be only looked at since the pass began.
+        Some(Ok(entry)) if effect.changes_backend() && entry.dry_run.is_some() => {
+            return Err(Error::Conflict);
+        }
         Some(Ok(entry)) => entry.backend,
         Some(Err(failure)) => return Err(Error::Backend(failure)),
         None => return Err(Error::Gone),

@@ -634,6 +634,7 @@ pub(super) mod tests {
             version: "20".into(),
             monitors: Vec::new(),
             nfs_endpoints: Vec::new(),
+            group: "shoal".into(),
             nfs_cluster_id: Some("nfs".into()),
             nfs_exports: NfsExports::default(),
             protocols: Vec::new(),

@@ -675,6 +675,7 @@ impl Simulated {
                 nfs_cluster_id: (!nfs_endpoints.is_empty()).then(|| NFS_CLUSTER.into()),
                 nfs_endpoints,
                 nfs_exports: NfsExports::default(),
+                group: GROUP.into(),
                 protocols,
                 total_bytes: Some(self.settings.total_bytes),
                 free_bytes: Some(self.settings.total_bytes.saturating_sub(used)),

@@ -6,7 +6,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use shoal_crds::{
     AccessLevel, DeletionMode, DeletionPolicy, LockedKind, Protocol, condition::reasons, names::REQUESTED_AT,
 };
-use shoal_domain::{Class, Scope, owner::Tag, volume::Export};
+use shoal_domain::{Class, Scope, grant::Grant, owner::Tag, volume::Export};
 
 use crate::{
     fixtures::*,
@@ -383,6 +383,36 @@ proptest! {
         let left = world.deletion.map(|deletion| deletion.spec);
         let for_good = left.as_ref().is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Retain);
         prop_assert!(anothers || for_good || left.is_none(), "{left:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(config(500))]
+
+    /// While its backend is only looked at nothing is changed there, and what then is was said before.
+    #[test]
+    fn what_is_said_to_differ_is_what_is_changed(history in history_of(event_among_show_locks())) {
+        let mut world = history.world();
+        happen(&mut world, Event::Backend(Health::Well), 0);
+        world.unavailable.clear();
+        let before = (world.subvolume.clone(), world.essence().export);
+        world.dry_run = true;
+        for _ in 0..2 {
+            world.let_back_off_pass();
+            world.pass(None);
+        }
+        prop_assert_eq!(&before, &(world.subvolume.clone(), world.essence().export));
+        // It has no place, is going, or was handed on.
+        let Some(said) = world.status().differences else { return Ok(()) };
+        let let_in = world.access();
+        world.dry_run = false;
+        world.run_to_rest();
+        let is_changed = before != (world.subvolume.clone(), world.essence().export);
+        prop_assert!(said.total > 0 || !is_changed, "{:?} became {:?}, {:?}", before, world.subvolume, world.export);
+        let is_new = |grant: &&Grant| let_in.iter().all(|had| had.client != grant.client);
+        let new = world.access().iter().filter(is_new).count();
+        let told = said.list.iter().filter(|told| told.contains("lets its client in")).count();
+        prop_assert!(new <= told, "{:?}: {:?}, then {:?}", said, let_in, world.access());
     }
 }
 

@@ -293,6 +293,7 @@ pub fn backend_description() -> Description {
         version: "20.2.0".into(),
         monitors: vec!["10.9.0.1:6789".into(), "10.9.0.2:6789".into()],
         nfs_endpoints: vec!["10.9.0.7".into()],
+        group: "shoal".into(),
         nfs_cluster_id: Some("nfs-1".into()),
         nfs_exports: NfsExports::default(),
         protocols: vec![Protocol::NFS, Protocol::CephFS],

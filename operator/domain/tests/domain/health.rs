@@ -227,8 +227,11 @@ fn backends(seen: &mut Seen) {
                 observed.backend = observed.backend.leaving();
                 observed.in_the_way = vec!["team/a".into()];
             }
-            observed.backend.status = Some(share_backend::decide(&observed, now()).status);
-            seen.note("ShareBackend", &observed.backend);
+            for is_dry_run in [true, false] {
+                observed.backend.spec.dry_run = is_dry_run;
+                observed.backend.status = Some(share_backend::decide(&observed, now()).status);
+                seen.note("ShareBackend", &observed.backend);
+            }
         }
     }
 }

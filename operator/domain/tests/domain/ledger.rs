@@ -184,6 +184,14 @@ fn what_is_left_of_a_share_takes_room_and_no_quota() {
     });
     ledger.note(&heir);
     assert!(ledger.page(&heir, None).loads.is_empty());
+    // Also in an admin's word.
+    let mut adopting = unplaced("b", 2);
+    let said = (
+        "shoal.storage/former-data".to_owned(),
+        "one/shoal/shoal-uid-a".to_owned(),
+    );
+    adopting.metadata.annotations = Some([said].into());
+    assert!(ledger.page(&adopting, None).loads.is_empty());
     assert_eq!(ledger.page(&unplaced("c", 3), None).loads["one"].deletions, 1);
 
     assert!(
@@ -335,7 +343,7 @@ fn a_list_ends_what_is_not_in_it_and_keeps_what_can_not_be_read() {
     }
     ledger.begin_list();
     ledger.note(&placed("a", 1, "one", 1));
-    ledger.is_there("uid-b");
+    ledger.is_there(&share("b").metadata);
     assert_eq!(promised(&ledger, "one"), 3, "not before the list has ended");
     ledger.end_list();
     assert_eq!(ledger.on_backend("one", 9), ["team/a", "team/b"]);

@@ -8,6 +8,7 @@ mod bad_input;
 mod condition;
 mod convergence;
 mod decision;
+mod difference;
 mod ensure;
 mod export_location;
 mod fixtures;

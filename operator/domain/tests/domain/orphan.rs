@@ -13,7 +13,7 @@ use shoal_crds::{
 use shoal_domain::{
     Class, Decision, Next, Scope, Step,
     ledger::Ledger,
-    orphan::{BATCH, Index, Listing, Orphan, Verdict, may_be_among, pause, subvolume_of, verdict},
+    orphan::{BATCH, Index, Listing, Orphan, Others, Verdict, may_be_among, pause, subvolume_of, verdict},
     owner::{Left, Owner, Tag},
     placement::Door,
     share::{Effect, Observed, decide, former_volume, volume_ref},
@@ -43,6 +43,13 @@ fn listing(subvolumes: &[&str], exports: &[(&str, &str)]) -> Listing {
             .iter()
             .map(|(path, to)| ((*path).to_owned(), (*to).to_owned()))
             .collect(),
+    }
+}
+
+fn neighbours(cluster: &str) -> Others {
+    Others {
+        neighbours: [cluster.to_owned()].into(),
+        ..Others::default()
     }
 }
 
@@ -91,7 +98,7 @@ fn tags_are_read_of_what_nobody_claims_and_once() {
     // What was claimed meanwhile, or is gone, is nobody's orphan any more.
     index.list(listing(&["a", "b"], &[]), claims(&["a", "b"]));
     assert_eq!(found(&index, "a"), Vec::<String>::new());
-    assert_eq!(index.status(&[]), OrphanStatus::default());
+    assert_eq!(index.status(&Others::default()), OrphanStatus::default());
 }
 
 #[test]
@@ -118,6 +125,7 @@ fn it_is_told_but_for_what_is_a_neighbours() {
         ("/home", "a"),
         ("/shoal-2", "owned"),
         ("/shoal-3", "gone"),
+        ("/shoal-4", "x"),
     ];
     index.list(
         listing(&["a", "b", "owned", "x", "y"], &exports),
@@ -129,7 +137,7 @@ fn it_is_told_but_for_what_is_a_neighbours() {
     index.read("b", Some(Tag::Owner(left)));
     index.read("x", Some(Tag::Owner(owner("living", "a"))));
     index.read("y", Some(Tag::Absent));
-    let status = index.status(&["living".into()]);
+    let status = index.status(&neighbours("living"));
     assert_eq!((status.subvolumes, status.exports), (3, 3));
     let told = status.list.iter().map(|orphan| {
         let owner = orphan.owner.as_ref();
@@ -164,7 +172,7 @@ fn a_status_names_a_hundred_at_most() {
     for name in names {
         index.read(name, Some(Tag::Absent));
     }
-    let status = index.status(&[]);
+    let status = index.status(&Others::default());
     assert_eq!((status.subvolumes, status.list.len()), (150, 100));
 }
 
@@ -553,8 +561,179 @@ fn of_two_objects_that_claim_the_same_data_the_second_is_refused() {
 #[test]
 fn a_neighbours_is_not_adopted() {
     let mut o = adopting("a");
-    o.former.neighbours = vec!["former".into()];
+    o.former.others = neighbours("former");
     assert_eq!(why(&o), reasons::NOT_TO_BE_BROUGHT_BACK);
+}
+
+#[test]
+fn who_makes_shares_in_one_place_has_the_same_neighbours() {
+    let backend = |name: &str, group: &str, fs_id: i64, neighbours: &[&str]| {
+        let mut o = of_backend();
+        o.description = Some(Ok(backend_description()));
+        o.backend.metadata.name = Some(name.into());
+        o.backend.spec.ceph = Some(shoal_crds::CephBackend {
+            subvolume_group: group.into(),
+            ..shoal_crds::CephBackend::default()
+        });
+        o.backend.spec.neighbours = neighbours.iter().map(|&cluster| cluster.to_owned()).collect();
+        let mut status = share_backend::decide(&o, now()).status;
+        status.ceph.as_mut().unwrap().fs_id = fs_id;
+        o.backend.status = Some(status);
+        o.backend
+    };
+    let mut all = vec![
+        backend("one", "shoal", 1, &["a"]),
+        backend("two", "shoal", 1, &["b"]),
+        backend("another-group", "others", 1, &["c"]),
+        backend("another-fs", "shoal", 2, &["d"]),
+    ];
+    let of = |all: &[shoal_crds::ShareBackend], n: usize| {
+        let found = share_backend::neighbours(&all[n], all);
+        found.into_iter().collect::<Vec<_>>().join(",")
+    };
+    assert_eq!([of(&all, 0), of(&all, 1)], ["a,b", "a,b"]);
+    assert_eq!([of(&all, 2), of(&all, 3)], ["c", "d"]);
+    // Of one that was never asked it is not known where it is.
+    all[1].status = None;
+    assert_eq!([of(&all, 0), of(&all, 1)], ["a", "b"]);
+}
+
+#[test]
+fn what_is_in_another_group_is_not_adopted_nor_looked_at() {
+    for is_source in [false, true] {
+        let mut o = adopting("a");
+        let handle = "theirs/shoal-old-a";
+        o.former.orphans[0].handle = handle.into();
+        let field = if is_source {
+            o.share.metadata.annotations = None;
+            o.share.spec.source = Some(ShareSource {
+                existing: ExistingShare {
+                    backend_name: "ceph-a".into(),
+                    handle: handle.into(),
+                },
+            });
+            "spec.source.existing.handle"
+        } else {
+            o.share = said(o.share, &format!("ceph-a/{handle}"));
+            FORMER_DATA
+        };
+        for is_confirmed in [false, true] {
+            o.former.is_confirmed = is_confirmed;
+            assert_eq!(why(&o), reasons::NOT_TO_BE_BROUGHT_BACK);
+            let status = decided(&o).status;
+            let told = status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == types::READY)
+                .unwrap();
+            for words in [
+                field,
+                "'theirs/shoal-old-a'",
+                "group 'shoal'",
+                "kubectl shoal orphans",
+            ] {
+                assert!(told.message.contains(words), "{}", told.message);
+            }
+            assert!(says(&status.conditions, types::STALLED));
+        }
+    }
+}
+
+#[test]
+fn what_could_not_be_looked_for_is_not_said_to_be_gone() {
+    let mut o = adopting("a");
+    o.former.orphans.clear();
+    let away = failure(Scope::Backend, Class::Transient, reasons::BACKEND_UNREACHABLE);
+    o.former.not_looked_for = Some(away.clone());
+    assert_eq!(why(&o), reasons::BACKEND_UNREACHABLE);
+    let decision = decided(&o);
+    let conditions = &decision.status.conditions;
+    let told = conditions.iter().find(|c| c.type_ == types::READY).unwrap();
+    assert!(
+        told.message
+            .contains("'shoal/shoal-old-a' on ShareBackend 'ceph-a'"),
+        "{}",
+        told.message
+    );
+    assert!(told.message.contains(&away.message), "{}", told.message);
+    assert!(!says(conditions, types::STALLED), "it is tried again");
+    assert!(matches!(decision.next, Next::After(_)));
+}
+
+#[test]
+fn the_turn_is_taken_where_that_is_which_it_brings_back() {
+    let mut o = adopting("a");
+    o.candidates
+        .insert(0, candidate("ceph-b", Ok(replaced(backend_description()))));
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"));
+    // One whose namesake was found, and is to be looked at.
+    o.share.metadata.annotations = None;
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"));
+    o.former.orphans[0].backend_name = "ceph-b".into();
+    assert_eq!(o.fsid().as_deref(), Some("fsid-2"));
+    o.share = o.share.placed();
+    assert_eq!(o.fsid().as_deref(), Some("fsid-1"), "its own");
+}
+
+// ---- what can't be read
+
+#[test]
+fn what_can_not_be_read_has_what_is_tagged_as_its() {
+    let mut ledger = Ledger::default();
+    ledger.begin_list();
+    ledger.is_there(&share("a").metadata);
+    ledger.end_list();
+    ledger.deletion_is_there("shoal-uid-b");
+    for (uid, holder) in [("uid-a", "Share team/a"), ("uid-b", "ShareDeletion shoal-uid-b")] {
+        assert_eq!(
+            ledger.holder(&format!("shoal-{uid}"), "").as_deref(),
+            Some(holder)
+        );
+    }
+    let others = Others {
+        unread: ledger.unread(),
+        ..Others::default()
+    };
+    assert_eq!(
+        others.unread,
+        BTreeSet::from(["uid-a".to_owned(), "uid-b".to_owned()])
+    );
+    // What one of them had brought back has another's name, and its tag.
+    let its = Owner {
+        uid: "uid-a".into(),
+        ..owner(CLUSTER, "a")
+    };
+    let mut index = Index::default();
+    index.list(listing(&["old", "x"], &[("/shoal-1", "old")]), |name| {
+        ledger.is_held(name)
+    });
+    index.read("old", Some(Tag::Owner(its.clone())));
+    index.read("x", Some(Tag::Owner(owner(CLUSTER, "x"))));
+    let told = index.status(&others);
+    assert_eq!(
+        (told.subvolumes, told.exports, told.list[0].handle.as_str()),
+        (1, 0, "shoal/x")
+    );
+    // Nor may anybody have it.
+    let mut o = adopting("a");
+    o.former.orphans[0].owner = its;
+    assert_eq!(step(&o), Some(Step::Record));
+    o.former.others = others;
+    assert_eq!(why(&o), reasons::NOT_TO_BE_BROUGHT_BACK);
+
+    // It was corrected, or is gone.
+    ledger.note(&share("a").placed());
+    assert_eq!(ledger.unread(), BTreeSet::from(["uid-b".to_owned()]));
+    ledger.deletion_gone("shoal-uid-b");
+    assert_eq!(ledger.unread(), BTreeSet::new());
+    ledger.is_there(&share("a").metadata);
+    assert_eq!(ledger.unread(), BTreeSet::new(), "what it had is known");
+    ledger.is_there(&share("c").metadata);
+    ledger.gone("uid-c");
+    ledger.is_there(&share("d").metadata);
+    ledger.begin_list();
+    ledger.end_list();
+    assert_eq!(ledger.unread(), BTreeSet::new());
 }
 
 #[test]
@@ -648,7 +827,11 @@ fn a_tag_without_an_owner_is_read_again_with_the_next_listing() {
         (index.unread(9), index.is_complete()),
         (vec!["x".to_owned()], true)
     );
-    assert_eq!(index.status(&[]).subvolumes, 1, "it is told of meanwhile");
+    assert_eq!(
+        index.status(&Others::default()).subvolumes,
+        1,
+        "it is told of meanwhile"
+    );
     let owner = orphan("x").owner;
     index.read("x", Some(Tag::Owner(owner.clone())));
     assert!(index.namesakes(&owner.namespace, &owner.name).next().is_some());

@@ -70,6 +70,7 @@ fn observed(share: Share) -> share::Observed {
         looked_for: None,
         keys: BTreeMap::new(),
         refused: HashMap::new(),
+        dry_run: None,
         source: None,
         former: shoal_domain::orphan::Former::default(),
         going: share::Going::default(),

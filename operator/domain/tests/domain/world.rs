@@ -62,6 +62,8 @@ pub struct World {
     pub values: BTreeMap<String, String>,
     pub share_type: Result<ShareType, Failure>,
     pub backend: Option<Result<Description, Failure>>,
+    /// Whether that is only looked at.
+    pub dry_run: bool,
     /// What the backend has.
     pub subvolume: Option<Subvolume>,
     pub export: Export,
@@ -155,6 +157,7 @@ impl World {
             values: BTreeMap::new(),
             share_type: Ok(share_type()),
             backend: Some(Ok(backend_description())),
+            dry_run: false,
             subvolume: None,
             export: Export::Absent,
             snapshots: false,
@@ -322,10 +325,10 @@ impl World {
         let share = self.share.clone()?;
         let chosen = share.status.as_ref().and_then(recorded).is_some();
         let candidates = self
-            .backend
-            .iter()
+            .admitted()
             .filter(|_| !chosen)
-            .map(|state| candidate("ceph-a", state.clone()))
+            .map(|state| candidate("ceph-a", state))
+            .into_iter()
             .collect();
         let rules = self.cached_rules.as_ref().unwrap_or(&self.rules);
         let locks = self.cached_locks.as_ref().unwrap_or(&self.locks);
@@ -349,7 +352,12 @@ impl World {
             quotas: Vec::new(),
             usage: shoal_domain::share_quota::Usage::default(),
             ledger_revision: 0,
-            backend: self.backend.clone().filter(|_| chosen),
+            backend: self.admitted().filter(|_| chosen),
+            dry_run: self
+                .backend
+                .clone()
+                .filter(|_| chosen && self.dry_run)
+                .and_then(Result::ok),
             rules: rules.iter().map(view).collect(),
             rules_confirmed: false,
             look_due: self.look_due,
@@ -436,7 +444,7 @@ impl World {
         let mut observed = share_deletion::Observed {
             deletion,
             cluster: CLUSTER.into(),
-            backend: self.backend.clone(),
+            backend: self.admitted(),
             is_in_hand: false,
             share: None,
             adopter: None,
@@ -1202,6 +1210,13 @@ impl World {
         is_true(&self.status().conditions, types::PROVISIONED)
     }
 
+    /// What may be relied on of the backend.
+    fn admitted(&self) -> Option<Result<Description, Failure>> {
+        let found = self.backend.clone()?;
+        let why = failure(Scope::Backend, Class::Waiting, reasons::DRY_RUN);
+        Some(if self.dry_run { found.and(Err(why)) } else { found })
+    }
+
     /// The backend as the share may use it.
     fn usable_backend(&self) -> Option<&Description> {
         let stored = recorded(&self.status())?;
@@ -1239,6 +1254,12 @@ impl World {
         let order: Vec<_> = status.conditions.iter().map(|c| &c.type_).collect();
         assert!(order.is_sorted(), "{order:?}");
         assert!(!serde_json::to_string(status).unwrap().contains(KEY));
+        let is_worked_on = self.usable_backend().is_some() && !self.dry_run;
+        assert!(
+            status.differences.is_none() || !is_worked_on,
+            "{:?}",
+            status.differences
+        );
     }
 
     fn check_step(&self, observed: &Observed, step: &Step<Effect>, status: &ShareStatus) {
@@ -1273,6 +1294,7 @@ impl World {
             }
             Step::Do(effect) => {
                 if effect.changes_backend() {
+                    assert!(!self.dry_run, "{} where it is only looked at", effect.name());
                     assert!(stored.is_held(), "{} before the finalizer", effect.name());
                     assert!(chosen.is_some(), "{} before the choice is stored", effect.name());
                     assert!(self.usable_backend().is_some(), "{}", effect.name());
@@ -1735,14 +1757,14 @@ impl Essence {
 /// The world without times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Essence {
-    share: Option<Share>,
+    pub share: Option<Share>,
     deletion: Option<Left>,
     rules: Vec<ShareAccessRule>,
     locks: Vec<ResourceLock>,
     secrets: BTreeMap<String, Stored>,
     custody: BTreeMap<String, Hidden>,
     subvolume: Option<Subvolume>,
-    export: Export,
+    pub export: Export,
 }
 
 /// What a ShareDeletion says: whether it is being deleted, whether its data is kept for a while, its phase, whether access is

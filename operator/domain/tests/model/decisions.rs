@@ -243,6 +243,7 @@ fn observed(known: &Known) -> Observed {
         looked_for: None,
         keys: BTreeMap::new(),
         refused: HashMap::new(),
+        dry_run: None,
         source: None,
         former: shoal_domain::orphan::Former::default(),
         going: shoal_domain::share::Going::default(),
