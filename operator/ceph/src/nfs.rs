@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use shoal_backend::{Error, Result};
 use shoal_crds::{AccessLevel, AccessType, Squash, removable_exports};
 use shoal_domain::{
-    Failure,
+    Failure, Scope,
     grant::{Access, Applied, Client, Grant},
     identity::NfsExports,
     orphan::subvolume_of,
@@ -294,7 +294,8 @@ impl Work<'_> {
         match self.document_at(cluster_id, pseudo_of(wanted)).await? {
             Some(written) if holds(&written, wanted) => Ok(written),
             _ => Err(match answer {
-                Err(fault) => no_cluster(fault, cluster_id),
+                // Of the NFS cluster itself it has just been heard: what is missing is another thing, the path for one.
+                Err(fault) => fault.into(),
                 Ok(states) => {
                     let state = states.first().map_or("nothing", |applied| &applied.state);
                     Error::Failed(format!(
@@ -396,21 +397,27 @@ impl Work<'_> {
         }
         // Ceph 20 counts exports before it removes one, and fails at one that lacks what it counts by, whosever that is.
         let outdated = outdated(&self.call, exports).await?;
-        let (shoals, others): (Vec<_>, Vec<_>) = outdated
+        let (shoals, mut others): (Vec<_>, Vec<_>) = outdated
             .into_iter()
             .partition(|export| is_shoals(self.settings, export));
         for export in shoals {
             let there = self.document_at(cluster_id, &export.pseudo).await?;
-            if let Some(newer) = there.as_ref().and_then(up_to_date) {
-                self.apply(cluster_id, &newer).await?;
+            let Some(newer) = there.as_ref().and_then(up_to_date) else {
+                continue;
+            };
+            match self.apply(cluster_id, &newer).await {
+                Ok(_) => {}
+                // It leads to what is gone, for one.
+                Err(error) if error.scope() == Scope::Object => others.push(export),
+                Err(error) => return Err(error),
             }
         }
         if others.is_empty() {
             return Ok(());
         }
         Err(Error::OutdatedExports(format!(
-            "NFS cluster '{cluster_id}' has exports of an older Ceph that are not Shoal's, {}, and this Ceph removes no export while they are \
-             there, so export {pseudo_path} stays; nobody is let in by it. Storage team: bring them up to date by hand \
+            "NFS cluster '{cluster_id}' has exports of an older Ceph that are not Shoal's or lead nowhere, {}, and this Ceph removes no export \
+             while they are there, so export {pseudo_path} stays; nobody is let in by it. Storage team: bring them up to date by hand \
              (docs/operations/upgrading-ceph.md)",
             some_of(&others).join(", ")
         )))
