@@ -141,6 +141,8 @@ pub mod reasons {
     pub const EXPORT_PATH_TAKEN: &str = "ExportPathTaken";
     /// The NFS cluster has more exports than Ceph can remove one of without losing others.
     pub const TOO_MANY_EXPORTS: &str = "TooManyExports";
+    /// The NFS cluster has exports of an older Ceph, on account of which this one removes none.
+    pub const OUTDATED_EXPORTS: &str = "OutdatedExports";
     /// The subvolume has snapshots and can't be removed.
     pub const HAS_SNAPSHOTS: &str = "HasSnapshots";
     /// The share that the object refers to does not exist.

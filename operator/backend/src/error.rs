@@ -48,6 +48,9 @@ pub enum Error {
     /// The NFS cluster has as many exports as it can have and gets no other, or more, and none is removed.
     #[error("{0}")]
     TooManyExports(String),
+    /// Others' exports on the NFS cluster are of an older Ceph, and this one removes none while they are there.
+    #[error("{0}")]
+    OutdatedExports(String),
     /// The new size is below what is used.
     #[error("{used_bytes} bytes are used")]
     BelowUsed {
@@ -92,7 +95,9 @@ impl Error {
             Self::Unreachable(_) | Self::TimedOut(_) | Self::Failed(_) | Self::NotUnderstood(_) => {
                 Class::Transient
             }
-            Self::Silent(_) | Self::TooManyExports(_) | Self::HasSnapshots(_) => Class::Waiting,
+            Self::Silent(_) | Self::TooManyExports(_) | Self::OutdatedExports(_) | Self::HasSnapshots(_) => {
+                Class::Waiting
+            }
             Self::CredentialsRefused(_)
             | Self::Replaced { .. }
             | Self::FileSystemNotFound(_)
@@ -134,6 +139,7 @@ impl Error {
             Self::OwnedByAnother(_) => reasons::OWNED_BY_ANOTHER,
             Self::PathTaken(_) => reasons::EXPORT_PATH_TAKEN,
             Self::TooManyExports(_) => reasons::TOO_MANY_EXPORTS,
+            Self::OutdatedExports(_) => reasons::OUTDATED_EXPORTS,
             Self::BelowUsed { .. } => reasons::SHRINK_BELOW_USED,
             Self::HasSnapshots(_) => reasons::HAS_SNAPSHOTS,
             Self::NotFound => reasons::VOLUME_MISSING,

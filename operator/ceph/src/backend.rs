@@ -24,7 +24,7 @@ use crate::{
     connection::{Call, Connection, Connections, Credentials},
     errno::{EACCES, ENOENT},
     native::{self, Identities},
-    nfs::{Document, counted, exports_of},
+    nfs::{Document, exports_of, survey},
     settings::{CephSettings, NfsService},
     subvolume::{Found, tag_of},
     work::{Work, both, expect, identity},
@@ -194,7 +194,7 @@ impl Backend for CephBackend {
         call.run(&VolumeLs {}).await?;
         let nfs_endpoints = self.nfs_endpoints(&call).await?;
         let nfs_exports = match &self.settings.nfs {
-            Some(nfs) => counted(&exports_of(&call, &nfs.cluster_id).await?),
+            Some(nfs) => survey(&self.settings, &call, &nfs.cluster_id).await?,
             None => NfsExports::default(),
         };
         let mut protocols = vec![Protocol::CephFS];

@@ -61,13 +61,35 @@ pub(crate) struct VersionReply {
 }
 
 impl VersionReply {
-    /// `18.2.7` of `ceph version 18.2.7 (…) reef (stable)`.
     pub(crate) fn number(&self) -> &str {
-        let mut words = self
-            .version
-            .split_whitespace()
-            .skip_while(|word| *word != "version");
-        words.nth(1).unwrap_or(&self.version)
+        number(&self.version)
+    }
+}
+
+/// `18.2.7` of `ceph version 18.2.7 (…) reef (stable)`.
+fn number(version: &str) -> &str {
+    let mut words = version.split_whitespace().skip_while(|word| *word != "version");
+    words.nth(1).unwrap_or(version)
+}
+
+/// How many daemons there are of which version.
+#[derive(Serialize)]
+pub(crate) struct Versions {}
+request!(Versions, "versions", Target::Monitors, VersionsReply, json);
+
+#[derive(Deserialize)]
+pub(crate) struct VersionsReply {
+    #[serde(default)]
+    mgr: BTreeMap<String, u64>,
+}
+
+impl VersionsReply {
+    /// Whether managers want to be told where an export's CephFS client mounts (`cmount_path`): those of before write exports
+    /// that later ones trip over.
+    pub(crate) fn want_cmount_path(&self) -> bool {
+        let major = |version: &String| number(version).split('.').next()?.parse::<u32>().ok();
+        let mut all = self.mgr.keys().map(major);
+        !self.mgr.is_empty() && all.all(|major| major.is_some_and(|major| major >= 20))
     }
 }
 
@@ -648,12 +670,19 @@ pub(crate) struct NfsExport {
 struct Fsal {
     #[serde(default)]
     fs_name: Option<String>,
+    #[serde(default)]
+    cmount_path: Option<String>,
 }
 
 impl NfsExport {
     /// The file system, if it is one of Ceph's.
     pub(crate) fn fs_name(&self) -> Option<&str> {
         self.fsal.fs_name.as_deref()
+    }
+
+    /// Whether it is of Ceph 18, in a file system: later ones say where its client mounts.
+    pub(crate) fn is_of_18(&self) -> bool {
+        self.fsal.fs_name.is_some() && self.fsal.cmount_path.is_none()
     }
 }
 
@@ -855,6 +884,27 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
+    }
+
+    #[test]
+    fn what_managers_want() {
+        let want = |managers: &str| {
+            let answer = format!(r#"{{"mon":{{}},"mgr":{managers},"overall":{{}}}}"#);
+            Versions::read(answer.as_bytes()).unwrap().want_cmount_path()
+        };
+        assert!(want(
+            r#"{"ceph version 20.2.4 (7f79) tentacle (stable - RelWithDebInfo)":2}"#
+        ));
+        assert!(!want(r#"{"ceph version 18.2.7 (6b0e) reef (stable)":2}"#));
+        assert!(!want(
+            r#"{"ceph version 18.2.7 (6b0e) reef (stable)":1,"ceph version 20.2.4 (7f79) tentacle (stable)":1}"#
+        ));
+        assert!(!want("{}"));
+        let of_18 = answers!("nfs-export-info.json").map(|answer| {
+            let answer = [b"[", answer, b"]"].concat();
+            NfsExportLs::read(&answer).unwrap()[0].is_of_18()
+        });
+        assert_eq!(of_18, [true, false]);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use shoal_backend::{Error, Result};
 use shoal_crds::{AccessLevel, AccessType, Squash, removable_exports};
 use shoal_domain::{
-    Failure,
+    Failure, Scope,
     grant::{Access, Applied, Client, Grant},
     identity::NfsExports,
+    orphan::subvolume_of,
     owner::is_path_of_a_share,
     volume::Export,
 };
@@ -17,10 +18,11 @@ use tokio::{sync::OwnedMutexGuard, time::timeout_at};
 use crate::{
     commands::{
         MgrModuleLs, NfsClusterLs, NfsExport, NfsExportApply, NfsExportInfo, NfsExportLs, NfsExportRm,
+        Versions,
     },
     connection::Call,
     errno::{ENOENT, EOPNOTSUPP, Fault},
-    settings::NfsService,
+    settings::{CephSettings, NfsService},
     subvolume::Data,
     work::Work,
 };
@@ -243,11 +245,9 @@ impl Work<'_> {
     ) -> Result<Vec<Applied>> {
         let cluster_id = &self.nfs()?.cluster_id;
         let there = &export.there;
-        let wanted = match there {
+        let written = match there {
             Some(there) if path_of(there) == data.path => {
-                let mut wanted = there.clone();
-                set_access(&mut wanted, access);
-                wanted
+                self.let_in(cluster_id, there.clone(), access).await?
             }
             there => {
                 if there.is_some() {
@@ -256,14 +256,28 @@ impl Work<'_> {
                     self.remove_at(cluster_id, &self.volume.pseudo_path).await?;
                 }
                 self.room_for_one_more(cluster_id).await?;
-                new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access)
+                let new = new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access);
+                self.apply(cluster_id, &new).await?
             }
         };
-        if there.as_ref() == Some(&wanted) {
-            return Ok(outcomes(access, &wanted));
-        }
-        let written = self.apply(cluster_id, &wanted).await?;
         Ok(outcomes(access, &written))
+    }
+
+    /// Lets exactly these clients in by an export that is there; what is there then.
+    async fn let_in(&self, cluster_id: &str, there: Document, access: &Access) -> Result<Document> {
+        let with_access = |mut document: Document| {
+            set_access(&mut document, access);
+            document
+        };
+        if with_access(there.clone()) == there {
+            return Ok(there);
+        }
+        // First this and then access: Ganesha is not told of another user, and is of another access.
+        let there = match up_to_date(&there) {
+            Some(newer) if wants_cmount_path(&self.call).await? => self.apply(cluster_id, &newer).await?,
+            _ => there,
+        };
+        self.apply(cluster_id, &with_access(there)).await
     }
 
     /// Writes an export; what is there then.
@@ -280,7 +294,8 @@ impl Work<'_> {
         match self.document_at(cluster_id, pseudo_of(wanted)).await? {
             Some(written) if holds(&written, wanted) => Ok(written),
             _ => Err(match answer {
-                Err(fault) => no_cluster(fault, cluster_id),
+                // Of the NFS cluster itself it has just been heard: what is missing is another thing, the path for one.
+                Err(fault) => fault.into(),
                 Ok(states) => {
                     let state = states.first().map_or("nothing", |applied| &applied.state);
                     Error::Failed(format!(
@@ -343,16 +358,15 @@ impl Work<'_> {
         )))
     }
 
-    /// Ends an export, under the lock, and only one that was just seen to be ours. Where Ceph would lose others with it, nobody is
-    /// let in by it, and it stays.
+    /// Ends an export, under the lock, and only one that was just seen to be ours. Where Ceph would lose others with it, or can't,
+    /// nobody is let in by it, and it stays.
     async fn remove_at(&self, cluster_id: &str, pseudo_path: &str) -> Result<()> {
-        let most = removable_exports(cluster_id);
-        if exports_of(&self.call, cluster_id).await?.len() as u64 > most {
-            self.let_nobody_in(cluster_id, pseudo_path).await?;
-            return Err(Error::TooManyExports(format!(
-                "NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses some, so export \
-                 {pseudo_path} stays; nobody is let in by it. Storage team: take exports out by hand (docs/operations/backends.md)"
-            )));
+        let exports = exports_of(&self.call, cluster_id).await?;
+        if let Err(why) = self.make_removable(cluster_id, &exports, pseudo_path).await {
+            if let Some(there) = self.document_at(cluster_id, pseudo_path).await? {
+                self.let_in(cluster_id, there, &Access::new()).await?;
+            }
+            return Err(why);
         }
         let remove = NfsExportRm {
             cluster_id,
@@ -372,17 +386,74 @@ impl Work<'_> {
         ))
     }
 
-    async fn let_nobody_in(&self, cluster_id: &str, pseudo_path: &str) -> Result<()> {
-        let Some(there) = self.document_at(cluster_id, pseudo_path).await? else {
-            return Ok(());
-        };
-        let mut closed = there.clone();
-        set_access(&mut closed, &Access::new());
-        if closed != there {
-            self.apply(cluster_id, &closed).await?;
+    /// Whether Ceph can remove an export and nothing else; what is Shoal's is brought to that.
+    async fn make_removable(&self, cluster_id: &str, exports: &[NfsExport], pseudo_path: &str) -> Result<()> {
+        let most = removable_exports(cluster_id);
+        if exports.len() as u64 > most {
+            return Err(Error::TooManyExports(format!(
+                "NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses some, so export \
+                 {pseudo_path} stays; nobody is let in by it. Storage team: take exports out by hand (docs/operations/backends.md)"
+            )));
         }
-        Ok(())
+        // Ceph 20 counts exports before it removes one, and fails at one that lacks what it counts by, whosever that is.
+        let outdated = outdated(&self.call, exports).await?;
+        let (shoals, mut others): (Vec<_>, Vec<_>) = outdated
+            .into_iter()
+            .partition(|export| is_shoals(self.settings, export));
+        for export in shoals {
+            let there = self.document_at(cluster_id, &export.pseudo).await?;
+            let Some(newer) = there.as_ref().and_then(up_to_date) else {
+                continue;
+            };
+            match self.apply(cluster_id, &newer).await {
+                Ok(_) => {}
+                // It leads to what is gone, for one.
+                Err(error) if error.scope() == Scope::Object => others.push(export),
+                Err(error) => return Err(error),
+            }
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(Error::OutdatedExports(format!(
+            "NFS cluster '{cluster_id}' has exports of an older Ceph that are not Shoal's or lead nowhere, {}, and this Ceph removes no export \
+             while they are there, so export {pseudo_path} stays; nobody is let in by it. Storage team: bring them up to date by hand \
+             (docs/operations/upgrading-ceph.md)",
+            some_of(&others).join(", ")
+        )))
     }
+}
+
+/// The same export as Ceph 20 writes it, if an older one wrote it: it wants to be told where its client mounts, and makes up the
+/// client's user itself.
+fn up_to_date(document: &Document) -> Option<Document> {
+    let mut newer = document.clone();
+    let fsal = newer.get_mut("fsal")?.as_object_mut()?;
+    if !fsal.contains_key("fs_name") || fsal.contains_key("cmount_path") {
+        return None;
+    }
+    fsal.remove("user_id");
+    fsal.insert("cmount_path".into(), json!("/"));
+    Some(newer)
+}
+
+async fn wants_cmount_path(call: &Call) -> Result<bool> {
+    Ok(call.run(&Versions {}).await?.want_cmount_path())
+}
+
+/// Those that an older Ceph made, if this one trips over them.
+async fn outdated<'a>(call: &Call, exports: &'a [NfsExport]) -> Result<Vec<&'a NfsExport>> {
+    let of_18: Vec<_> = exports.iter().filter(|export| export.is_of_18()).collect();
+    if of_18.is_empty() || wants_cmount_path(call).await? {
+        return Ok(of_18);
+    }
+    Ok(Vec::new())
+}
+
+/// A message is no list.
+fn some_of(exports: &[&NfsExport]) -> Vec<String> {
+    let pseudo_paths = exports.iter().take(5).map(|export| export.pseudo.clone());
+    pseudo_paths.collect()
 }
 
 /// All exports of an NFS cluster.
@@ -395,15 +466,22 @@ pub(crate) async fn exports_of(call: &Call, cluster_id: &str) -> Result<Vec<NfsE
     exports.map_err(|fault| no_cluster(fault, cluster_id))
 }
 
-/// How many they are.
-pub(crate) fn counted(exports: &[NfsExport]) -> NfsExports {
-    NfsExports {
+/// Whether an export leads to a share's data, of whichever ShareBackend, by where it leads.
+fn is_shoals(settings: &CephSettings, export: &NfsExport) -> bool {
+    is_path_of_a_share(&export.path) || subvolume_of(&settings.subvolume_group, &export.path).is_some()
+}
+
+/// What an NFS cluster exports, for whoever places shares there and looks after it.
+pub(crate) async fn survey(settings: &CephSettings, call: &Call, cluster_id: &str) -> Result<NfsExports> {
+    let exports = exports_of(call, cluster_id).await?;
+    let is_others = |export: &&NfsExport| !is_shoals(settings, export);
+    let mut outdated = outdated(call, &exports).await?;
+    outdated.retain(is_others);
+    Ok(NfsExports {
         all: exports.len() as u64,
-        others: exports
-            .iter()
-            .filter(|export| !is_path_of_a_share(&export.path))
-            .count() as u64,
-    }
+        others: exports.iter().filter(is_others).count() as u64,
+        outdated: some_of(&outdated),
+    })
 }
 
 /// Module nfs says -2 of an unknown cluster alone: an unknown export is no error to it.
@@ -526,6 +604,20 @@ mod tests {
                     .all(|applied| applied.outcome == Ok(None))
             );
         }
+    }
+
+    #[test]
+    fn what_ceph_18_wrote_is_brought_up_to_date() {
+        let [of_18, of_20] = ANSWERS.map(document);
+        assert_eq!(up_to_date(&of_20), None);
+        let newer = up_to_date(&of_18).unwrap();
+        assert_eq!(
+            newer["fsal"],
+            json!({"name": "CEPH", "fs_name": "cephfs", "cmount_path": "/"})
+        );
+        assert_eq!(access_of(&newer), (grants(), true), "and lets in whom it let in");
+        let object = json!({"pseudo": "/bucket", "path": "bucket", "fsal": {"name": "RGW", "user_id": "u"}});
+        assert_eq!(up_to_date(object.as_object().unwrap()), None);
     }
 
     #[test]

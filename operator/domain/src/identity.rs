@@ -44,12 +44,14 @@ pub struct Description {
 }
 
 /// What an NFS cluster exports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NfsExports {
     /// How many exports there are.
     pub all: u64,
     /// How many of them are no shares'.
     pub others: u64,
+    /// Pseudo paths of some that are no shares' and were made by an older Ceph, which this one can neither change nor remove.
+    pub outdated: Vec<String>,
 }
 
 impl Description {

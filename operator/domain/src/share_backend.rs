@@ -279,9 +279,7 @@ fn status(
                 conditions
             };
             let conditions = match exports_stay(backend, description) {
-                Some(message) => {
-                    conditions.set(types::EXPORTS_STAY, true, reasons::TOO_MANY_EXPORTS, message)
-                }
+                Some((reason, message)) => conditions.set(types::EXPORTS_STAY, true, reason, message),
                 None => conditions,
             };
             ShareBackendStatus {
@@ -320,14 +318,29 @@ fn status(
 }
 
 /// Why no export is removed from its NFS cluster, if that is so.
-fn exports_stay(backend: &ShareBackend, description: &Description) -> Option<String> {
+fn exports_stay(backend: &ShareBackend, description: &Description) -> Option<(&'static str, String)> {
     let cluster_id = &backend.spec.ceph.as_ref()?.nfs.as_ref()?.cluster_id;
+    let exports = &description.nfs_exports;
     let most = removable_exports(cluster_id);
-    (description.nfs_exports.all > most).then(|| {
-        format!(
-            "spec.ceph.nfs.clusterID: NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses \
-             some, whoever sends it. Shoal sends none: it lets nobody in by exports that should go. Take exports out by hand \
-             (docs/operations/backends.md says how), and make another NFS cluster, with a ShareBackend of its own, for more"
+    if exports.all > most {
+        return Some((
+            reasons::TOO_MANY_EXPORTS,
+            format!(
+                "spec.ceph.nfs.clusterID: NFS cluster '{cluster_id}' has more than {most} exports, and of so many Ceph's 'nfs export rm' loses \
+                 some, whoever sends it. Shoal sends none: it lets nobody in by exports that should go. Take exports out by hand \
+                 (docs/operations/backends.md says how), and make another NFS cluster, with a ShareBackend of its own, for more"
+            ),
+        ));
+    }
+    (!exports.outdated.is_empty()).then(|| {
+        (
+            reasons::OUTDATED_EXPORTS,
+            format!(
+                "spec.ceph.nfs.clusterID: NFS cluster '{cluster_id}' has exports of an older Ceph that are not Shoal's, {}; this Ceph removes no \
+                 export while they are there. Shoal lets nobody in by exports that should go. Bring them up to date by hand \
+                 (docs/operations/upgrading-ceph.md says how)",
+                exports.outdated.join(", ")
+            ),
         )
     })
 }

@@ -132,7 +132,11 @@ fn as_placement_sees_it() {
         "they share an NFS cluster, and the least limit counts"
     );
     let mut description = backend_description();
-    description.nfs_exports = NfsExports { all: 9, others: 2 };
+    description.nfs_exports = NfsExports {
+        all: 9,
+        others: 2,
+        ..NfsExports::default()
+    };
     assert_eq!(
         candidate(&a, Ok(description), &all, &loads).load.exports,
         9,
@@ -259,14 +263,19 @@ fn room_is_written_only_when_it_moved_by_a_hundredth() {
 }
 
 #[test]
-fn more_exports_than_ceph_can_remove_one_of_are_told() {
-    let told = |all| {
+fn exports_that_ceph_does_not_remove_are_told() {
+    let told = |all, outdated: &[&str]| {
         let mut o = known();
         o.backend.spec.ceph = Some(serde_json::from_value(serde_json::json!({
             "connectionSecretRef": {"namespace": "n", "name": "s"}, "filesystem": "a", "nfs": {"clusterID": "nfs"},
         })).unwrap());
         let mut description = backend_description();
-        description.nfs_exports = NfsExports { all, others: all };
+        let outdated = outdated.iter().map(ToString::to_string).collect();
+        description.nfs_exports = NfsExports {
+            all,
+            others: all,
+            outdated,
+        };
         o.description = Some(Ok(description));
         let status = decide(&o, now()).status;
         assert!(is_ready(&status), "shares that are there are looked after");
@@ -276,8 +285,11 @@ fn more_exports_than_ceph_can_remove_one_of_are_told() {
             .find(|c| c.type_ == types::EXPORTS_STAY);
         stay.map(|condition| (condition.reason, condition.message))
     };
-    assert_eq!(told(215), None);
-    let (reason, message) = told(216).unwrap();
+    assert_eq!(told(215, &[]), None);
+    let (reason, message) = told(3, &["/theirs", "/those"]).unwrap();
+    assert_eq!(reason, reasons::OUTDATED_EXPORTS);
+    assert!(message.contains("not Shoal's, /theirs, /those;"), "{message}");
+    let (reason, message) = told(216, &["/theirs"]).unwrap();
     assert_eq!(reason, reasons::TOO_MANY_EXPORTS);
     assert!(
         message.starts_with("spec.ceph.nfs.clusterID: NFS cluster 'nfs' has more than 215 exports"),
