@@ -375,6 +375,29 @@ impl World {
             .await
     }
 
+    /// Makes a Share that this version of Shoal can't understand, as one of another version might have it: its size is `1.5Gi`. The
+    /// schema, which would refuse that, is relaxed for a moment.
+    pub async fn share_of_another_version(&self, namespace: &str, name: &str) -> Result<DynamicObject> {
+        let mut definitions = shoal_crds::custom_resource_definitions().into_iter();
+        let ours = definitions.find(|crd| crd.spec.names.kind == "Share");
+        let ours = serde_json::to_value(ours.context("no Share")?)?;
+        let mut relaxed = ours.clone();
+        relaxed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
+            json!({"x-kubernetes-preserve-unknown-fields": true});
+        self.apply(&relaxed).await?;
+        let made = eventually("the schema to be relaxed", PATIENCE, async || {
+            let spec = json!({"protocol": "NFS", "size": "1.5Gi"});
+            match self.share(namespace, name, spec).await {
+                Ok(share) => Ok(Some(share)),
+                Err(kube::Error::Api(status)) if status.code == 422 => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        })
+        .await;
+        self.apply(&ours).await?;
+        made
+    }
+
     /// The API of a namespaced kind.
     pub fn api<K>(&self, namespace: &str) -> Api<K>
     where

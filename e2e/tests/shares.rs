@@ -4,9 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::{
-    api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
@@ -804,31 +802,7 @@ fn a_share_that_can_not_be_parsed_is_told_and_hinders_no_other() {
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("parse").await?;
-        let crds: Api<CustomResourceDefinition> = Api::all(s.world.client.clone());
-        let crd = shoal_crds::custom_resource_definitions()
-            .into_iter()
-            .find(|c| c.spec.names.kind == "Share")
-            .unwrap();
-        let mut relaxed = serde_json::to_value(&crd)?;
-        relaxed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
-            json!({"x-kubernetes-preserve-unknown-fields": true});
-        s.world.apply(&relaxed).await?;
-        let made = eventually("the schema to be relaxed", PATIENCE, async || {
-            Ok(
-                match s
-                    .world
-                    .share(&ns, "broken", json!({"protocol": "NFS", "size": "1.5Gi"}))
-                    .await
-                {
-                    Ok(share) => Some(share),
-                    Err(kube::Error::Api(status)) if status.code == 422 => None,
-                    Err(error) => return Err(error.into()),
-                },
-            )
-        })
-        .await;
-        s.world.apply(&serde_json::to_value(&crd)?).await?;
-        made?;
+        s.world.share_of_another_version(&ns, "broken").await?;
         let resource = kube::api::ApiResource::erase::<Share>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(s.world.client.clone(), &ns, &resource);
         let ready = eventually("the broken share to be told", PATIENCE, async || {
@@ -849,7 +823,6 @@ fn a_share_that_can_not_be_parsed_is_told_and_hinders_no_other() {
         s.until_event(&ns, "broken", "InvalidObject").await?;
         s.ready_share(&ns, "other", Protocol::NFS).await?;
         s.check_quiet(&ns).await?;
-        ensure!(crds.get(&crd.name_any()).await?.spec.names.kind == "Share");
         // Corrected, it goes on.
         eventually("the schema to be restored", PATIENCE, async || {
             Ok(s.change_share(&ns, "other", json!({"size": "2.5Gi"}))
