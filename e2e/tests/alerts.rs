@@ -20,6 +20,7 @@ use kube::{
 use serde_json::{Value, json};
 use shoal_backend::simulated::{Cluster, Fault, FaultKind, Operation, Trouble};
 use shoal_crds::{Protocol, Share, ShareBackend, ShareType};
+use shoal_domain::owner::Owner;
 use shoal_e2e::{
     lab::KubernetesRelease,
     monitoring::{
@@ -107,6 +108,18 @@ fn spec(on: &str) -> Value {
     spec
 }
 
+/// What a share of this name, of another cluster, has left.
+fn plant_former_data(storage: &Cluster, backend: &str, namespace: &str, name: &str) -> Result<()> {
+    let owner = Owner {
+        cluster: "another".into(),
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: format!("former-{name}"),
+        left: None,
+    };
+    Ok(storage.add_subvolume(backend, &owner.uid, 1 << 30, Some(&owner.to_tag()))?)
+}
+
 async fn ready(s: &SimulatedStorage, namespace: &str, name: &str, on: &str) -> Result<Share> {
     s.world.share(namespace, name, spec(on)).await?;
     s.until_share(namespace, name, "True", "Available").await
@@ -191,6 +204,9 @@ fn alerts_fire_and_end_with_their_causes_and_the_dashboard_shows_them() {
             ready(s, &ns, "full", "small"),
             ready(s, &ns, "kept", "standard"),
         )?;
+        // Where no quota is in the way first.
+        let other = s.world.namespace("alerts").await?;
+        plant_former_data(&sick, "sick", &other, "heir")?;
         for share in ["open", "gone"] {
             s.world
                 .rule(&ns, share, ip_rule(share, "10.0.0.1", "ReadWrite"))
@@ -203,9 +219,7 @@ fn alerts_fire_and_end_with_their_causes_and_the_dashboard_shows_them() {
         quota(s, &ns, 100).await?;
         until_none_fires(&prometheus).await?;
 
-        // It is not. Four shares at a time are looked at, and a look is two commands: a round takes half a minute.
-        set_latency(s, "slow", 3000).await?;
-        request_round(s, "slow", "1").await?;
+        // It is not.
         down.set_trouble(Some(Trouble::Unreachable))?;
         s.until_backend("down", "False", "BackendUnreachable").await?;
         s.delete_rule(&ns, "open").await?;
@@ -230,13 +244,21 @@ fn alerts_fire_and_end_with_their_causes_and_the_dashboard_shows_them() {
         s.world
             .add_type("nowhere", json!({"backendNames": ["nowhere"]}), false)
             .await?;
-        // Where no quota is in the way first.
-        let other = s.world.namespace("alerts").await?;
         s.world.share(&other, "nowhere", spec("nowhere")).await?;
         quota(s, &ns, 9).await?;
+        eventually("what no object owns to be found", PATIENCE, async || {
+            let backend = s.world.cluster_api::<ShareBackend>().get("sick").await?;
+            let found = backend.status.and_then(|status| status.orphans);
+            Ok(found.filter(|found| found.subvolumes > 0))
+        })
+        .await?;
+        s.world.share(&other, "heir", spec("sick")).await?;
         s.until_share(&ns, "lost", "False", "VolumeMissing").await?;
         s.until_share(&ns, "taken", "False", "OwnedByAnother").await?;
         ensure_all(s, "sick", "1").await?;
+        // Four shares at a time are looked at, and a look is two commands: a round takes half a minute.
+        set_latency(s, "slow", 3000).await?;
+        request_round(s, "slow", "1").await?;
         let alerts = [
             ("ShoalEnsureStuck", json!({"backend": "slow"})),
             ("ShoalBackendSlow", json!({"backend": "slow"})),
@@ -254,6 +276,7 @@ fn alerts_fire_and_end_with_their_causes_and_the_dashboard_shows_them() {
                 json!({"backend": "sick", "reason": "OwnedByAnother"}),
             ),
             ("ShoalEnsureFailed", json!({"backend": "sick"})),
+            ("ShoalFormerDataFound", json!({})),
             ("ShoalBackendErrors", json!({"backend": "failing"})),
             ("ShoalShareNotReady", json!({"backend": "failing"})),
             ("ShoalBackendFillingUp", json!({"backend": "small"})),
@@ -275,6 +298,7 @@ fn alerts_fire_and_end_with_their_causes_and_the_dashboard_shows_them() {
         failing.end_faults()?;
         sick.set_tag("sick", &taken.uid().unwrap_or_default(), None)?;
         s.delete_share(&ns, "lost").await?;
+        s.delete_share(&other, "heir").await?;
         for name in &failed {
             s.delete_share(&ns, name).await?;
         }
