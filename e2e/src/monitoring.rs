@@ -14,9 +14,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::lab::{
-    self, Steps,
-    process::{Launcher, Started, output, tail, wait_until},
+use crate::{
+    lab::{
+        self, Steps,
+        process::{Launcher, Started, output, tail, wait_until},
+    },
+    world::{PATIENCE, eventually},
 };
 
 /// How often a test's Prometheus scrapes, and judges.
@@ -158,6 +161,25 @@ impl Prometheus {
         let alerts = answer["alerts"].as_array().context("alerts")?;
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
         Ok(firing.map(|alert| alert["labels"].clone()).collect())
+    }
+
+    /// Whether an alert of this name fires that has, among others, these labels.
+    pub fn fires(&self, name: &str, labels: &Value) -> Result<bool> {
+        let wanted = labels.as_object().context("labels")?;
+        let is_it = |alert: &Value| {
+            alert["alertname"] == name && wanted.iter().all(|(label, value)| alert[label] == *value)
+        };
+        Ok(self.firing()?.iter().any(is_it))
+    }
+
+    /// Waits until it fires, or does not.
+    pub async fn until(&self, name: &str, labels: &Value, fires: bool) -> Result<()> {
+        let what = format!("{name} {labels} {}", if fires { "to fire" } else { "to end" });
+        eventually(&what, PATIENCE, async || {
+            Ok((self.fires(name, labels)? == fires).then_some(()))
+        })
+        .await
+        .with_context(|| format!("firing: {:?}", self.firing()))
     }
 
     /// What a query finds now: labels and value of each series.

@@ -165,6 +165,12 @@ impl Storage {
         Ok(operator.as_ref().context("no operator runs")?.process().clone())
     }
 
+    /// Where the operator serves its metrics.
+    pub async fn metrics_address(&self) -> Result<String> {
+        let operator = self.operator.lock().await;
+        operator.as_ref().context("no operator runs")?.address()
+    }
+
     /// Waits until the operator leads.
     pub async fn until_leading(&self) -> Result<()> {
         let operator = self.operator.lock().await;

@@ -18,6 +18,7 @@ use shoal_e2e::{
         Admin, CephFsMount, CephOptions, CephRelease, FileUser, Lab, LabOptions,
         client::{Failure, Owner},
     },
+    monitoring::{Prometheus, quick_alerts},
     storage::{
         GROUP, SIZE, Storage, at, cephx_rule, conditions, fails_soon, ip_rule, is_ready, names, release,
         soon, uid,
@@ -330,7 +331,7 @@ fn two_backends_of_one_ceph() {
 }
 
 /// With as many exports on the NFS cluster as one of its backends allows, a share that needs one waits for another's to go, and
-/// a share that needs none does not.
+/// a share that needs none does not. Who looks after the storage is told before.
 async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Result<()> {
     let shares = Api::<Share>::all(suite.world.client.clone());
     let all = shares.list(&ListParams::default()).await?.items;
@@ -338,13 +339,20 @@ async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Res
         let status = share.status.as_ref();
         share.spec.protocol == Protocol::NFS && status.is_some_and(|status| status.backend_name.is_some())
     });
-    let most = json!({"spec": {"ceph": {"nfs": {"maxExports": exported.count()}}}});
-    suite
-        .world
-        .cluster_api::<ShareBackend>()
-        .patch("twin", &PatchParams::default(), &Patch::Merge(most))
-        .await?;
-    suite.until_backend("twin", "True", "Available").await?;
+    let exported = exported.count();
+    let prometheus = Prometheus::start(&suite.world.lab.folder().join("prometheus"), &quick_alerts()?)?;
+    prometheus.scrape(&[&suite.metrics_address().await?])?;
+    let (alert, twin) = ("ShoalExportsNearlyUsedUp", json!({"backend": "twin"}));
+    for (most, fires) in [(2 * exported, false), (exported, true)] {
+        let most = json!({"spec": {"ceph": {"nfs": {"maxExports": most}}}});
+        suite
+            .world
+            .cluster_api::<ShareBackend>()
+            .patch("twin", &PatchParams::default(), &Patch::Merge(most))
+            .await?;
+        suite.until_backend("twin", "True", "Available").await?;
+        prometheus.until(alert, &twin, fires).await?;
+    }
     suite.ask_for_share(ns, "waits", "NFS", "on-twin", SIZE).await?;
     let told = suite.until_share(ns, "waits", "False", "NoBackendFits").await?;
     ensure!(message(&told).contains("exports"), "{}", message(&told));
@@ -357,7 +365,8 @@ async fn no_more_exports_than_the_least_allows(suite: &Storage, ns: &str) -> Res
     for name in ["waits", "needs-none"] {
         suite.delete_share(ns, name).await?;
     }
-    suite.until_consistent().await
+    suite.until_consistent().await?;
+    prometheus.until(alert, &twin, false).await
 }
 
 /// Somebody else's exports fill an NFS cluster, with more than Ceph's `nfs export rm` reads of its own list.

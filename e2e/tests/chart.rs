@@ -356,6 +356,27 @@ fn events(world: &World) -> Result<String> {
     output(world.lab.control_plane()?.kubectl().args(["get", "events", "-A"]))
 }
 
+/// What Helm says to apply next is whole, as it stands in the terminal.
+fn can_be_copied(world: &World, said: &str) -> Result<()> {
+    let (_, rest) = said
+        .split_once("\nkubectl apply -f - <<END\n")
+        .context("nothing to apply")?;
+    let (objects, _) = rest.split_once("\nEND\n").context("no end")?;
+    let file = world.lab.folder().join("notes.yaml");
+    fs::write(&file, objects)?;
+    let mut apply = world.lab.control_plane()?.kubectl();
+    let applied = output(
+        apply
+            .args(["apply", "--dry-run=server", "--output=name", "--filename"])
+            .arg(&file),
+    )?;
+    ensure!(
+        applied.lines().count() == 2 && applied.contains("sharetype") && applied.contains("sharebackend"),
+        "{applied}"
+    );
+    Ok(())
+}
+
 /// Makes a share and a lock that keeps it; says how soon after the first install that held.
 async fn lock_a_share(world: &World) -> Result<()> {
     let installed = Instant::now();
@@ -476,6 +497,7 @@ fn installed_upgraded_rolled_back_uninstalled_and_installed_again() {
             );
             lock_a_share(world).await?;
             is_installed(world, true).await?;
+            can_be_copied(world, &said)?;
             let shares: Api<Share> = world.api("default");
             let uid = shares.get("kept").await?.uid();
             play_the_test(world).await?;

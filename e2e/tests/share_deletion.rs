@@ -613,7 +613,11 @@ fn deletions_are_measured() {
                 "shoal_share_deletions{backend=\"measured\",phase=\"Error\"}",
             );
             let oldest = value(&text, "shoal_share_deletion_oldest_seconds{backend=\"measured\"}");
-            let told = access >= Some(1.0) && errors >= Some(1.0) && oldest > Some(1.0);
+            let let_in = value(
+                &text,
+                "shoal_share_deletions_with_access_oldest_seconds{backend=\"measured\"}",
+            );
+            let told = access >= Some(1.0) && errors >= Some(1.0) && oldest > Some(1.0) && let_in > Some(1.0);
             Ok(told.then_some(()))
         })
         .await?;

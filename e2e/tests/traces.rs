@@ -173,6 +173,23 @@ fn passes_and_what_backends_are_asked_are_traced_without_a_key() {
             collector.spans()?.iter().all(|span| span.events.is_empty()),
             "log lines were sent"
         );
+
+        // Where they can't be sent is said, and is no reason not to run.
+        options.flags.pop();
+        options
+            .flags
+            .push("--otlp-endpoint=https://collector.example.org:4318".into());
+        s.start_operator_with(&options).await?;
+        let log = s.log().await?;
+        let told = log.lines().find(|line| line.contains("no traces are sent"));
+        let told = told.context("a refusal in the log")?;
+        for word in [
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://collector.example.org:4318",
+            "http://host:port",
+        ] {
+            ensure!(told.contains(word), "{told}");
+        }
         Ok(())
     });
 }

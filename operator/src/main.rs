@@ -67,11 +67,18 @@ fn begin_telling(settings: &Settings, runtime: &Handle) -> Result<Option<Traces>
         LogFormat::Json => log.json().boxed(),
         LogFormat::Human => log.boxed(),
     };
-    let (layer, traces) = traces::layer(settings, runtime)?.unzip();
+    let (made, refusal) = match traces::layer(settings, runtime) {
+        Ok(made) => (made, None),
+        Err(refusal) => (None, Some(refusal)),
+    };
+    let (layer, traces) = made.unzip();
     tracing_subscriber::registry()
         .with(layer)
         .with(log.with_filter(filter))
         .init();
+    if let Some(refusal) = refusal {
+        tracing::error!("no traces are sent: {refusal}");
+    }
     Ok(traces)
 }
 

@@ -65,14 +65,6 @@ impl Settings {
         if self.identity.is_empty() || self.identity.len() > 128 {
             return Err("--identity must have 1 to 128 characters".into());
         }
-        if let Some(endpoint) = &self.otlp_endpoint
-            && !endpoint.is_empty()
-            && !endpoint.starts_with("http://")
-        {
-            return Err(format!(
-                "--otlp-endpoint {endpoint}: traces are sent without TLS, to a collector nearby; write http://host:port"
-            ));
-        }
         let request = u32::try_from(REQUEST_TIMEOUT.as_secs()).unwrap_or(u32::MAX);
         let effect = request.max(self.command_timeout_seconds * CephBackend::COMMANDS_IN_DEADLINE);
         // The Lease is renewed every sixth of its duration; what is left then has to outlive an effect, or none starts.

@@ -39,7 +39,8 @@ impl Traces {
     }
 }
 
-/// A layer that sends spans where the settings say; none if they say nothing.
+/// A layer that sends spans where the settings say; none if they say nothing. An error is no reason not to run: whole clusters are told
+/// by the environment where traces go, and no share depends on them.
 pub fn layer<S>(
     settings: &Settings,
     runtime: &Handle,
@@ -54,6 +55,13 @@ where
     else {
         return Ok(None);
     };
+    let refused =
+        |why: &str| format!("--otlp-endpoint or OTEL_EXPORTER_OTLP_ENDPOINT is '{endpoint}': {why}");
+    if !endpoint.starts_with("http://") {
+        return Err(refused(
+            "traces are sent without TLS, to a collector nearby; write http://host:port, or leave it empty to send none",
+        ));
+    }
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(OnTokio {
@@ -64,7 +72,7 @@ where
         .with_timeout(SENDING)
         .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
         .build()
-        .map_err(|error| format!("--otlp-endpoint {endpoint}: {error}"))?;
+        .map_err(|error| refused(&error.to_string()))?;
     let resource = Resource::builder()
         .with_service_name("shoal")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
@@ -106,5 +114,40 @@ impl HttpClient for OnTokio {
         self.runtime
             .spawn(async move { timeout(SENDING, sent).await })
             .await??
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser;
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn refusal(endpoint: &str) -> Option<String> {
+        let flag = format!("--otlp-endpoint={endpoint}");
+        let settings = Cli::try_parse_from(["shoal", &flag]).unwrap().settings;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        layer::<Registry>(&settings, runtime.handle()).err()
+    }
+
+    #[test]
+    fn an_endpoint_that_can_not_be_used_is_named_and_what_to_write() {
+        assert_eq!(refusal(""), None);
+        assert_eq!(refusal("http://127.0.0.1:4318"), None);
+        for endpoint in ["https://collector.example.org:4318", "collector:4318"] {
+            let told = refusal(endpoint).unwrap();
+            for word in ["OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, "http://host:port"] {
+                assert!(told.contains(word), "{told}");
+            }
+        }
+        assert!(refusal("http://no host").is_some());
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("NOTES.md"), notes)?;
-    manifests(&folder.join(format!("shoal-{VERSION}.yaml")))?;
+    fs::write(folder.join(format!("shoal-{VERSION}.yaml")), manifests()?)?;
     helm::output(
         helm::helm(None)?
             .current_dir(root())
@@ -81,7 +81,8 @@ fn notes_on<'a>(changelog: &'a str, version: &str) -> Option<&'a str> {
     None
 }
 
-fn manifests(to: &Path) -> Result<()> {
+/// Definitions come first: policies are about their kinds.
+fn manifests() -> Result<String> {
     let mut all = String::new();
     for place in MANIFESTS.map(|place| root().join(place)) {
         let mut files = vec![place.clone()];
@@ -89,15 +90,24 @@ fn manifests(to: &Path) -> Result<()> {
             files = fs::read_dir(&place)?
                 .map(|entry| Ok(entry?.path()))
                 .collect::<Result<_>>()?;
-            files.sort();
+            files.sort_by_key(|file| {
+                let name = file
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
+                (
+                    name.ends_with("policy.yaml") || name.ends_with("policies.yaml"),
+                    name,
+                )
+            });
         }
         for file in files {
             let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             writeln!(all, "---\n{}", text.trim())?;
         }
     }
-    fs::write(to, all)?;
-    Ok(())
+    Ok(all)
 }
 
 /// The kubectl plugin, as krew installs it.
@@ -197,6 +207,18 @@ mod tests {
             Some("## 0.1.0 (not released yet)\n\nOne.\n")
         );
         assert_eq!(notes_on(changelog, "0.3.0"), None);
+    }
+
+    #[test]
+    fn definitions_come_before_policies() {
+        let all = manifests().unwrap();
+        let kinds: Vec<_> = all
+            .lines()
+            .filter_map(|line| line.strip_prefix("kind: "))
+            .collect();
+        let last = kinds.iter().rposition(|kind| *kind == "CustomResourceDefinition");
+        let first = kinds.iter().position(|kind| kind.contains("AdmissionPolicy"));
+        assert!(last.is_some() && last < first, "{kinds:?}");
     }
 
     #[test]

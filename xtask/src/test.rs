@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.fast {
         check_host()?;
     }
-    let (mut suites, operator) = build(arguments.fast)?;
+    let (mut suites, operator) = build(arguments)?;
     if arguments.node {
         // Minutes the first time. The suite then finds it done.
         image::run(&image::Arguments::default())?;
@@ -207,13 +207,14 @@ fn check_host() -> Result<()> {
 }
 
 /// The suites, and the operator's program for those that need servers. The lab's own programs are made meanwhile.
-fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
-    if fast {
+fn build(arguments: &Arguments) -> Result<(Vec<Suite>, Option<PathBuf>)> {
+    if arguments.fast {
         return Ok((suite::build()?, None));
     }
     thread::scope(|scope| {
-        let labs =
-            scope.spawn(|| try_labs().inspect_err(|error| eprintln!("the lab does not start: {error:#}")));
+        let labs = scope.spawn(|| {
+            try_labs(arguments.node).inspect_err(|error| eprintln!("the lab does not start: {error:#}"))
+        });
         let suites = suite::build()?;
         let operator = build_operator()?;
         build_plugin()?;
@@ -225,19 +226,28 @@ fn build(fast: bool) -> Result<(Vec<Suite>, Option<PathBuf>)> {
 }
 
 /// Starts and ends a lab of every version, and makes what suites use beside it, so that what is missing is told once, and nothing is made within a test.
-fn try_labs() -> Result<()> {
+/// There is a node of the default Kubernetes only.
+fn try_labs(node: bool) -> Result<()> {
     for (release, kubernetes) in RELEASES {
+        let kubernetes = if node {
+            KubernetesRelease::default()
+        } else {
+            kubernetes
+        };
         Lab::start(&LabOptions {
             ceph: Some(CephOptions {
                 release,
                 ..CephOptions::default()
             }),
             kubernetes: Some(kubernetes),
+            node,
             ..LabOptions::default()
         })?;
     }
     lab::helm(&Steps::new(false))?;
-    lab::prometheus(&Steps::new(false))?;
+    if !node {
+        lab::prometheus(&Steps::new(false))?;
+    }
     Ok(())
 }
 

@@ -198,6 +198,16 @@ pub fn may_have_access(deletion: &ShareDeletion) -> bool {
     status.and_then(|status| status.access_revoked) != Some(true)
 }
 
+/// Since when clients may have been let in to a share whose user was told that it is gone. None: nobody is, an admin has given it up,
+/// and so has seen to that, or the share has not gone.
+pub fn accessible_since(deletion: &ShareDeletion) -> Option<Timestamp> {
+    let status = deletion.status.as_ref();
+    let mut told = status.into_iter().flat_map(|status| &status.conditions);
+    let has_gone = !told.any(|c| c.type_ == types::READY && c.reason == reasons::SHARE_EXISTS);
+    let made = deletion.metadata.creation_timestamp.as_ref()?.0;
+    (may_have_access(deletion) && is_pending(deletion) && has_gone).then_some(made)
+}
+
 /// Since when it should be done: what was kept for a while is due when that has ended.
 pub fn due_since(deletion: &ShareDeletion) -> Option<Timestamp> {
     let made = deletion.metadata.creation_timestamp.as_ref()?.0;

@@ -317,7 +317,6 @@ impl Inventory {
                 ("reason", reason.to_owned()),
             ]
         };
-        let is_paused = |share: &&Share| is_true(conditions_of(share), types::PAUSED);
         let worked_on = shares.clone().filter(|share| !is_paused(share));
         let not_ready = worked_on.filter_map(|share| {
             let (reason, age) = self.not_ready(&share.metadata, conditions_of(share))?;
@@ -386,15 +385,27 @@ impl Inventory {
                 ([("phase", format!("{phase:?}"))], 1.0)
             }),
         );
-        let waiting = rules.clone().filter_map(|rule| {
-            let status = rule.status.as_ref();
-            let conditions = status.map_or(&[][..], |status| &status.conditions);
-            let (reason, age) = self.not_ready(&rule.metadata, conditions)?;
-            Some(([("reason", reason.to_owned())], age))
+        let shares = self.shares.iter().filter_map(|guard| guard.0.as_ref().ok());
+        let shares: HashMap<_, _> = shares
+            .map(|share| ((share.namespace(), share.name_any()), share))
+            .collect();
+        let staying = rules.clone().filter(|rule| leaving_since(rule).is_none());
+        let waiting = staying.filter_map(|rule| {
+            let (reason, age) = self.not_ready(&rule.metadata, rule_conditions_of(rule))?;
+            let share = shares.get(&(rule.namespace(), rule.spec.share_ref.name.clone()));
+            if share.is_some_and(|share| is_paused(share)) {
+                return None;
+            }
+            let backend = share.and_then(|share| share.status.as_ref()?.backend_name.clone());
+            let labels = [
+                ("backend", backend.unwrap_or_default()),
+                ("reason", reason.to_owned()),
+            ];
+            Some((labels, age))
         });
         gauges.sum(
             "access_rules_not_ready",
-            "Access rules that are not in force as they say, and why",
+            "Access rules that are not in force as they say, and why; without a backend: their share is not placed yet, or not there",
             waiting.clone().map(|(labels, _)| (labels, 1.0)),
         );
         gauges.highest(
@@ -403,15 +414,9 @@ impl Inventory {
             waiting,
         );
         let leaving = rules.filter_map(|rule| {
-            let since = rule.metadata.deletion_timestamp.as_ref()?;
             // Who else holds it lets nobody in.
             rule.finalizers().iter().find(|held_by| *held_by == FINALIZER)?;
-            let status = rule.status.as_ref();
-            let is_locked = status.is_some_and(|status| {
-                said(&status.conditions, types::DELETION_BLOCKED)
-                    .is_some_and(|said| said.reason == reasons::LOCKED)
-            });
-            (!is_locked).then(|| self.age(since.0))
+            Some(self.age(leaving_since(rule)?))
         });
         let oldest = Gauge::<f64, AtomicU64>::default();
         oldest.set(leaving.fold(0.0, f64::max));
@@ -442,7 +447,15 @@ impl Inventory {
         gauges.sum(
             "share_deletions_with_access",
             "Deleted shares of which clients may still be let in",
-            none().chain(with_access.map(|deletion| (label(deletion), 1.0))),
+            none().chain(with_access.clone().map(|deletion| (label(deletion), 1.0))),
+        );
+        gauges.highest(
+            "share_deletions_with_access_oldest_seconds",
+            "How long ago the one of them was deleted that waits longest, but for those that were given up",
+            none().chain(with_access.filter_map(|deletion| {
+                let since = share_deletion::accessible_since(deletion)?;
+                Some((label(deletion), self.age(since)))
+            })),
         );
         let worked_on = deletions.filter(|deletion| !phase(deletion).is_adoptable());
         gauges.highest(
@@ -535,6 +548,22 @@ impl Backend {
 
 fn conditions_of(share: &Share) -> &[Condition] {
     share.status.as_ref().map_or(&[], |status| &status.conditions)
+}
+
+fn is_paused(share: &Share) -> bool {
+    is_true(conditions_of(share), types::PAUSED)
+}
+
+fn rule_conditions_of(rule: &ShareAccessRule) -> &[Condition] {
+    rule.status.as_ref().map_or(&[], |status| &status.conditions)
+}
+
+/// Since when a rule is to go. One that is locked is kept as any other.
+fn leaving_since(rule: &ShareAccessRule) -> Option<Timestamp> {
+    let blocked = said(rule_conditions_of(rule), types::DELETION_BLOCKED);
+    let is_locked = blocked.is_some_and(|said| said.reason == reasons::LOCKED);
+    let since = rule.metadata.deletion_timestamp.as_ref()?;
+    (!is_locked).then_some(since.0)
 }
 
 fn said<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
@@ -692,6 +721,17 @@ pub(super) mod tests {
                     "Active",
                     &[condition("DeletionBlocked", "True", "Locked", NOW)],
                 ),
+                rule(
+                    "w",
+                    &json!({"creationTimestamp": "2026-11-29T11:40:00Z"}),
+                    "QueuedToApply",
+                    &[condition(
+                        "Ready",
+                        "False",
+                        "ShareNotReady",
+                        "2026-11-29T11:45:00Z",
+                    )],
+                ),
             ],
             deletions: vec![object(&json!({
                 "apiVersion": "shoal.storage/v1alpha1", "kind": "ShareDeletion",
@@ -740,10 +780,13 @@ pub(super) mod tests {
             r#"shoal_shares_stalled{backend="cephfs",reason="VolumeMissing"} 1.0"#,
             r#"shoal_share_used_bytes{namespace="team",share="a",backend="cephfs"} 512.0"#,
             r#"shoal_access_rules{phase="Active"} 2.0"#,
-            r#"shoal_access_rules_not_ready{reason=""} 2.0"#,
+            r#"shoal_access_rules_not_ready{backend="cephfs",reason=""} 1.0"#,
+            r#"shoal_access_rules_not_ready{backend="cephfs",reason="ShareNotReady"} 1.0"#,
+            r#"shoal_access_rules_not_ready_oldest_seconds{backend="cephfs",reason="ShareNotReady"} 900.0"#,
             "shoal_access_rules_denying_oldest_seconds 600.0",
             r#"shoal_share_deletions{backend="cephfs",phase="Error"} 1.0"#,
             r#"shoal_share_deletions_with_access{backend="cephfs"} 1.0"#,
+            r#"shoal_share_deletions_with_access_oldest_seconds{backend="cephfs"} 120.0"#,
             r#"shoal_share_deletion_oldest_seconds{backend="cephfs"} 120.0"#,
             r#"shoal_quota_shares_used{namespace="team",quota="team",share_type=""} 3.0"#,
             r#"shoal_quota_shares_hard{namespace="team",quota="team",share_type="fast"} 0.0"#,
@@ -770,6 +813,20 @@ pub(super) mod tests {
         assert!(
             !text.contains("shoal_backend_free_bytes{"),
             "what it said before is not told as news"
+        );
+    }
+
+    #[test]
+    fn rules_wait_where_their_share_is_and_not_while_it_is_paused() {
+        let mut there = example();
+        there.shares[0] = share("a", "Available", &[condition("Paused", "True", "Paused", NOW)]);
+        let text = super::super::Metrics::default().text(true, Some(&there));
+        assert!(!text.contains("shoal_access_rules_not_ready{"), "{text}");
+        there.shares.clear();
+        let text = super::super::Metrics::default().text(true, Some(&there));
+        assert!(
+            text.contains(r#"shoal_access_rules_not_ready{backend="",reason="ShareNotReady"} 1.0"#),
+            "{text}"
         );
     }
 

@@ -20,7 +20,7 @@ use shoal_domain::{
     grant::Grant,
     owner::{Left, Owner, Tag},
     share,
-    share_deletion::{Effect, Observed, Whereabouts, decide, may_be_adopted, name, of},
+    share_deletion::{Effect, Observed, Whereabouts, accessible_since, decide, may_be_adopted, name, of},
     share_quota::Usage,
     volume::{Export, Sight, Volume},
 };
@@ -463,6 +463,38 @@ fn a_backends_trouble_counts_no_attempts_and_says_that_clients_may_be_let_in() {
     );
     assert_eq!(status.access_revoked, Some(false));
     assert_eq!(why_not_ready(&status.conditions), reasons::BACKEND_NOT_READY);
+}
+
+/// What an alert counts by: not a share that has not gone, and nothing that an admin has seen to.
+#[test]
+fn clients_may_be_in_from_its_making_until_that_is_known_or_given_up() {
+    let made = now() - SignedDuration::from_mins(20);
+    let since = |status: ShareDeletionStatus| {
+        let mut deletion = remains();
+        deletion.metadata.creation_timestamp = Some(Time(made));
+        deletion.status = Some(status);
+        accessible_since(&deletion)
+    };
+    assert_eq!(since(ShareDeletionStatus::default()), Some(made));
+    let mut o = of_remains(remains());
+    o.sight = there().exported_to([may_write(ip("10.0.0.1"))]).seen();
+    o.failure = Some(failure(Scope::Object, Class::Transient, reasons::BACKEND_ERROR));
+    assert_eq!(since(decided(&o).status), Some(made));
+    o.deletion.spec.abandon = true;
+    o.failure = None;
+    o.sight = marked(Left::Abandoned)
+        .exported_to([may_write(ip("10.0.0.1"))])
+        .seen();
+    assert_eq!(since(decided(&o).status), None);
+
+    let mut o = of_remains(remains());
+    o.sight = there().seen();
+    o.failure = Some(failure(Scope::Object, Class::Waiting, reasons::HAS_SNAPSHOTS));
+    assert_eq!(since(decided(&o).status), None);
+
+    let mut o = of_remains(remains());
+    o.share = Some(Whereabouts::There);
+    assert_eq!(since(decided(&o).status), None);
 }
 
 #[test]
