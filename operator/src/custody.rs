@@ -45,7 +45,7 @@ pub async fn read(ctx: &Context, custody: &Custody) -> Result<Option<Secret>, Er
 pub async fn admit(ctx: &Context, rule: &ShareAccessRule, custody: &Custody) -> Result<(), Error> {
     let metadata = metadata(rule, custody);
     let name = custody.name();
-    let role = Role {
+    let granted = Role {
         metadata: metadata.clone(),
         rules: Some(vec![may_get(&name)]),
     };
@@ -60,7 +60,7 @@ pub async fn admit(ctx: &Context, rule: &ShareAccessRule, custody: &Custody) -> 
     };
     let params = PatchParams::apply(field_managers::SECRETS).force();
     let roles: Api<Role> = Api::namespaced(ctx.client.clone(), &custody.namespace);
-    bounded(roles.patch(&name, &params, &Patch::Apply(&role))).await?;
+    bounded(roles.patch(&name, &params, &Patch::Apply(&granted))).await?;
     let bindings: Api<RoleBinding> = Api::namespaced(ctx.client.clone(), &custody.namespace);
     bounded(bindings.patch(&name, &params, &Patch::Apply(&binding))).await?;
     Ok(())
