@@ -31,11 +31,16 @@ pub(crate) struct Arguments {
 
 /// The suites of `--faults`, which take longer than stands before every change: real servers are killed and stopped, and
 /// namespaces of hundreds of shares deleted.
-const FAULTS: [AtLength; 3] = [
+const FAULTS: [AtLength; 4] = [
     AtLength {
         suite: "ceph_faults.rs",
         arguments: &["--ignored"],
         variable: Some(("SHOAL_E2E_FAULTS", "full")),
+    },
+    AtLength {
+        suite: "ceph_exports.rs",
+        arguments: &["--ignored"],
+        variable: None,
     },
     AtLength {
         suite: "ceph_deletions.rs",
