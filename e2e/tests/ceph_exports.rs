@@ -3,10 +3,12 @@
 #![cfg(test)]
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use serde_json::json;
-use shoal_crds::{Share, ShareBackend, removable_exports};
-use shoal_domain::owner::pseudo_path;
+use shoal_crds::{Share, ShareBackend, ShareDeletion, removable_exports};
+use shoal_domain::{owner::pseudo_path, share_deletion};
 use shoal_e2e::{
     lab::{
         CephRelease,
@@ -14,7 +16,7 @@ use shoal_e2e::{
     },
     storage::{SIZE, Storage, conditions, fails_soon, ip_rule, release, soon, uid},
     suite::Suite,
-    world::{condition, until, until_gone},
+    world::{condition, eventually, until, until_gone},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
@@ -109,7 +111,13 @@ fn an_nfs_cluster_with_more_exports_than_ceph_can_remove_one_of() {
         })
         .await?;
         suite.start_operator("").await?;
-        suite.until_finished(&share).await?;
+        // On 20 what is removed waits a minute for what the manager before it held.
+        let deletions = suite.world.cluster_api::<ShareDeletion>();
+        let name = share_deletion::name(&uid(&share));
+        eventually("the deletion to be finished", Duration::from_mins(2), async || {
+            Ok(deletions.get_opt(&name).await?.is_none().then_some(()))
+        })
+        .await?;
         backends.delete("crowded", &kube::api::DeleteParams::default()).await?;
         until_gone(&backends, "crowded").await?;
         rados(&["rm", &list])?;
