@@ -146,8 +146,6 @@ struct Remains {
     room: Option<RemainingRoom>,
     /// Its name on the NFS cluster, as long as its export may be there.
     mount_point: Option<MountPoint>,
-    /// Whether the ShareDeletion can't be read and never could.
-    is_unread: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -170,8 +168,6 @@ struct Entry {
     placement: Option<Box<Placement>>,
     /// Whether it asks for more than it has.
     is_waiting: bool,
-    /// Whether it can't be read and never could.
-    is_unread: bool,
 }
 
 impl Entry {
@@ -253,7 +249,6 @@ impl Ledger {
             reserved,
             placement: share.spec.placement.clone().map(Box::new),
             is_waiting,
-            is_unread: false,
         };
         let has = entry.claim().map_or(0, |claim| claim.bytes);
         self.list(&uid);
@@ -277,9 +272,9 @@ impl Ledger {
             reserved: None,
             placement: None,
             is_waiting: false,
-            is_unread: true,
         };
-        self.replace(uid, Some(entry));
+        self.replace(uid.clone(), Some(entry));
+        self.unread.insert(uid);
     }
 
     fn list(&mut self, uid: &str) {
@@ -492,7 +487,6 @@ impl Ledger {
                 ),
                 room,
                 mount_point: mount_point.filter(|_| is_exported),
-                is_unread: false,
             },
         )
     }
@@ -506,10 +500,10 @@ impl Ledger {
             let unread = Remains {
                 // Both have their name from the Share's uid.
                 subvolume: Some(name.to_owned()),
-                is_unread: true,
                 ..Remains::nothing()
             };
             self.replace_deletion(name.to_owned(), unread);
+            self.unread.insert(name.to_owned());
         }
     }
 
@@ -545,9 +539,6 @@ impl Ledger {
         }
         self.mount_points.take(remains.mount_point.as_ref(), &name);
         self.unread.remove(&name);
-        if remains.is_unread {
-            self.unread.insert(name.clone());
-        }
         let made_room = (before.room.is_some() && remains.room.is_none())
             || (before.mount_point.is_some() && remains.mount_point.is_none());
         if remains != Remains::nothing() {
@@ -650,9 +641,6 @@ impl Ledger {
                 .entry(entry.namespace.clone())
                 .or_default()
                 .insert(entry.name.clone(), uid.clone());
-            if entry.is_unread {
-                self.unread.insert(uid.clone());
-            }
             if entry.is_waiting {
                 self.waiting.insert((entry.namespace.clone(), entry.name.clone()));
             }
@@ -705,7 +693,6 @@ impl Remains {
             subvolume: None,
             room: None,
             mount_point: None,
-            is_unread: false,
         }
     }
 }
