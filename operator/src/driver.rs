@@ -60,9 +60,13 @@ pub trait Kind: Send + Sync + 'static {
     fn object(observed: &mut Self::Observed) -> &mut Self::Object;
     /// The conditions of its status.
     fn conditions(status: &Self::Status) -> &[Condition];
-    /// Whose turn it has to be before a step that speaks to a backend: storage cluster, namespace, how many at once.
-    fn lane(_: &Context, _: &Self::Observed) -> Option<(String, String, usize)> {
+    /// Whose turn it has to be before a step that speaks to a backend: storage cluster and namespace.
+    fn lane(_: &Self::Observed) -> Option<(String, String)> {
         None
+    }
+    /// How many may work on a storage cluster at once.
+    fn at_once(_: &Context, _cluster: &str) -> usize {
+        1
     }
     /// How long it waits for its turn while nobody on the storage cluster gets one. None: for ever.
     fn patience(_: &Self::Observed) -> Option<Duration> {
@@ -291,7 +295,7 @@ impl<'a, K: Kind> Pass<'a, K> {
     }
 
     async fn wait_for_turn(&mut self) -> Result<(), Error> {
-        if let Some((cluster, namespace, most)) = K::lane(self.ctx, &self.observed) {
+        if let Some((cluster, namespace)) = K::lane(&self.observed) {
             if self.turn.as_ref().is_some_and(|turn| turn.is_on(&cluster)) {
                 return Ok(());
             }
@@ -299,6 +303,7 @@ impl<'a, K: Kind> Pass<'a, K> {
             self.turn = None;
             let asked = Instant::now();
             let turns = &self.ctx.turns;
+            let most = K::at_once(self.ctx, &cluster);
             self.turn = match K::patience(&self.observed) {
                 None => Some(turns.take(&cluster, &namespace, most).await),
                 Some(longest) => tokio::select! {

@@ -249,9 +249,8 @@ pub(crate) fn others_beside(ctx: &Context, backend: &ShareBackend) -> Others {
     }
 }
 
-/// Whose turn it has to be for work in a namespace on a storage cluster: of all its backends the least counts, for its mgr is
-/// the same.
-fn lane(ctx: &Context, fsid: &str, namespace: &str) -> (String, String, usize) {
+/// How many may work on a storage cluster at once: of all its backends the least counts, for its mgr is the same.
+fn at_once(ctx: &Context, fsid: &str) -> usize {
     let most = parsed(&ctx.caches.backends, |b| {
         b.status
             .as_ref()
@@ -262,11 +261,7 @@ fn lane(ctx: &Context, fsid: &str, namespace: &str) -> (String, String, usize) {
     .map(|b| b.spec.max_concurrent_operations)
     .min()
     .unwrap_or(1);
-    (
-        fsid.to_owned(),
-        namespace.to_owned(),
-        usize::try_from(most).unwrap_or(1).max(1),
-    )
+    usize::try_from(most).unwrap_or(1).max(1)
 }
 
 /// Asks for a pass over the shares that bring this back.

@@ -253,9 +253,12 @@ impl Kind for Shares {
         }
     }
 
-    fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
-        let namespace = o.share.namespace().unwrap_or_default();
-        Some(super::lane(ctx, &o.fsid()?, &namespace))
+    fn lane(o: &Observed) -> Option<(String, String)> {
+        Some((o.fsid()?, o.share.namespace().unwrap_or_default()))
+    }
+
+    fn at_once(ctx: &Context, cluster: &str) -> usize {
+        super::at_once(ctx, cluster)
     }
 
     fn patience(o: &Observed) -> Option<Duration> {

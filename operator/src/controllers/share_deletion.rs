@@ -110,9 +110,13 @@ impl Kind for ShareDeletions {
         &status.conditions
     }
 
-    fn lane(ctx: &Context, o: &Observed) -> Option<(String, String, usize)> {
+    fn lane(o: &Observed) -> Option<(String, String)> {
         let spec = &o.deletion.spec;
-        Some(super::lane(ctx, &spec.fsid, &spec.share_ref.namespace))
+        Some((spec.fsid.clone(), spec.share_ref.namespace.clone()))
+    }
+
+    fn at_once(ctx: &Context, cluster: &str) -> usize {
+        super::at_once(ctx, cluster)
     }
 
     fn deadline(ctx: &Context, o: &Observed) -> Duration {
