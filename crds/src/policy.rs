@@ -316,20 +316,21 @@ fn marks_are_the_operators(
                 "objectSelector": {"matchExpressions": [{"key": label, "operator": "Exists"}]},
             },
             "matchConditions": [{"name": "changes", "expression": format!("oldObject == null || {changes}")}],
-            "validations": [{
-                "expression": format!(
-                    "authorizer.group('{GROUP}').resource(request.resource.resource).namespace(request.namespace)\
-                     .check('operate').allowed()"
-                ),
-                "messageExpression": format!(
+            "validations": [operators(&format!(
                     "'metadata.labels: {label} is the operator\\'s (verb operate on ' + request.resource.resource \
                      + '); leave it as it is, and {instead}'"
-                ),
-                "reason": "Forbidden",
-            }],
+                ))],
         }),
         json!({}),
     )
+}
+
+/// What takes the verb `operate` on the kind.
+fn operators(message: &str) -> Value {
+    let may = format!(
+        "authorizer.group('{GROUP}').resource(request.resource.resource).namespace(request.namespace).check('operate').allowed()"
+    );
+    json!({"expression": may, "messageExpression": message, "reason": "Forbidden"})
 }
 
 fn rule(operations: &[&str], resources: &[&str]) -> Value {
@@ -501,18 +502,11 @@ fn finalizers_are_the_operators() -> [Value; 2] {
                     new = held("object"),
                 ),
             }],
-            "validations": [{
-                "expression": format!(
-                    "authorizer.group('{GROUP}').resource(request.resource.resource).namespace(request.namespace)\
-                     .check('operate').allowed()"
-                ),
-                "messageExpression": format!(
+            "validations": [operators(&format!(
                     "'metadata.finalizers: {FINALIZER} is the operator\\'s (verb operate on ' + request.resource.resource + '): ' \
                      + (request.operation == 'DELETE' ? 'it puts it on before ' + oldObject.metadata.name + ' can be deleted; try again' \
                      : 'it takes it off when nothing is left of ' + oldObject.metadata.name + ', and its conditions say what that waits for')"
-                ),
-                "reason": "Forbidden",
-            }],
+                ))],
         }),
         json!({}),
     )
