@@ -250,12 +250,16 @@ impl Work<'_> {
                 self.let_in(cluster_id, there.clone(), access).await?
             }
             there => {
+                let exports = exports_of(&self.call, cluster_id).await?;
+                let mut others = exports.len();
                 if there.is_some() {
                     // Of a subvolume of our name that was there before: nobody is served by it, and a change of path would
                     // restart the service.
-                    self.remove_at(cluster_id, &self.volume.pseudo_path).await?;
+                    self.remove_at(cluster_id, &exports, &self.volume.pseudo_path)
+                        .await?;
+                    others -= 1;
                 }
-                self.room_for_one_more(cluster_id).await?;
+                room_for_one_more(cluster_id, others)?;
                 let new = new_document(&self.volume.pseudo_path, self.fs_name(), &data.path, access);
                 self.apply(cluster_id, &new).await?
             }
@@ -308,7 +312,9 @@ impl Work<'_> {
 
     pub(crate) async fn unexport_nfs(&self, export: Locked) -> Result<()> {
         if export.there.is_some() {
-            self.remove_at(&self.nfs()?.cluster_id, &self.volume.pseudo_path)
+            let cluster_id = &self.nfs()?.cluster_id;
+            let exports = exports_of(&self.call, cluster_id).await?;
+            self.remove_at(cluster_id, &exports, &self.volume.pseudo_path)
                 .await?;
         }
         Ok(())
@@ -327,7 +333,7 @@ impl Work<'_> {
                 export.fs_name() == Some(self.fs_name()) && self.is_own_path(&export.path)
             };
             for export in exports.iter().filter(leads_here) {
-                self.remove_at(&cluster_id, &export.pseudo).await?;
+                self.remove_at(&cluster_id, &exports, &export.pseudo).await?;
             }
         }
         Ok(())
@@ -346,23 +352,10 @@ impl Work<'_> {
         Err(fault.into())
     }
 
-    /// An export more than Ceph can remove one of is not made.
-    async fn room_for_one_more(&self, cluster_id: &str) -> Result<()> {
-        let most = removable_exports(cluster_id);
-        if (exports_of(&self.call, cluster_id).await?.len() as u64) < most {
-            return Ok(());
-        }
-        Err(Error::TooManyExports(format!(
-            "NFS cluster '{cluster_id}' has {most} exports or more, and of more Ceph loses some when one is removed; it gets another when there \
-             are fewer. Storage team: a second NFS cluster, with a ShareBackend of its own"
-        )))
-    }
-
-    /// Ends an export, under the lock, and only one that was just seen to be ours. Where Ceph would lose others with it, or can't,
-    /// nobody is let in by it, and it stays.
-    async fn remove_at(&self, cluster_id: &str, pseudo_path: &str) -> Result<()> {
-        let exports = exports_of(&self.call, cluster_id).await?;
-        if let Err(why) = self.make_removable(cluster_id, &exports, pseudo_path).await {
+    /// Ends one of the NFS cluster's exports, under the lock, and only one that was just seen to be ours. Where Ceph would lose
+    /// others with it, or can't, nobody is let in by it, and it stays.
+    async fn remove_at(&self, cluster_id: &str, exports: &[NfsExport], pseudo_path: &str) -> Result<()> {
+        if let Err(why) = self.make_removable(cluster_id, exports, pseudo_path).await {
             if let Some(there) = self.document_at(cluster_id, pseudo_path).await? {
                 self.let_in(cluster_id, there, &Access::new()).await?;
             }
@@ -454,6 +447,18 @@ async fn outdated<'a>(call: &Call, exports: &'a [NfsExport]) -> Result<Vec<&'a N
 fn some_of(exports: &[&NfsExport]) -> Vec<String> {
     let pseudo_paths = exports.iter().take(5).map(|export| export.pseudo.clone());
     pseudo_paths.collect()
+}
+
+/// An export more than Ceph can remove one of is not made.
+fn room_for_one_more(cluster_id: &str, exports: usize) -> Result<()> {
+    let most = removable_exports(cluster_id);
+    if (exports as u64) < most {
+        return Ok(());
+    }
+    Err(Error::TooManyExports(format!(
+        "NFS cluster '{cluster_id}' has {most} exports or more, and of more Ceph loses some when one is removed; it gets another when there \
+         are fewer. Storage team: a second NFS cluster, with a ShareBackend of its own"
+    )))
 }
 
 /// All exports of an NFS cluster.
