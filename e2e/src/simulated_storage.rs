@@ -173,6 +173,21 @@ impl SimulatedStorage {
             .await
     }
 
+    /// The same with a rule that names it, and waits until that is in force.
+    pub async fn share_let_in(
+        &self,
+        namespace: &str,
+        name: &str,
+        protocol: Protocol,
+        rule: &str,
+        spec: Value,
+    ) -> Result<Share> {
+        let share = self.ready_share(namespace, name, protocol).await?;
+        self.world.rule(namespace, rule, spec).await?;
+        self.until_rule(namespace, rule, "True", reasons::ACTIVE).await?;
+        Ok(share)
+    }
+
     /// Waits until a share's Ready condition is as wanted and answers its spec; if True, until nothing is left to do too,
     /// for a share stays Ready while what it is asked waits.
     pub async fn until_share(

@@ -953,6 +953,13 @@ pub fn conditions(share: &Share) -> &[k8s_openapi::apimachinery::pkg::apis::meta
         .unwrap_or_default()
 }
 
+/// What a share's Ready says.
+pub fn message(share: &Share) -> String {
+    let mut conditions = conditions(share).iter();
+    let ready = conditions.find(|c| c.type_ == "Ready");
+    ready.map(|c| c.message.clone()).unwrap_or_default()
+}
+
 /// A share's uid.
 pub fn uid(share: &Share) -> String {
     share.uid().unwrap_or_default()

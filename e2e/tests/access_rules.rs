@@ -269,11 +269,14 @@ fn a_foreign_secret_of_the_credentials_name_is_never_written() {
 fn a_lost_secret_is_written_again_with_the_same_key() {
     run(|s| async move {
         let ns = s.world.namespace("lost").await?;
-        s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "rule", cephx_rule("data", None, "ReadWrite"))
-            .await?;
-        s.until_rule(&ns, "rule", "True", "Active").await?;
+        s.share_let_in(
+            &ns,
+            "data",
+            Protocol::CephFS,
+            "rule",
+            cephx_rule("data", None, "ReadWrite"),
+        )
+        .await?;
         let key =
             |secret: Option<Secret>| secret.and_then(|secret| secret_text(&secret, cephx_secret::USER_KEY));
         let before = key(s.secret(&ns, "rule-cephx").await?).context("no key")?;

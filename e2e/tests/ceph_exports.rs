@@ -14,17 +14,12 @@ use shoal_e2e::{
         CephRelease,
         client::{Failure, Owner},
     },
-    storage::{SIZE, Storage, conditions, fails_soon, ip_rule, release, soon, uid},
+    storage::{SIZE, Storage, conditions, fails_soon, ip_rule, message, release, soon, uid},
     suite::Suite,
     world::{condition, eventually, until, until_gone},
 };
 
 static SUITE: Suite<Storage> = Suite::new();
-
-fn message(share: &Share) -> String {
-    let ready = conditions(share).iter().find(|c| c.type_ == "Ready");
-    ready.map(|c| c.message.clone()).unwrap_or_default()
-}
 
 /// Somebody else's exports fill an NFS cluster, with more than Ceph's `nfs export rm` reads of its own list.
 #[test]

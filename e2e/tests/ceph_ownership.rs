@@ -17,7 +17,8 @@ use shoal_e2e::{
     lab::{Admin, CephFsMount, CephOptions, FileUser, Lab, LabOptions, client::Owner},
     monitoring::{Prometheus, quick_alerts},
     storage::{
-        GROUP, SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, names, release, soon, uid,
+        GROUP, SIZE, Storage, at, cephx_rule, conditions, ip_rule, is_ready, message, names, release, soon,
+        uid,
     },
     suite::Suite,
     world::{CONNECTION_SECRET, SYSTEM_NAMESPACE, condition, until, until_gone},
@@ -66,14 +67,6 @@ fn plant_subvolume(suite: &Storage, group: &str, name: &str, tag: Option<&str>) 
     }
     let path = suite.admin.mgr(with("fs subvolume getpath", json!({})))?;
     Ok(path.as_str().context("no path")?.to_owned())
-}
-
-fn message(share: &Share) -> String {
-    conditions(share)
-        .iter()
-        .find(|c| c.type_ == "Ready")
-        .map(|c| c.message.clone())
-        .unwrap_or_default()
 }
 
 #[test]

@@ -72,6 +72,13 @@ fn handle(share: &Share) -> String {
     format!("shoal/{}", subvolume_of(share))
 }
 
+/// What asks for the data behind a handle.
+fn bringing_back(handle: &str) -> Value {
+    let mut spec = share_spec(Protocol::NFS);
+    spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+    spec
+}
+
 async fn cluster_uid(s: &SimulatedStorage) -> Result<String> {
     let namespaces: Api<Namespace> = s.world.cluster_api();
     namespaces.get("kube-system").await?.uid().context("no uid")
@@ -262,9 +269,7 @@ async fn user_may_not_say(s: &SimulatedStorage, ns: &str) -> Result<()> {
 /// Two objects that claim the same data.
 async fn second_is_refused(s: &SimulatedStorage, old: &Share) -> Result<()> {
     let ns = s.world.namespace("thief").await?;
-    let mut spec = share_spec(Protocol::NFS);
-    spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle(old)}});
-    s.world.share(&ns, "copy", spec).await?;
+    s.world.share(&ns, "copy", bringing_back(&handle(old))).await?;
     let refused = s
         .until_share(&ns, "copy", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
         .await?;
@@ -467,9 +472,7 @@ fn what_nobody_can_look_for_is_waited_for() {
         let handle = of_another_cluster(s, "unreachable", &ns, "a").await?;
         let storage = s.cluster(BACKEND).await?;
         storage.set_trouble(Some(Trouble::Unreachable))?;
-        let mut spec = share_spec(Protocol::NFS);
-        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
-        s.world.share(&ns, "b", spec).await?;
+        s.world.share(&ns, "b", bringing_back(&handle)).await?;
         let shares = s.world.api::<Share>(&ns);
         until(&shares, "b", "says that nobody could look", |share: &Share| {
             let conditions = share.status.as_ref().map_or(&[][..], |status| &status.conditions);
@@ -520,8 +523,7 @@ fn a_share_that_can_not_be_read_keeps_what_it_has() {
         let _alone = s.alone().await;
         let ns = s.world.namespace("unread").await?;
         let handle = of_another_cluster(s, "brought-back", &ns, "a").await?;
-        let mut spec = share_spec(Protocol::NFS);
-        spec["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
+        let spec = bringing_back(&handle);
         s.world.share(&ns, "b", spec.clone()).await?;
         until_ready(s, &ns, "b").await?;
         let own = s.ready_share(&ns, "own", Protocol::NFS).await?;
@@ -573,9 +575,7 @@ fn a_neighbours_volumes_hold_nobody_up_and_are_not_to_be_had() {
             found.list.iter().all(|orphan| orphan.handle != handle)
         })
         .await?;
-        let mut asked = share_spec(Protocol::NFS);
-        asked["source"] = json!({"existing": {"backendName": BACKEND, "handle": handle}});
-        s.world.share(&ns, "b", asked).await?;
+        s.world.share(&ns, "b", bringing_back(&handle)).await?;
         s.until_share(&ns, "b", "False", reasons::NOT_TO_BE_BROUGHT_BACK)
             .await?;
         backends

@@ -705,11 +705,15 @@ fn what_slips_past_admission_waits_for_the_last_lock() {
 fn a_lock_on_a_rule_holds_its_client_and_its_share() {
     run(|s| async move {
         let ns = s.world.namespace("rule").await?;
-        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+        let share = s
+            .share_let_in(
+                &ns,
+                "data",
+                Protocol::CephFS,
+                "trainer",
+                cephx_rule("data", None, "ReadWrite"),
+            )
             .await?;
-        s.until_rule(&ns, "trainer", "True", "Active").await?;
         enforced(s, &ns, "keep", ("ShareAccessRule", "trainer")).await?;
         let (shares, rules) = (s.world.api::<Share>(&ns), s.world.api::<ShareAccessRule>(&ns));
         until_denied(&shares, "data").await?;
@@ -865,11 +869,15 @@ fn a_hidden_key_is_a_new_one_and_its_owners_alone() {
                 }))
                 .await?;
         }
-        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+        let share = s
+            .share_let_in(
+                &ns,
+                "data",
+                Protocol::CephFS,
+                "trainer",
+                cephx_rule("data", None, "ReadWrite"),
+            )
             .await?;
-        s.until_rule(&ns, "trainer", "True", "Active").await?;
         let (owner, another) = (s.world.client_as(OWNER).await?, s.world.client_as(ANOTHER).await?);
         // A lock gives nobody a key that they couldn't read.
         let stranger = s.world.client_as(STRANGER).await?;
@@ -982,11 +990,14 @@ fn a_hidden_key_is_a_new_one_and_its_owners_alone() {
 fn what_is_in_custody_says_itself_whose_it_is() {
     run(|s| async move {
         let ns = s.world.namespace("forged").await?;
-        s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
-            .await?;
-        s.until_rule(&ns, "trainer", "True", "Active").await?;
+        s.share_let_in(
+            &ns,
+            "data",
+            Protocol::CephFS,
+            "trainer",
+            cephx_rule("data", None, "ReadWrite"),
+        )
+        .await?;
         let other = "shoal-credentials";
         s.world
             .apply(&json!({
@@ -1070,11 +1081,15 @@ fn a_locked_share_survives_its_namespace_and_its_owner_object() {
     run(|s| async move {
         let _alone = s.alone().await;
         let ns = s.world.namespace("survivor").await?;
-        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+        let share = s
+            .share_let_in(
+                &ns,
+                "data",
+                Protocol::CephFS,
+                "trainer",
+                cephx_rule("data", None, "ReadWrite"),
+            )
             .await?;
-        s.until_rule(&ns, "trainer", "True", "Active").await?;
         enforced(s, &ns, "keep", ("Share", "data")).await?;
         enforced(s, &ns, "keep-trainer", ("ShareAccessRule", "trainer")).await?;
 

@@ -843,11 +843,14 @@ fn a_share_that_can_not_be_parsed_is_told_and_hinders_no_other() {
 fn kubectl_shows_columns() {
     run(|s| async move {
         let ns = s.world.namespace("columns").await?;
-        s.ready_share(&ns, "data", Protocol::NFS).await?;
-        s.world
-            .rule(&ns, "rule", ip_rule("data", "10.0.0.0/24", "ReadWrite"))
-            .await?;
-        s.until_rule(&ns, "rule", "True", "Active").await?;
+        s.share_let_in(
+            &ns,
+            "data",
+            Protocol::NFS,
+            "rule",
+            ip_rule("data", "10.0.0.0/24", "ReadWrite"),
+        )
+        .await?;
         let control_plane = s.world.lab.control_plane()?;
         let table = |words: &[&str]| -> Result<Vec<Vec<String>>> {
             let output = control_plane
@@ -958,11 +961,14 @@ fn a_namespace_goes_with_everything_in_it() {
 fn the_secret_with_a_key_goes_with_its_rule() {
     run(|s| async move {
         let ns = s.world.namespace("garbage").await?;
-        s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "rule", cephx_rule("data", None, "ReadWrite"))
-            .await?;
-        s.until_rule(&ns, "rule", "True", "Active").await?;
+        s.share_let_in(
+            &ns,
+            "data",
+            Protocol::CephFS,
+            "rule",
+            cephx_rule("data", None, "ReadWrite"),
+        )
+        .await?;
         ensure!(s.secret(&ns, "rule-cephx").await?.is_some());
         s.delete_rule(&ns, "rule").await?;
         s.until_rule_gone(&ns, "rule").await?;

@@ -110,11 +110,15 @@ fn passes_and_what_backends_are_asked_are_traced_without_a_key() {
         s.cluster(BACKEND)
             .await?
             .fail_next(Operation::Create, 0, FaultKind::FailBefore)?;
-        let share = s.ready_share(&ns, "data", Protocol::CephFS).await?;
-        s.world
-            .rule(&ns, "trainer", cephx_rule("data", None, "ReadWrite"))
+        let share = s
+            .share_let_in(
+                &ns,
+                "data",
+                Protocol::CephFS,
+                "trainer",
+                cephx_rule("data", None, "ReadWrite"),
+            )
             .await?;
-        s.until_rule(&ns, "trainer", "True", "Active").await?;
 
         let uid = share.uid().unwrap_or_default();
         let children = |spans: &[Span], name: &str| -> Vec<Span> {
